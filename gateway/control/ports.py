@@ -1,0 +1,292 @@
+"""The ports between the clockwork and the rooms around it.
+
+Every method that is not ``async`` returns at once and is called on the event loop's thread; callbacks come back
+on that thread too. Implementations live in their own rooms; fakes of each live in ``tests/fakes`` and pass the
+same contract suites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from gateway.core.errors import JournalError, Refusal
+from gateway.core.model import (
+    Address,
+    Change,
+    ChangeOutcome,
+    Decision,
+    Device,
+    DeviceId,
+    Enforced,
+    Envelope,
+    Event,
+    Instant,
+    Record,
+    Rejected,
+    SourceName,
+    Stands,
+    Transition,
+    Verdict,
+)
+
+
+class Clock(Protocol):
+    """Tells both times."""
+
+    def now(self) -> Instant:
+        """The present moment on the wall clock and on the boot-time clock."""
+        ...
+
+
+class Authenticator(Protocol):
+    """One source's pure authentication (``gateway.sediment.authenticate`` is one).
+
+    Takes the envelope and the device's record of this source (``None``: unknown device) by look-up; returns a
+    verdict or the refusal. Never raises for any bytes.
+    """
+
+    def authenticate(
+        self, envelope: Envelope, record_of: Callable[[DeviceId], Record | None]
+    ) -> Verdict | Rejected:
+        """Judge one envelope at ``envelope.received``."""
+        ...
+
+
+class Admission(Protocol):
+    """Where doors hand in what they received. Nothing handed in is ever dropped."""
+
+    @property
+    def full(self) -> bool:
+        """Whether doors should stop accepting; the kernel then keeps the bytes."""
+        ...
+
+    def submit(self, envelope: Envelope) -> None:
+        """Take one complete message. Always takes it, even when ``full``."""
+        ...
+
+    def refuse(self, source: SourceName, refusal: Refusal, detail: str, peer: str) -> None:
+        """Count what a door refused by itself (peer, limit, timeout, framing, kind)."""
+        ...
+
+    def when_ready(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once, on the loop, as soon as ``full`` is false again."""
+        ...
+
+
+class Backend(Protocol):
+    """One way of enforcing at one target: a path gate.
+
+    Promises of every implementation, checked by ``tests/contract/test_backend.py``:
+
+    * ``cut`` never waits behind ``apply``: it has a lane of its own;
+    * one outcome per change, in order; ``VERIFIED`` only when the state was read back after the change;
+    * a batch that fails is taken again one transaction per change, so one bad change spoils no other;
+    * every admission ends by itself at ``Change.until``, even when this process is dead; an ``until`` less than
+      1 ms away admits nothing;
+    * applying twice is applying once; a tombstone is removed only by ADMIT and FORGET;
+    * raises only ``BackendError``, and then nothing is known about the batch.
+    """
+
+    @property
+    def name(self) -> str:
+        """``nft`` or ``relay``: the ``backend`` label of metrics."""
+        ...
+
+    async def start(self) -> bool:
+        """Adopt what stands or lay the static baseline (default deny, corridor). True: state was found and
+        kept; False: there was none (first start, reboot), everything begins shut."""
+        ...
+
+    async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
+        """Take CUT, WITHDRAW and FORGET changes now, on the cut lane."""
+        ...
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
+        """Take any changes, in order, on the ordinary lane."""
+        ...
+
+    async def observe(self, addresses: Sequence[Address]) -> Mapping[Address, Stands]:
+        """Read back these addresses, one by one."""
+        ...
+
+    def damages(self) -> AsyncIterator[str]:
+        """Yield a sentence each time the static part was found damaged and has been laid again (shut, empty):
+        the clockwork then resynchronises every element. Never ends by itself."""
+        ...
+
+    async def stop(self) -> None:
+        """Release sockets and threads; leave enforcement with its ends in place."""
+        ...
+
+
+class Advisory(Protocol):
+    """A declarative, slower layer (KubeArmor) that never counts for admission and never delays the path gate."""
+
+    @property
+    def name(self) -> str:
+        """The ``backend`` label of metrics, e.g. ``kubearmor``."""
+        ...
+
+    def declare(self, admitted: frozenset[Address]) -> None:
+        """The newest truth: addresses admitted now. Newest wins; returns at once; paced inside."""
+        ...
+
+    def state(self) -> Mapping[str, str]:
+        """What an operator should see: ``state`` (absent, connecting, accepted, failed …), ``detail``, …"""
+        ...
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        ...
+
+
+class Entry(NamedTuple):
+    """One journal row to be: a fact, and the device record it leaves behind (``None``: no state changed)."""
+
+    fact: Transition | Rejected | Mapping[str, Any]
+    record: Record | None = None
+
+
+class Loaded(NamedTuple):
+    """What the journal remembers at start.
+
+    ``highest_wall`` UNIX seconds, the highest wall time ever committed (0.0: new journal); ``clean`` whether the
+    last stop was orderly; ``boot_id`` of the boot in which it last wrote; ``remaining`` seconds of validity left
+    per (device, source) at the last commit of that record (never more may be left now).
+    """
+
+    records: Mapping[tuple[DeviceId, SourceName], Record]
+    remaining: Mapping[tuple[DeviceId, SourceName], float]
+    highest_wall: float
+    clean: bool
+    boot_id: str
+
+
+class Journal(Protocol):
+    """The memory: durable facts in order, and the device records they leave."""
+
+    def load(self) -> Loaded:
+        """Read everything, once, before the doors open. Raises ``JournalError``."""
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last commit succeeded. False: raising verdicts are refused, lowering ones act."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Entries handed in and not yet committed."""
+        ...
+
+    def record(
+        self, entries: Sequence[Entry], done: Callable[[JournalError | None], None] | None = None
+    ) -> Sequence[int]:
+        """Queue entries as one unit for the next commit group; returns their sequence numbers at once.
+
+        ``done(None)`` is called on the loop once they are durable, ``done(error)`` once if they could not be
+        made so now (they are kept and tried again). Unauthenticated refusals are aggregated, not stored singly.
+        """
+        ...
+
+    def enforced(self, seq: int, fact: Enforced) -> None:
+        """Add the outcome to row ``seq`` with a later commit group; nobody waits for it. 0: a row of its own."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is queued, mark the stop as clean, release the file."""
+        ...
+
+
+class History(Protocol):
+    """Questions to the memory, answered off the loop's thread. Values are plain JSON-able types."""
+
+    async def verdicts(self, device: DeviceId, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The newest rows of a device, newest first."""
+        ...
+
+    async def refusals(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The newest aggregated refusals, newest first."""
+        ...
+
+
+class TargetState(NamedTuple):
+    """What one target has of one device, as the clockwork last saw it."""
+
+    target: str
+    backend: str
+    required: bool
+    wanted: str  # profile
+    state: str  # pending, accepted, verified, failed
+    detail: str
+    latest_end: float | None  # wall time at which an admission there ends by itself
+
+
+class DeviceView(NamedTuple):
+    """Everything a window shows of one device."""
+
+    device: Device
+    decision: Decision
+    records: Mapping[SourceName, Record]
+    lease_until: float | None  # wall time
+    targets: Sequence[TargetState]
+    last: Transition | None
+    last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
+
+
+class Directory(Protocol):
+    """Read access to the living state, for windows and operators."""
+
+    def view(self, device: DeviceId) -> DeviceView | None:
+        """One device, or None when the inventory does not list it."""
+        ...
+
+    def views(self) -> Iterable[DeviceView]:
+        """All devices, in inventory order."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Devices per effective standing label; every label is present."""
+        ...
+
+
+class Operator(Protocol):
+    """What an operator may do. ``actor`` is the authenticated identity, ``reason`` is never empty."""
+
+    def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:
+        """Hold a device. Raises ``KeyError`` when it is not in the inventory."""
+        ...
+
+    def release(self, device: DeviceId, actor: str, reason: str) -> Transition:
+        """Release a held device to what lies beneath. Raises ``KeyError`` likewise."""
+        ...
+
+
+class Health(NamedTuple):
+    """One line of readiness: a part's name, whether it is ready, and what an operator should know."""
+
+    part: str
+    ready: bool
+    detail: str
+
+
+class Notice(NamedTuple):
+    """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
+
+    kind: str  # closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure
+    subject: str  # backend, queue or device concerned; a label only for backend and queue
+    detail: str
+    at: float  # UNIX seconds
+    times: int = 1
+
+
+Fact = Transition | Rejected | Enforced | Notice | Event
+
+
+class Observer(Protocol):
+    """Folds over facts (metrics, event streams, the terminal). Must not raise and must not decide."""
+
+    def observe(self, fact: Fact) -> None:
+        """Take one fact."""
+        ...

@@ -1,0 +1,82 @@
+"""The declared errors, split by who must act.
+
+``InputRefused``   the peer sent something we do not accept; count it and go on.
+``ConfigError``    the operator wrote something wrong; say where and what to write instead; exit 2.
+``LifecycleError`` an event the table does not know: a bug, the process stops.
+``BackendError``   a way of enforcing failed; ``transient`` tells whether trying again may help.
+``JournalError``   the memory cannot be read or written; admissions stop, cuts go on.
+
+Anything else that escapes is a bug and ends the process; enforcement with its deadlines outlives it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Refusal(Enum):
+    """Why input was refused: a closed list, used as metric label and journal word."""
+
+    PEER = "peer"  # the door does not take connections from this address
+    LIMIT = "limit"  # a connection limit was reached
+    TIMEOUT = "timeout"  # no complete frame in time
+    FRAMING = "framing"  # no SEDIMENT frame, too long, or cut short
+    KIND = "kind"  # a SEDIMENT message that this door does not take
+    LENGTHS = "lengths"  # an inner length or value is not exactly what the format allows
+    DEVICE = "device"  # not in the inventory of this source
+    HMAC = "hmac"
+    SIGNATURE = "signature"
+    VERIFIER = "verifier"  # signed by the right key under another verifier's name
+    FRESHNESS = "freshness"
+    REPLAY = "replay"
+    ORDER = "order"
+    RETIRED = "retired"
+    DEGRADED = "degraded"  # the journal cannot be written: raising is refused, lowering still acts
+
+
+class RagateError(Exception):
+    """Root of every declared error."""
+
+
+class InputRefused(RagateError):
+    """Bytes from a peer were not accepted.
+
+    ``refusal`` is the closed name that metrics and journal use; the text says what was wrong, never more than
+    a bounded excerpt of the peer's own bytes.
+    """
+
+    def __init__(self, refusal: Refusal, detail: str) -> None:
+        super().__init__(f"{refusal.value}: {detail}")
+        self.refusal = refusal
+        self.detail = detail
+
+
+class ConfigError(RagateError):
+    """A configuration, inventory or book that cannot be used.
+
+    The message is ``file:line:column: what is wrong; what to write instead``.
+    """
+
+    def __init__(self, where: str, what: str, mend: str = "") -> None:
+        super().__init__(f"{where}: {what}" + (f"; {mend}" if mend else ""))
+        self.where = where
+        self.what = what
+        self.mend = mend
+
+
+class LifecycleError(RagateError):
+    """A (standing, event) pair that the lifecycle table does not list. Nothing was changed."""
+
+
+class BackendError(RagateError):
+    """A backend could not observe or apply. ``transient`` means that trying again may help."""
+
+    def __init__(self, backend: str, what: str, *, transient: bool) -> None:
+        super().__init__(f"{backend}: {what}")
+        self.backend = backend
+        self.what = what
+        self.transient = transient
+
+
+class JournalError(RagateError):
+    """The journal could not be opened, read or written."""

@@ -1,0 +1,1 @@
+"""The memory: durable facts, a digest chain, queries. It has no opinions."""
