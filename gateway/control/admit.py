@@ -1,0 +1,139 @@
+"""Admission of envelopes: each goes to its source's pure authentication, and what comes out to the devices.
+
+What lives here: the queue between doors and the single writer, and its limits. What must not: judging bytes
+(the source's authenticator does) or deciding what a verdict means (the lifecycle does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.control.devices import Devices
+from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer
+from gateway.core.errors import Refusal
+from gateway.core.model import DeviceId, Envelope, Outcome, Record, Rejected, SourceName, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """``queue``: envelopes waiting before doors are asked to stop accepting (4,096 alerts are 1.5 MB).
+
+    ``journal``: entries waiting for a commit before the same (a slow disk must push back, not fill memory).
+    ``slice``: envelopes judged in one turn of the loop (32 x 60 us keeps the loop responsive).
+    """
+
+    queue: int = 4_096
+    journal: int = 16_384
+    slice: int = 32
+
+
+class Admit:
+    """Implements the ``Admission`` port."""
+
+    def __init__(
+        self,
+        authenticators: Mapping[SourceName, Authenticator],
+        devices: Devices,
+        journal: Journal,
+        observers: Sequence[Observer],
+        clock: Clock,
+        limits: AdmissionLimits = AdmissionLimits(),  # noqa: B008 - frozen value
+    ) -> None:
+        self._authenticators = authenticators
+        self._devices = devices
+        self._journal = journal
+        self._observers = observers
+        self._clock = clock
+        self._limits = limits
+        self._queue: deque[Envelope] = deque()
+        self._waiting: list[Callable[[], None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+
+    @property
+    def depth(self) -> int:
+        """Envelopes waiting to be judged."""
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        """Whether doors should stop accepting."""
+        return len(self._queue) >= self._limits.queue or self._journal.pending >= self._limits.journal
+
+    def submit(self, envelope: Envelope) -> None:
+        """Take one complete message; it is judged in one of the next turns of the loop."""
+        self._queue.append(envelope)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def refuse(self, source: SourceName, refusal: Refusal, detail: str, peer: str) -> None:
+        """Count what a door refused by itself."""
+        self._rejected(Rejected(source, refusal, detail, peer, self._clock.now().wall))
+
+    def when_ready(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` once as soon as ``full`` is false again."""
+        self._waiting.append(wake)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def drain(self) -> None:
+        """Judge everything that waits, now (orderly stop: nothing accepted is dropped)."""
+        while self._queue:
+            self._judge(self._queue.popleft())
+        self._devices.commit()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        queue = self._queue
+        for _ in range(min(self._limits.slice, len(queue))):
+            self._judge(queue.popleft())
+        self._devices.commit()
+        if self._waiting and not self.full:
+            waiting, self._waiting = self._waiting, []
+            for wake in waiting:
+                wake()
+        if queue:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+        elif self._waiting:
+            # The journal is behind: look again soon; commits also free memory without any event of ours.
+            self._scheduled = True
+            self._loop.call_later(0.002, self._turn)
+
+    def _judge(self, envelope: Envelope) -> None:
+        source = envelope.source
+        devices = self._devices
+
+        def record_of(device: DeviceId) -> Record | None:
+            return devices.record(device, source)
+
+        result = self._authenticators[source].authenticate(envelope, record_of)
+        if isinstance(result, Verdict):
+            if result.outcome is Outcome.PASSED and not devices.may_raise:
+                self._rejected(_degraded(result, envelope, devices.why_not))
+                return
+            devices.verdict(result, envelope.received)
+        else:
+            self._rejected(result)
+
+    def _rejected(self, fact: Rejected) -> None:
+        self._journal.record((Entry(fact),))
+        for observer in self._observers:
+            observer.observe(fact)
+
+
+def _degraded(verdict: Verdict, envelope: Envelope, why: str) -> Rejected:
+    return Rejected(
+        source=verdict.source,
+        refusal=Refusal.DEGRADED,
+        detail=f"a pass cannot be taken now: {why}; the device must attest again once this is mended",
+        peer=envelope.peer,
+        at=envelope.received.wall,
+        device=verdict.device,
+        authentic=True,
+    )

@@ -1,0 +1,402 @@
+"""The single writer of device state: events in, transitions, decisions and wishes out.
+
+Every change of a standing goes through here, on the loop's thread, one at a time. A turn may take many events;
+``commit`` then hands their facts to the journal as one unit, tells the gates at once what tightens, and tells
+them what loosens only when the unit is durable. What must not live here: reading envelopes, driving backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
+from gateway.control.reconcile import Cause, Reconciler
+from gateway.control.timers import Deadlines
+from gateway.core import lifecycle, policy
+from gateway.core.binding import AddressBook
+from gateway.core.errors import JournalError
+from gateway.core.lifecycle import Rules
+from gateway.core.model import (
+    DENY,
+    Address,
+    Applied,
+    Decision,
+    Device,
+    DeviceId,
+    Effect,
+    Enforced,
+    Event,
+    EventKind,
+    Instant,
+    Record,
+    Rule,
+    SourceName,
+    Standing,
+    Timeliness,
+    Transition,
+    Verdict,
+)
+from gateway.core.policy import Book
+
+_TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
+"""Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
+
+_RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
+
+
+class Slot:
+    """One device's living state. ``floor`` is the version of the last decision that tightened."""
+
+    __slots__ = ("decision", "device", "ends", "floor", "last", "last_ms", "records", "until_boot", "version")
+
+    def __init__(self, device: Device, decision: Decision) -> None:
+        self.device = device
+        self.records: dict[SourceName, Record] = {}
+        self.decision = decision
+        self.ends: tuple[tuple[SourceName, float, float], ...] = ()  # source, deadline (wall), the same on boot time
+        self.until_boot = 0.0
+        self.version = 0
+        self.floor = 0
+        self.last: Transition | None = None
+        self.last_ms: float | None = None
+
+
+class _Touch(NamedTuple):
+    slot: Slot
+    transition: Transition
+    received: float  # boot seconds of the envelope, 0 when no envelope caused it
+
+
+class Devices:
+    """Implements the ``Directory`` and ``Operator`` ports and is what admission, timers and start write to."""
+
+    def __init__(
+        self,
+        inventory: Sequence[Device],
+        book: Book,
+        rules: Mapping[SourceName, Rules],
+        journal: Journal,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.book = book
+        self.addresses = AddressBook(inventory)
+        self._rules = rules
+        self._journal = journal
+        self._clock = clock
+        self._observers = observers
+        self._gates: list[Reconciler] = []
+        self._slots: dict[DeviceId, Slot] = {}
+        self._counts = dict.fromkeys(Standing, 0)
+        self._entries: list[Entry] = []
+        self._touched: list[_Touch] = []
+        self.deadlines: Deadlines[DeviceId] = Deadlines()
+        self.on_armed: Callable[[], None] = lambda: None
+        self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
+        for device in inventory:
+            decision = policy.decide(device, Standing.UNKNOWN, None, book)
+            slot = Slot(device, decision)
+            slot.records[device.source] = Record()
+            self._slots[device.id] = slot
+            self._counts[Standing.UNKNOWN] += 1
+
+    def add_gate(self, gate: Reconciler) -> None:
+        """Let a gate be told what is wished from now on."""
+        self._gates.append(gate)
+
+    # --- what others ask --------------------------------------------------------------------------------
+
+    @property
+    def may_raise(self) -> bool:
+        """Whether a passed verdict may be taken now."""
+        return not self.barrier and self._journal.writable
+
+    @property
+    def why_not(self) -> str:
+        """Why raising is refused."""
+        return self.barrier or "the journal cannot be written"
+
+    def record(self, device: DeviceId, source: SourceName) -> Record | None:
+        """The record of one (device, source); None when the inventory does not pair them."""
+        slot = self._slots.get(device)
+        return None if slot is None else slot.records.get(source)
+
+    def slot(self, device: DeviceId) -> Slot | None:
+        """The living state of a device, for the rooms of the clockwork."""
+        return self._slots.get(device)
+
+    def slots(self) -> Iterable[Slot]:
+        """All living states, in inventory order."""
+        return self._slots.values()
+
+    def counts(self) -> Mapping[str, int]:
+        """Devices per effective standing; every label is present."""
+        return {standing.label: count for standing, count in self._counts.items()}
+
+    def view(self, device: DeviceId) -> DeviceView | None:
+        """Everything a window shows of one device."""
+        slot = self._slots.get(device)
+        if slot is None:
+            return None
+        now = self._clock.now()
+        to_wall = now.wall - now.boot
+        addresses = slot.device.binding.addresses
+        leases = [end for gate in self._gates for a in addresses if (end := gate.lease_until(a)) is not None]
+        return DeviceView(
+            device=slot.device,
+            decision=slot.decision,
+            records=dict(slot.records),
+            lease_until=min(leases) + to_wall if leases else None,
+            targets=[gate.state(addresses, to_wall) for gate in self._gates],
+            last=slot.last,
+            last_ms=slot.last_ms,
+        )
+
+    def views(self) -> Iterable[DeviceView]:
+        """All devices, in inventory order, made one by one."""
+        for device in self._slots:
+            view = self.view(device)
+            if view is not None:
+                yield view
+
+    # --- events in --------------------------------------------------------------------------------------
+
+    def verdict(self, verdict: Verdict, received: Instant) -> Transition:
+        """Take an authenticated verdict. The caller ends its turn with ``commit``."""
+        event = lifecycle.event_of(verdict, received.wall)
+        transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
+        if event.kind is EventKind.FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
+            detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
+            self.notice(Notice("late-failure", verdict.device, detail, received.wall))
+        return transition
+
+    def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:
+        """Hold a device in every source; raises ``KeyError`` when the inventory does not list it."""
+        return self._operator(EventKind.HELD, device, actor, reason)
+
+    def release(self, device: DeviceId, actor: str, reason: str) -> Transition:
+        """Release a device to what lies beneath; raises ``KeyError`` likewise."""
+        return self._operator(EventKind.RELEASED, device, actor, reason)
+
+    def _operator(self, kind: EventKind, device: DeviceId, actor: str, reason: str) -> Transition:
+        slot = self._slots[device]
+        now = self._clock.now()
+        event = Event(kind, now.wall, reason=reason, actor=actor)
+        transitions = [self.apply(slot, source, event, now, 0.0) for source in list(slot.records)]
+        self.commit()
+        return transitions[0]
+
+    def lapse(self, device: DeviceId, now: Instant) -> None:
+        """A deadline of this device has come, on either clock. The caller ends its turn with ``commit``."""
+        slot = self._slots[device]
+        for source, deadline, due in slot.ends:
+            # The boot-time clock decides too: a wall clock that was set back must not prolong anything.
+            at = max(now.wall, deadline) if due <= now.boot else now.wall
+            if at >= deadline:
+                event = Event(EventKind.LAPSED, at, reason="silent until its deadline")
+                self.apply(slot, source, event, now, 0.0)
+        self._arm(slot, now)
+
+    def rearm(self, slot: Slot, now: Instant) -> None:
+        """The wall clock jumped: what it now says is nearer comes sooner, nothing comes later."""
+        slot.ends = tuple(
+            (source, deadline, min(due, now.boot + (deadline - now.wall))) for source, deadline, due in slot.ends
+        )
+        self._arm(slot, now)
+
+    def apply(
+        self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float
+    ) -> Transition:
+        """Step one (device, source) and decide anew. The caller ends its turn with ``commit``."""
+        before = slot.records[source]
+        step = lifecycle.step(before, event, self._rules[source])
+        transition = Transition(
+            slot.device.id, source, event, before, step.record, step.effect, step.why
+        )
+        changed = step.record is not before and step.record != before
+        if changed:
+            slot.records[source] = step.record
+            self._decide(slot, now)
+            for other in self.addresses.sharers(slot.device.id):
+                self._decide(self._slots[other], now)
+                self._touched.append(_Touch(self._slots[other], transition, 0.0))
+        slot.last = transition
+        self._entries.append(Entry(transition, step.record if changed else None))
+        self._touched.append(_Touch(slot, transition, received))
+        for observer in self._observers:
+            observer.observe(transition)
+        return transition
+
+    def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:
+        """Put back what the journal remembers; no event, no fact. Only before the doors open."""
+        slot.records[source] = record
+        self._decide(slot, now)
+
+    def notice(self, fact: Notice) -> None:
+        """Tell the windows and the journal something about the service itself."""
+        self._entries.append(Entry(fact._asdict()))
+        for observer in self._observers:
+            observer.observe(fact)
+
+    # --- decisions out ----------------------------------------------------------------------------------
+
+    def _decide(self, slot: Slot, now: Instant) -> None:
+        old = slot.decision
+        standing, deadline = lifecycle.fold(tuple(slot.records.values()))
+        decision = policy.decide(slot.device, standing, deadline, self.book, self._conflict(slot, standing))
+        slot.version += 1
+        if decision.standing is not old.standing:
+            self._counts[old.standing] -= 1
+            self._counts[decision.standing] += 1
+        if policy.tighter(decision, old):
+            slot.floor = slot.version
+        slot.decision = decision
+        self._arm(slot, now)
+
+    def _conflict(self, slot: Slot, standing: Standing) -> tuple[DeviceId, Standing] | None:
+        lowest: tuple[DeviceId, Standing] | None = None
+        for other in self.addresses.sharers(slot.device.id):
+            records = tuple(self._slots[other].records.values())
+            theirs, _ = lifecycle.fold(records)
+            if theirs is not Standing.RETIRED and theirs < standing and (lowest is None or theirs < lowest[1]):
+                lowest = (other, theirs)
+        return lowest
+
+    def _arm(self, slot: Slot, now: Instant) -> None:
+        """Set the timer of a device. A deadline that did not change keeps the boot time it was given first."""
+        known = {source: (deadline, due) for source, deadline, due in slot.ends}
+        ends = []
+        for source, record in slot.records.items():
+            if record.deadline is None:
+                continue
+            deadline, due = known.get(source, (None, 0.0))
+            if deadline != record.deadline:
+                left = min(record.deadline - now.wall, self._rules[source].max_age)
+                due = now.boot + left
+            ends.append((source, record.deadline, due))
+        slot.ends = tuple(ends)
+        if not ends:
+            self.deadlines.clear(slot.device.id)
+            slot.until_boot = 0.0
+            return
+        slot.until_boot = min(due for _, _, due in ends)
+        self.deadlines.set(slot.device.id, slot.until_boot)
+        self.on_armed()
+
+    def rule(self, slot: Slot, address: Address) -> Rule | None:
+        """What an address of this device should have now: the least that any of its owners may."""
+        owners = self.addresses.owners(address)
+        if not owners:
+            return Rule(slot.device.id, DENY, 0.0, tombstone=False)
+        if len(owners) == 1 and owners[0] == slot.device.id:
+            return rule_of(slot)
+        rules = [rule_of(self._slots[owner]) for owner in owners]
+        living = [rule for rule in rules if rule is not None]
+        return min(living, key=lambda rule: (policy.rank(rule.profile), not rule.tombstone, rule.until), default=None)
+
+    # --- the end of a turn ------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """End a turn: journal what happened, tighten now, loosen when durable."""
+        if not self._entries:
+            return
+        entries, self._entries = self._entries, []
+        touched, self._touched = self._touched, []
+        opening: list[tuple[Slot, int, Address, Rule | None, Sequence[Cause | None]]] = []
+        raised = [t for t in touched if t.transition.effect in _RAISES]
+        seqs = iter(
+            self._journal.record(entries, lambda error: self._durable(error, opening, raised))
+        )
+        by_fact = {id(entry.fact): seq for entry, seq in zip(entries, seqs, strict=True)}
+        for touch in touched:
+            slot, transition, received = touch
+            seq = by_fact[id(transition)] if slot.device.id == transition.device else 0
+            addresses = slot.device.binding.addresses
+            causes = [
+                Cause(seq, slot.device.id, slot.decision.profile, received, len(addresses)) for _ in self._gates
+            ]
+            if not addresses:
+                for gate, cause in zip(self._gates, causes, strict=True):
+                    self.enforced(gate, cause, Applied.VERIFIED, self._clock.now().boot)
+            loosens = transition.effect in _RAISES and slot.decision.profile != DENY
+            for address in addresses:
+                rule = self.rule(slot, address)
+                if loosens:
+                    opening.append((slot, slot.version, address, rule, causes))
+                else:
+                    self._tell(address, rule, causes)
+
+    def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause | None]) -> None:
+        for gate, cause in zip(self._gates, causes, strict=True):
+            gate.want(address, rule, cause)
+
+    def _durable(
+        self,
+        error: JournalError | None,
+        opening: Sequence[tuple[Slot, int, Address, Rule | None, Sequence[Cause | None]]],
+        raised: Sequence[_Touch],
+    ) -> None:
+        if error is not None:
+            self._take_back(raised)
+            return
+        for slot, version, address, rule, causes in opening:
+            if slot.floor > version:
+                # Something tightened after this was decided; that wish already went out and stands.
+                self._overtaken(causes)
+                continue
+            self._tell(address, rule, causes)
+
+    def _overtaken(self, causes: Sequence[Cause | None]) -> None:
+        for gate, cause in zip(self._gates, causes, strict=True):
+            if cause is None:
+                continue
+            cause.left -= 1
+            cause.failed = True
+            cause.detail = "overtaken by a later verdict"
+            if cause.left <= 0:
+                self.enforced(gate, cause, Applied.FAILED, self._clock.now().boot)
+
+    def _take_back(self, raised: Sequence[_Touch]) -> None:
+        """The journal could not keep these: nothing was opened by them, and the records forget them."""
+        now = self._clock.now()
+        for slot, transition, _ in reversed(raised):
+            source = transition.source
+            if slot.records.get(source) is transition.after:
+                slot.records[source] = transition.before
+                self._decide(slot, now)
+                fact = {"kind": "taken-back", "device": transition.device, "at": now.wall, "why": "not durable"}
+                self._entries.append(Entry(fact | {"source": source}, transition.before))
+        if self._entries:
+            self.commit()
+
+    def enforced(self, gate: Reconciler, cause: Cause, state: Applied, verified: float) -> None:
+        """A gate reports what came of a cause: a fact for journal and windows."""
+        fact = Enforced(
+            device=cause.device,
+            target=gate.target,
+            backend=gate.backend.name,
+            profile=cause.profile,
+            state=state,
+            detail=cause.detail,
+            received=cause.received,
+            accepted=cause.accepted or verified,
+            verified=verified,
+        )
+        if cause.received and state is Applied.VERIFIED:
+            slot = self._slots.get(cause.device)
+            if slot is not None:
+                slot.last_ms = (verified - cause.received) * 1_000
+        self._journal.enforced(cause.seq, fact)
+        for observer in self._observers:
+            observer.observe(fact)
+
+
+def rule_of(slot: Slot) -> Rule | None:
+    """What a device's decision asks of its own addresses; None once it is retired."""
+    decision = slot.decision
+    if decision.standing is Standing.RETIRED:
+        return None
+    if decision.profile == DENY or decision.until is None:
+        return Rule(slot.device.id, DENY, 0.0, decision.standing in _TOMBSTONED)
+    return Rule(slot.device.id, decision.profile, slot.until_boot)

@@ -1,0 +1,414 @@
+"""Reconciliation of one path gate: want, have, diff, apply, look again.
+
+One reconciler serves one backend at one target. Cuts have their own lane and never wait behind anything; the
+ordinary lane takes admissions and renewals; in each lane one batch is in flight, the newest wish wins and nothing
+queues per device. What must not live here: standings, verdicts, or how a backend does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+from gateway.control.ports import Backend, Clock, Notice, TargetState
+from gateway.core import plan
+from gateway.core.errors import BackendError
+from gateway.core.model import (
+    DENY,
+    Address,
+    Applied,
+    Change,
+    ChangeKind,
+    ChangeOutcome,
+    DeviceId,
+    Rule,
+    Stands,
+)
+
+BATCH = 1_000
+"""Addresses per batch: a resync of this size holds the kernel's transaction lock for about 2 ms."""
+
+FIRST_RETRY = 0.01
+LONGEST_RETRY = 1.0
+"""Seconds between attempts of a failing lane; a cut is worth many attempts, a dead backend is not worth a core."""
+
+SWEEP_SECONDS = 60.0
+"""A full read-back of every address takes this long, so that it costs under one percent of a core."""
+
+SWEEP_STEP = 0.25
+
+MISSING_SLACK = 1.0
+"""Seconds before its end in which an admission's absence is no drift: kernel timers round."""
+
+
+UNDER_WAY = Rule(DeviceId(""), "under-way", 0.0)
+"""Stands for an admission that may or may not have reached the backend."""
+
+
+class Cause:
+    """One journalled event whose enforcement is followed to the end: counts down the addresses it touches."""
+
+    __slots__ = ("accepted", "detail", "device", "failed", "left", "profile", "received", "seq")
+
+    def __init__(self, seq: int, device: DeviceId, profile: str, received: float, left: int) -> None:
+        self.seq = seq
+        self.device = device
+        self.profile = profile
+        self.received = received
+        self.left = left
+        self.accepted = 0.0
+        self.failed = False
+        self.detail = ""
+
+
+class Report(Protocol):
+    """Told when a cause has been enforced (or has failed) at this gate, on every address it touches."""
+
+    def __call__(self, gate: Reconciler, cause: Cause, state: Applied, verified: float) -> None: ...
+
+
+Lane = Callable[[Sequence[Change]], Awaitable[Sequence[ChangeOutcome]]]
+
+
+class Reconciler:
+    """Keeps one backend at what is wanted. All methods run on the loop's thread."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        target: str,
+        clock: Clock,
+        lease: float,
+        report: Report,
+        notice: Callable[[Notice], None],
+        required: bool = True,
+    ) -> None:
+        self.backend = backend
+        self.target = target
+        self.lease = lease
+        self.required = required
+        self._clock = clock
+        self._report = report
+        self._notice = notice
+        self._want: dict[Address, Rule | None] = {}
+        self._have: dict[Address, Rule] = {}
+        self._causes: dict[Address, list[Cause]] = {}
+        self._cuts: dict[Address, None] = {}
+        self._dirty: dict[Address, None] = {}
+        self._cutting: set[Address] = set()
+        self._applying: set[Address] = set()
+        self._last_cut: dict[Address, int] = {}
+        self._cut_serial = 0
+        self._failing: dict[Address, str] = {}
+        self._renewals: dict[int, list[Address]] = {}
+        self._cut_wake = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._admitted: set[Address] = set()
+        self.admitted_version = 0
+        self.repairs = 0
+
+    # --- wishes -----------------------------------------------------------------------------------------
+
+    def want(self, address: Address, rule: Rule | None, cause: Cause | None = None) -> None:
+        """Wish ``rule`` for an address (None: no trace of it). Takes effect soon; newest wins."""
+        self._want[address] = rule
+        if cause is not None:
+            waiting = self._causes.get(address)
+            if waiting is None:
+                self._causes[address] = [cause]
+            else:
+                waiting.append(cause)
+        if rule is None or rule.profile == DENY:
+            self._dirty.pop(address, None)
+            self._cuts[address] = None
+            self._cut_wake.set()
+        else:
+            self._cuts.pop(address, None)
+            self._dirty[address] = None
+            self._wake.set()
+
+    def adopt(self, address: Address, rule: Rule) -> None:
+        """What was observed to stand at start; no wish."""
+        self._remember(address, rule)
+
+    @property
+    def admitted(self) -> frozenset[Address]:
+        """Addresses verified as admitted; ``admitted_version`` tells whether this changed."""
+        return frozenset(self._admitted)
+
+    @property
+    def cut_depth(self) -> int:
+        """Addresses waiting in the cut lane."""
+        return len(self._cuts)
+
+    @property
+    def depth(self) -> int:
+        """Addresses waiting in the ordinary lane."""
+        return len(self._dirty)
+
+    def lease_until(self, address: Address) -> float | None:
+        """Boot time at which the admission that stands for ``address`` ends by itself."""
+        have = self._have.get(address)
+        return None if have is None or have.profile == DENY else have.until
+
+    def state(self, addresses: Iterable[Address], to_wall: float) -> TargetState:
+        """What this gate has of a device. ``to_wall`` turns boot seconds into UNIX seconds when added."""
+        state, detail, wanted, end = "verified", "", DENY, None
+        for address in addresses:
+            rule = self._want.get(address)
+            if rule is not None:
+                wanted = rule.profile
+            if address in self._failing:
+                state, detail = "failed", self._failing[address]
+            elif state != "failed" and self._moving(address):
+                state = "pending"
+            until = self.lease_until(address)
+            if until is not None:
+                end = max(end or 0.0, until + to_wall)
+        return TargetState(self.target, self.backend.name, self.required, wanted, state, detail, end)
+
+    def _moving(self, address: Address) -> bool:
+        return (
+            address in self._cuts
+            or address in self._dirty
+            or address in self._cutting
+            or address in self._applying
+        )
+
+    # --- lanes ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled. An undeclared error of a backend ends it: a bug must not go on half."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cut_lane(), name=f"{self.target}-cut")
+            tasks.create_task(self._ordinary_lane(), name=f"{self.target}-apply")
+            tasks.create_task(self._renew(), name=f"{self.target}-renew")
+            tasks.create_task(self._sweep(), name=f"{self.target}-sweep")
+            tasks.create_task(self._watch(), name=f"{self.target}-watch")
+
+    async def flush(self) -> None:
+        """Wait until nothing is wished that does not stand (orderly stop). The caller sets the time limit."""
+        while self._cuts or self._dirty or self._cutting or self._applying:
+            await asyncio.sleep(0.005)
+
+    async def _cut_lane(self) -> None:
+        retry = FIRST_RETRY
+        while True:
+            await self._cut_wake.wait()
+            self._cut_wake.clear()
+            while self._cuts:
+                batch = self._take(self._cuts)
+                self._cutting.update(batch)
+                self._cut_serial += 1
+                for address in batch:
+                    self._last_cut[address] = self._cut_serial
+                    if address in self._applying and address not in self._have:
+                        # An opening is under way: whatever it leaves must be taken out again.
+                        self._have[address] = UNDER_WAY
+                ok = await self._attempt(batch, self.backend.cut)
+                self._cutting.difference_update(batch)
+                if self._dirty:
+                    self._wake.set()
+                retry = FIRST_RETRY if ok else min(retry * 2, LONGEST_RETRY)
+                if not ok:
+                    await asyncio.sleep(retry)
+
+    async def _ordinary_lane(self) -> None:
+        retry = FIRST_RETRY
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._take(self._dirty, self._cutting):
+                self._applying.update(batch)
+                ok = await self._attempt(batch, self.backend.apply)
+                self._applying.difference_update(batch)
+                retry = FIRST_RETRY if ok else min(retry * 2, LONGEST_RETRY)
+                if not ok:
+                    await asyncio.sleep(retry)
+
+    @staticmethod
+    def _take(queue: dict[Address, None], without: set[Address] | None = None) -> list[Address]:
+        taken: list[Address] = []
+        for address in queue:
+            if without and address in without:
+                continue
+            taken.append(address)
+            if len(taken) == BATCH:
+                break
+        for address in taken:
+            del queue[address]
+        return taken
+
+    async def _attempt(self, batch: Sequence[Address], lane: Lane) -> bool:
+        """Bring one batch to what is wanted now; False when something has to be tried again."""
+        want = {address: self._want.get(address) for address in batch}
+        causes = {address: self._causes.pop(address) for address in batch if address in self._causes}
+        serial = self._cut_serial
+        started = self._clock.now().boot
+        changes = plan.diff(want, self._have, started + self.lease)
+        outcomes: Sequence[ChangeOutcome] = ()
+        if changes:
+            try:
+                outcomes = await lane(changes)
+            except BackendError as error:
+                outcomes = [ChangeOutcome(change, Applied.FAILED, error.what) for change in changes]
+        now = self._clock.now().boot
+        ok = True
+        changed: set[Address] = set()
+        for outcome in outcomes:
+            address = outcome.change.address
+            changed.add(address)
+            ok = self._settle(outcome, want[address], causes.get(address, ()), serial, now) and ok
+        for address, waiting in causes.items():
+            if address not in changed:
+                self._done(waiting, Applied.VERIFIED, "stood already", now)
+        return ok
+
+    def _settle(
+        self, outcome: ChangeOutcome, rule: Rule | None, causes: Sequence[Cause], serial: int, now: float
+    ) -> bool:
+        change = outcome.change
+        address = change.address
+        opens = change.kind in (ChangeKind.ADMIT, ChangeKind.REFRESH)
+        if opens and self._last_cut.get(address, 0) > serial:
+            # A cut of this address started while we were opening it: the cut's own outcome tells what stands.
+            self._done(causes, Applied.FAILED, "overtaken by a cut", now)
+            return True
+        if outcome.state is Applied.VERIFIED:
+            self._failing.pop(address, None)
+            after = plan.after(change, rule.device if rule is not None else DeviceId(""))
+            if after is None:
+                self._forget(address, rule)
+            else:
+                self._remember(address, after)
+            self._done(causes, Applied.VERIFIED, outcome.detail, now)
+            return True
+        self._failing[address] = outcome.detail
+        self._have.pop(address, None)  # unknown: the next diff tells everything again
+        self._notice(Notice("backend-error", self.backend.name, outcome.detail, self._clock.now().wall))
+        if self._want.get(address) == rule:
+            self._causes.setdefault(address, [])[:0] = causes
+            queue = self._dirty if opens else self._cuts
+            queue[address] = None
+        else:
+            self._done(causes, Applied.FAILED, outcome.detail, now)
+        return False
+
+    def _done(self, causes: Sequence[Cause], state: Applied, detail: str, now: float) -> None:
+        for cause in causes:
+            cause.left -= 1
+            if state is Applied.FAILED:
+                cause.failed = True
+            if detail:
+                cause.detail = detail
+            if cause.left <= 0:
+                self._report(self, cause, Applied.FAILED if cause.failed else Applied.VERIFIED, now)
+
+    def _remember(self, address: Address, rule: Rule) -> None:
+        self._have[address] = rule
+        if rule.profile == DENY:
+            if address in self._admitted:
+                self._admitted.discard(address)
+                self.admitted_version += 1
+            return
+        self._last_cut.pop(address, None)
+        if address not in self._admitted:
+            self._admitted.add(address)
+            self.admitted_version += 1
+        due = int(rule.until - self.lease / 2)
+        self._renewals.setdefault(due, []).append(address)
+
+    def _forget(self, address: Address, rule: Rule | None) -> None:
+        self._have.pop(address, None)
+        if address in self._admitted:
+            self._admitted.discard(address)
+            self.admitted_version += 1
+        if rule is None and self._want.get(address) is None:
+            self._want.pop(address, None)
+            self._last_cut.pop(address, None)
+
+    # --- leases, read-back, repair ----------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Renew leases that are half over, as long as the deadline lies beyond them."""
+        while True:
+            await asyncio.sleep(min(1.0, self.lease / 8))
+            now = self._clock.now().boot
+            for due in [second for second in self._renewals if second <= now]:
+                for address in self._renewals.pop(due):
+                    have, rule = self._have.get(address), self._want.get(address)
+                    if have is None or rule is None or DENY in (have.profile, rule.profile):
+                        continue
+                    if rule.until > have.until and have.until - now <= self.lease / 2 + 1.0:
+                        self._dirty[address] = None
+                self._wake.set()
+                await asyncio.sleep(0)
+
+    async def _sweep(self) -> None:
+        """Read everything back, slowly and for ever; what is not as it should be is repaired and counted."""
+        while True:
+            addresses = list(self._want)
+            step = max(1, int(len(addresses) * SWEEP_STEP / SWEEP_SECONDS))
+            for start in range(0, len(addresses), step):
+                await asyncio.sleep(SWEEP_STEP)
+                await self._check(addresses[start : start + step])
+            if not addresses:
+                await asyncio.sleep(SWEEP_STEP)
+
+    async def _check(self, addresses: Sequence[Address]) -> None:
+        asked = {a: self._have.get(a) for a in addresses if not self._moving(a)}
+        try:
+            stands = await self.backend.observe(list(asked))
+        except BackendError as error:
+            self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
+            return
+        now = self._clock.now()
+        for address, expected in asked.items():
+            if self._have.get(address) is not expected or self._moving(address):
+                continue  # it moved while we looked
+            wrong = drift(expected, stands[address], now.boot)
+            if wrong:
+                self.repairs += 1
+                self._notice(Notice("drift", self.backend.name, f"{address}: {wrong}", now.wall))
+                self._repair(address, stands[address], now.boot)
+
+    def _repair(self, address: Address, stands: Stands, now: float) -> None:
+        rule = self._want.get(address)
+        device = rule.device if rule is not None else DeviceId("")
+        self._have.pop(address, None)
+        if stands.profile and not stands.tombstone:
+            remaining = now + (stands.remaining if stands.remaining is not None else self.lease)
+            self._have[address] = Rule(device, stands.profile, remaining)
+        self.want(address, rule)
+
+    async def _watch(self) -> None:
+        """The static part was damaged and has been laid again, shut and empty: tell everything again."""
+        async for sentence in self.backend.damages():
+            self.repairs += 1
+            self._notice(Notice("drift", self.backend.name, sentence, self._clock.now().wall))
+            self._have.clear()
+            tombstones = [a for a, r in self._want.items() if r is not None and r.profile == DENY]
+            others = [a for a, r in self._want.items() if r is not None and r.profile != DENY]
+            for queue in (tombstones, others):
+                for start in range(0, len(queue), BATCH):
+                    for address in queue[start : start + BATCH]:
+                        self.want(address, self._want.get(address))
+                    await asyncio.sleep(0)
+
+
+def drift(expected: Rule | None, stands: Stands, now: float) -> str:
+    """Say what is wrong with what stands, or "" when it is as expected at boot time ``now``."""
+    tombstone = expected is not None and expected.profile == DENY and expected.tombstone
+    if tombstone:
+        return "" if stands.tombstone and not stands.profile else "the tombstone is gone or is not alone"
+    if expected is None or expected.profile == DENY:
+        return f"admitted as {stands.profile} though nothing admits it" if stands.profile else ""
+    if stands.tombstone:
+        return "a tombstone stands that was never set here"
+    if stands.profile == expected.profile:
+        return "" if stands.remaining is not None else "the admission has no end"
+    if expected.until - now <= MISSING_SLACK and not stands.profile:
+        return ""
+    return f"expected {expected.profile}, found {stands.profile or 'nothing'}"
