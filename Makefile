@@ -1,0 +1,62 @@
+# Two commands do everything, set-up included:  make run   and   make test
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= $(shell .ci/find-python)
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test serve lint types contracts format bench soak fuzz ci lock clean system
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+system: # packages of the system that the path gate needs; only root can install them
+	@.ci/system-packages
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "ragate needs Python 3.11 or newer: install it (Debian 12: apt-get install python3 python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: system $(READY) ## the gateway with embedded defaults and a simulated site (ONCE=1: end after the story)
+	@$(BIN)/python -m gateway run $(if $(ONCE),--once)
+
+test: system $(READY) ## the whole fast suite
+	$(BIN)/python -m pytest tests
+
+lint: $(READY) ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(READY) ## who may import whom
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite in the house style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: system $(READY) ## measure the promises, side by side with what a site has today (run alone; root)
+	$(BIN)/python -m tests.bench
+
+soak: system $(READY) ## minutes of mixed load, kills and restarts
+	$(BIN)/python -m pytest tests -m soak --timeout 1800
+
+fuzz: $(READY) ## property tests with a large budget
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests -m "fuzz or not soak" -k "property or fuzz" --timeout 1800
+
+ci: ## what CI runs
+	.ci/run
+
+lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

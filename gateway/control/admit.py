@@ -40,7 +40,7 @@ class Admit:
         journal: Journal,
         observers: Sequence[Observer],
         clock: Clock,
-        limits: AdmissionLimits = AdmissionLimits(),  # noqa: B008 - frozen value
+        limits: AdmissionLimits = AdmissionLimits(),
     ) -> None:
         self._authenticators = authenticators
         self._devices = devices

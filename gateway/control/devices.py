@@ -54,7 +54,9 @@ class Slot:
         self.device = device
         self.records: dict[SourceName, Record] = {}
         self.decision = decision
-        self.ends: tuple[tuple[SourceName, float, float], ...] = ()  # source, deadline (wall), the same on boot time
+        self.ends: tuple[
+            tuple[SourceName, float, float], ...
+        ] = ()  # source, deadline (wall), the same on boot time
         self.until_boot = 0.0
         self.version = 0
         self.floor = 0
@@ -66,6 +68,10 @@ class _Touch(NamedTuple):
     slot: Slot
     transition: Transition
     received: float  # boot seconds of the envelope, 0 when no envelope caused it
+
+
+_Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause]]
+"""A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes."""
 
 
 class Devices:
@@ -205,15 +211,11 @@ class Devices:
         )
         self._arm(slot, now)
 
-    def apply(
-        self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float
-    ) -> Transition:
+    def apply(self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float) -> Transition:
         """Step one (device, source) and decide anew. The caller ends its turn with ``commit``."""
         before = slot.records[source]
         step = lifecycle.step(before, event, self._rules[source])
-        transition = Transition(
-            slot.device.id, source, event, before, step.record, step.effect, step.why
-        )
+        transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
         changed = step.record is not before and step.record != before
         if changed:
             slot.records[source] = step.record
@@ -293,7 +295,9 @@ class Devices:
             return rule_of(slot)
         rules = [rule_of(self._slots[owner]) for owner in owners]
         living = [rule for rule in rules if rule is not None]
-        return min(living, key=lambda rule: (policy.rank(rule.profile), not rule.tombstone, rule.until), default=None)
+        return min(
+            living, key=lambda rule: (policy.rank(rule.profile), not rule.tombstone, rule.until), default=None
+        )
 
     # --- the end of a turn ------------------------------------------------------------------------------
 
@@ -303,22 +307,19 @@ class Devices:
             return
         entries, self._entries = self._entries, []
         touched, self._touched = self._touched, []
-        opening: list[tuple[Slot, int, Address, Rule | None, Sequence[Cause | None]]] = []
+        opening: list[_Opening] = []
+        followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
-        seqs = iter(
-            self._journal.record(entries, lambda error: self._durable(error, opening, raised))
-        )
+        seqs = iter(self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised)))
         by_fact = {id(entry.fact): seq for entry, seq in zip(entries, seqs, strict=True)}
         for touch in touched:
             slot, transition, received = touch
             seq = by_fact[id(transition)] if slot.device.id == transition.device else 0
             addresses = slot.device.binding.addresses
             causes = [
-                Cause(seq, slot.device.id, slot.decision.profile, received, len(addresses)) for _ in self._gates
+                Cause(seq, slot.device.id, slot.decision.profile, received, len(addresses) + 1) for _ in self._gates
             ]
-            if not addresses:
-                for gate, cause in zip(self._gates, causes, strict=True):
-                    self.enforced(gate, cause, Applied.VERIFIED, self._clock.now().boot)
+            followed.append(causes)
             loosens = transition.effect in _RAISES and slot.decision.profile != DENY
             for address in addresses:
                 rule = self.rule(slot, address)
@@ -327,35 +328,38 @@ class Devices:
                 else:
                     self._tell(address, rule, causes)
 
-    def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause | None]) -> None:
+    def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause]) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
             gate.want(address, rule, cause)
 
     def _durable(
         self,
         error: JournalError | None,
-        opening: Sequence[tuple[Slot, int, Address, Rule | None, Sequence[Cause | None]]],
+        followed: Sequence[Sequence[Cause]],
+        opening: Sequence[_Opening],
         raised: Sequence[_Touch],
     ) -> None:
+        now = self._clock.now().boot
+        for causes in followed:
+            for gate, cause in zip(self._gates, causes, strict=True):
+                cause.durable = 0.0 if error else now
+                gate.count_down(cause, now)
         if error is not None:
+            for _, _, _, _, causes in opening:
+                self._gave_up(causes, "the journal could not be written", now)
             self._take_back(raised)
             return
         for slot, version, address, rule, causes in opening:
             if slot.floor > version:
                 # Something tightened after this was decided; that wish already went out and stands.
-                self._overtaken(causes)
-                continue
-            self._tell(address, rule, causes)
+                self._gave_up(causes, "overtaken by a later verdict", now)
+            else:
+                self._tell(address, rule, causes)
 
-    def _overtaken(self, causes: Sequence[Cause | None]) -> None:
+    def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
-            if cause is None:
-                continue
-            cause.left -= 1
-            cause.failed = True
-            cause.detail = "overtaken by a later verdict"
-            if cause.left <= 0:
-                self.enforced(gate, cause, Applied.FAILED, self._clock.now().boot)
+            cause.failed, cause.detail = True, why
+            gate.count_down(cause, now)
 
     def _take_back(self, raised: Sequence[_Touch]) -> None:
         """The journal could not keep these: nothing was opened by them, and the records forget them."""
@@ -370,7 +374,7 @@ class Devices:
         if self._entries:
             self.commit()
 
-    def enforced(self, gate: Reconciler, cause: Cause, state: Applied, verified: float) -> None:
+    def enforced(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
         """A gate reports what came of a cause: a fact for journal and windows."""
         fact = Enforced(
             device=cause.device,
@@ -380,13 +384,14 @@ class Devices:
             state=state,
             detail=cause.detail,
             received=cause.received,
-            accepted=cause.accepted or verified,
-            verified=verified,
+            accepted=cause.accepted or now,
+            verified=cause.verified or now,
+            durable=cause.durable,
         )
         if cause.received and state is Applied.VERIFIED:
             slot = self._slots.get(cause.device)
             if slot is not None:
-                slot.last_ms = (verified - cause.received) * 1_000
+                slot.last_ms = (fact.verified - cause.received) * 1_000
         self._journal.enforced(cause.seq, fact)
         for observer in self._observers:
             observer.observe(fact)

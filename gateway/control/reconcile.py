@@ -47,9 +47,24 @@ UNDER_WAY = Rule(DeviceId(""), "under-way", 0.0)
 
 
 class Cause:
-    """One journalled event whose enforcement is followed to the end: counts down the addresses it touches."""
+    """One journalled event whose enforcement is followed to the end.
 
-    __slots__ = ("accepted", "detail", "device", "failed", "left", "profile", "received", "seq")
+    ``left`` counts what is still to come: each address it touches, and its commit. ``verified`` is the boot time
+    at which the last address was read back, ``durable`` that of the commit.
+    """
+
+    __slots__ = (
+        "accepted",
+        "detail",
+        "device",
+        "durable",
+        "failed",
+        "left",
+        "profile",
+        "received",
+        "seq",
+        "verified",
+    )
 
     def __init__(self, seq: int, device: DeviceId, profile: str, received: float, left: int) -> None:
         self.seq = seq
@@ -58,14 +73,16 @@ class Cause:
         self.received = received
         self.left = left
         self.accepted = 0.0
+        self.verified = 0.0
+        self.durable = 0.0
         self.failed = False
         self.detail = ""
 
 
 class Report(Protocol):
-    """Told when a cause has been enforced (or has failed) at this gate, on every address it touches."""
+    """Told when a cause has been enforced (or has failed) at this gate, on every address, and journalled."""
 
-    def __call__(self, gate: Reconciler, cause: Cause, state: Applied, verified: float) -> None: ...
+    def __call__(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None: ...
 
 
 Lane = Callable[[Sequence[Change]], Awaitable[Sequence[ChangeOutcome]]]
@@ -171,10 +188,7 @@ class Reconciler:
 
     def _moving(self, address: Address) -> bool:
         return (
-            address in self._cuts
-            or address in self._dirty
-            or address in self._cutting
-            or address in self._applying
+            address in self._cuts or address in self._dirty or address in self._cutting or address in self._applying
         )
 
     # --- lanes ------------------------------------------------------------------------------------------
@@ -190,7 +204,7 @@ class Reconciler:
 
     async def flush(self) -> None:
         """Wait until nothing is wished that does not stand (orderly stop). The caller sets the time limit."""
-        while self._cuts or self._dirty or self._cutting or self._applying:
+        while self._cuts or self._dirty or self._cutting or self._applying:  # noqa: ASYNC110 - only at stop
             await asyncio.sleep(0.005)
 
     async def _cut_lane(self) -> None:
@@ -298,13 +312,19 @@ class Reconciler:
 
     def _done(self, causes: Sequence[Cause], state: Applied, detail: str, now: float) -> None:
         for cause in causes:
-            cause.left -= 1
             if state is Applied.FAILED:
                 cause.failed = True
+            else:
+                cause.verified = now
             if detail:
                 cause.detail = detail
-            if cause.left <= 0:
-                self._report(self, cause, Applied.FAILED if cause.failed else Applied.VERIFIED, now)
+            self.count_down(cause, now)
+
+    def count_down(self, cause: Cause, now: float) -> None:
+        """One part of a cause is done; the last one makes the report."""
+        cause.left -= 1
+        if cause.left <= 0:
+            self._report(self, cause, Applied.FAILED if cause.failed else Applied.VERIFIED, now)
 
     def _remember(self, address: Address, rule: Rule) -> None:
         self._have[address] = rule

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from gateway.control.clockwork import BEHIND
-from gateway.control.devices import Devices, Slot, rule_of
+from gateway.control.devices import Devices, Slot
 from gateway.control.ports import Clock, Entry, Journal, Loaded, Notice
 from gateway.control.reconcile import Reconciler
 from gateway.core import lifecycle
@@ -19,11 +19,9 @@ from gateway.core.lifecycle import Rules
 from gateway.core.model import (
     DENY,
     Address,
-    DeviceId,
     Event,
     EventKind,
     Instant,
-    Record,
     Rule,
     SourceName,
     Standing,
@@ -56,7 +54,9 @@ async def restore(
     _remember(devices, loaded, now, rules, shut=shut)
     _retire_missing(devices, loaded, journal, now, rules)
     if behind > BEHIND:
-        devices.barrier = f"the clock is {behind:.0f} s behind the last commit: set the time, nobody is admitted until then"
+        devices.barrier = (
+            f"the clock is {behind:.0f} s behind the last commit: set the time, nobody is admitted until then"
+        )
         devices.notice(Notice("clock", "clock", devices.barrier, now.wall))
     _lapse(devices, now, shut=shut)
     withheld = 0
@@ -168,5 +168,3 @@ def _tell(devices: Devices, gates: Sequence[Reconciler]) -> None:
             rule = devices.rule(slot, address)
             for gate in gates:
                 gate.want(address, rule)
-
-

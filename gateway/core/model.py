@@ -366,3 +366,4 @@ class Enforced(NamedTuple):
     received: float  # when the envelope's last byte was read; 0: no envelope (timer, start, repair)
     accepted: float
     verified: float
+    durable: float = 0.0  # when the journal had committed the event; 0: it could not
