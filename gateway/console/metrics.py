@@ -1,0 +1,364 @@
+"""Metrics: a fold over facts, and numbers read at scrape time.
+
+What lives here: every metric name, its labels, and the counters that facts move. What must not: deciding
+anything, or a device in a label. Names follow the Prometheus conventions (base units, ``_total`` on counters).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from gateway import __version__
+from gateway.console.host import HostCollector, HostView
+from gateway.control.ports import Fact, Notice
+from gateway.core.errors import Refusal
+from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
+
+#: Seconds, 0.2 ms to 10 s; with bounds on the promised 1, 3, 5 and 20 ms, so that these can be read off exactly.
+VERDICT_BUCKETS = (
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+)
+
+#: Seconds: a group commit is one fsync, 0.1 ms on fast flash to seconds on a failing disk.
+COMMIT_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+#: Seconds: a loop that is late by 20 ms has used up the latency promise by itself.
+LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+#: Label value for a source or backend that was not configured: keeps the number of series bounded.
+OTHER = "other"
+
+#: (target, backend) pairs and backends learnt from facts; further ones count as ``other``. One gateway has one
+#: or two of each, so reaching this means that something else than a name has got into a label.
+LEARNT_PAIRS = 16
+
+#: Samples above which the text is made on another thread: 500 take about 5 ms, the most the loop should wait.
+SAMPLES_ON_LOOP = 500
+
+#: What of an authenticated verdict reaches the lifecycle; other events are not verdicts.
+VERDICT_KINDS = (
+    EventKind.PASSED,
+    EventKind.FAILED,
+    EventKind.FAILED_LATE,
+    EventKind.REQUESTED,
+    EventKind.NOTED,
+    EventKind.PASSPORT,
+)
+
+#: The closed list of ``Notice.kind``.
+NOTICE_KINDS = (
+    "drift",
+    "backend-error",
+    "journal",
+    "withheld",
+    "clock",
+    "backlog",
+    "conflict",
+    "late-failure",
+)
+
+
+class Tally:
+    """A histogram of one label set, moved on the loop's thread only, so without a lock."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take one value; a bound is inclusive (``le``)."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts per upper bound, as the exposition wants them."""
+        names = [*map(floatToGoString, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+class Metrics:
+    """Implements the ``Observer`` port and renders the exposition.
+
+    ``sources`` are the configured source names: their series exist from the start, so that zeros show and a
+    rate over the first refusal is not lost. Everything but ``journal_committed`` is called on the loop's thread;
+    what facts move is kept in plain numbers, because at 10,000 alerts/s every microsecond is a percent of a CPU.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, sources: Iterable[str] = (), version: str = __version__
+    ) -> None:
+        self._registry = registry
+        self._facts = _FactCollector()
+        self._live = _LiveCollector()
+        self._host = HostCollector()
+        for collector in (self._facts, self._live, self._host):
+            registry.register(collector)
+        ProcessCollector(registry=registry)
+        commit = Histogram(
+            "ragate_journal_commit_seconds",
+            "Duration of one journal commit group, to stable storage.",
+            buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+        build = Gauge("ragate_build_info", "Version of this program.", ("version",), registry=registry)
+        build.labels(version).set(1)
+        #: Take the duration of one commit group in seconds; may be called on any thread.
+        self.journal_committed: Callable[[float], None] = commit.observe
+        #: Take the lateness of one wake-up in seconds.
+        self.loop_lagged: Callable[[float], None] = self._facts.lag.observe
+        for source in (*sources, OTHER):
+            self.add_source(source)
+        self.add_backend(OTHER)
+        self._folds: dict[type, Callable[..., None]] = {
+            Transition: self._transition,
+            Rejected: self._rejected,
+            Enforced: self._enforced,
+            Notice: self._notice,
+        }
+
+    def add_source(self, source: str) -> None:
+        """Make the series of one configured source."""
+        for kind in VERDICT_KINDS:
+            self._facts.verdicts.setdefault((source, kind), 0)
+        for refusal in Refusal:
+            self._facts.rejections.setdefault((source, refusal), 0)
+
+    def add_backend(self, backend: str) -> None:
+        """Make the error and repair series of one backend, so that zeros show."""
+        self._facts.errors.setdefault(backend, 0)
+        self._facts.repairs.setdefault(backend, 0)
+
+    def add_target(self, target: str, backend: str) -> None:
+        """Make the series of one backend at one target."""
+        self.add_backend(backend)
+        self._facts.latencies.setdefault((target, backend), (Tally(VERDICT_BUCKETS), Tally(VERDICT_BUCKETS)))
+
+    def add_queue(self, name: str, depth: Callable[[], float]) -> None:
+        """Read ``ragate_queue_depth{queue=name}`` from ``depth`` at every scrape."""
+        self._live.queues[name] = depth
+
+    def set_journal(self, writable: Callable[[], bool]) -> None:
+        """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
+        self._live.writable = writable
+
+    def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
+        self._live.counts = counts
+
+    def set_resources(self, current: Callable[[], HostView | None]) -> None:
+        """Read ``ragate_host_*`` and the further ``process_*`` from the newest sample at every scrape."""
+        self._host.current = current
+
+    def observe(self, fact: Fact) -> None:
+        """Take one fact. Bare events move nothing: the transition that they cause does."""
+        fold = self._folds.get(type(fact))
+        if fold is not None:
+            fold(fact)
+
+    def _transition(self, fact: Transition) -> None:
+        kind = fact.event.kind
+        verdicts = self._facts.verdicts
+        key = (fact.source, kind)
+        if key in verdicts:
+            verdicts[key] += 1
+        elif kind in VERDICT_KINDS:
+            verdicts[OTHER, kind] += 1
+
+    def _rejected(self, fact: Rejected) -> None:
+        rejections = self._facts.rejections
+        key = (fact.source, fact.refusal)
+        rejections[key if key in rejections else (OTHER, fact.refusal)] += 1
+
+    def _enforced(self, fact: Enforced) -> None:
+        if fact.received <= 0.0 or fact.state is Applied.FAILED:
+            return
+        accepted, verified = self._facts.latencies.get((fact.target, fact.backend)) or self._learn(fact)
+        # Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum.
+        accepted.observe(max(0.0, fact.accepted - fact.received))
+        if fact.state is Applied.VERIFIED:
+            verified.observe(max(0.0, fact.verified - fact.received))
+
+    def _learn(self, fact: Enforced) -> tuple[Tally, Tally]:
+        full = len(self._facts.latencies) >= LEARNT_PAIRS
+        pair = (OTHER, OTHER) if full else (fact.target, fact.backend)
+        self.add_target(*pair)
+        return self._facts.latencies[pair]
+
+    def _notice(self, fact: Notice) -> None:
+        facts = self._facts
+        facts.notices[fact.kind if fact.kind in facts.notices else OTHER] += fact.times
+        # A notice's subject may be a device, which must never become a label.
+        backend = fact.subject if fact.subject in facts.errors else OTHER
+        if fact.kind == "withheld":
+            facts.withheld += fact.times
+        elif fact.kind == "drift":
+            facts.repairs[backend] += fact.times
+        elif fact.kind == "backend-error":
+            facts.errors[backend] += fact.times
+
+    async def exposition(self) -> bytes:
+        """Everything in the Prometheus text format 0.0.4.
+
+        Values are read here, on the loop's thread, because what they are read from belongs to it; the text is
+        made elsewhere when it is long.
+        """
+        families = _Collected(self._registry)
+        if families.samples <= SAMPLES_ON_LOOP:
+            return generate_latest(families)
+        return await asyncio.to_thread(generate_latest, families)
+
+
+class _Collected(CollectorRegistry):
+    """Values of one moment, without the ``_created`` samples that only double the text."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._families: list[Metric] = []
+        self.samples = 0
+        for family in registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            self.samples += len(family.samples)
+            self._families.append(family)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+class _FactCollector(Collector):
+    """What facts have moved so far."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[tuple[str, EventKind], int] = {}
+        self.rejections: dict[tuple[str, Refusal], int] = {}
+        self.latencies: dict[tuple[str, str], tuple[Tally, Tally]] = {}
+        self.errors: dict[str, int] = {}
+        self.repairs: dict[str, int] = {}
+        self.notices: dict[str, int] = dict.fromkeys((*NOTICE_KINDS, OTHER), 0)
+        self.withheld = 0
+        self.lag = Tally(LAG_BUCKETS)
+
+    def describe(self) -> Sequence[Metric]:
+        """No names up front: series are made after registering."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        yield _counters(
+            "ragate_verdicts",
+            "Authenticated verdicts that reached the lifecycle, by source and result.",
+            ("source", "result"),
+            (((source, kind.value), n) for (source, kind), n in self.verdicts.items()),
+        )
+        yield _counters(
+            "ragate_rejections",
+            "Refused input, by source and the name of the step that refused it.",
+            ("source", "reason"),
+            (((source, refusal.value), n) for (source, refusal), n in self.rejections.items()),
+        )
+        yield from self._latencies()
+        for name, text, values in (
+            ("ragate_reconcile_errors", "Batches that a backend could not take or answer.", self.errors),
+            (
+                "ragate_drift_repairs",
+                "Differences between wanted and enforced state that read-back found and repaired.",
+                self.repairs,
+            ),
+        ):
+            yield _counters(name, text, ("backend",), (((backend,), n) for backend, n in values.items()))
+        yield _counters(
+            "ragate_withheld",
+            "Devices not re-admitted at start because journal and kernel disagreed.",
+            (),
+            (((), self.withheld),),
+        )
+        yield _counters(
+            "ragate_notices",
+            "Facts about the service itself, by kind.",
+            ("kind",),
+            (((kind,), n) for kind, n in self.notices.items()),
+        )
+        lag = HistogramMetricFamily(
+            "ragate_event_loop_lag_seconds", "How late the event loop woke a timer of ours."
+        )
+        lag.add_metric((), self.lag.buckets(), self.lag.total)
+        yield lag
+
+    def _latencies(self) -> Iterable[Metric]:
+        told = ("accepted by", "read back at")
+        for index, name in enumerate(("ragate_verdict_accepted_seconds", "ragate_verdict_verified_seconds")):
+            text = f"From the last byte of a verdict to its change being {told[index]} the backend."
+            family = HistogramMetricFamily(name, text, labels=("target", "backend"))
+            for pair, tallies in self.latencies.items():
+                family.add_metric(pair, tallies[index].buckets(), tallies[index].total)
+            yield family
+
+
+def _counters(name: str, text: str, labels: Sequence[str], values: Iterable[tuple[Sequence[str], int]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family
+
+
+class _LiveCollector(Collector):
+    """Numbers that live elsewhere and are read when asked for."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, Callable[[], float]] = {}
+        self.writable: Callable[[], bool] | None = None
+        self.counts: Callable[[], Mapping[str, int]] | None = None
+
+    def describe(self) -> Sequence[Metric]:
+        """No names up front: registering must not read anything yet."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        devices = GaugeMetricFamily(
+            "ragate_devices", "Devices by effective standing; every standing is present.", labels=("standing",)
+        )
+        counts = self.counts() if self.counts is not None else {}
+        for standing in Standing:
+            devices.add_metric((standing.label,), counts.get(standing.label, 0))
+        depth = GaugeMetricFamily("ragate_queue_depth", "Entries waiting in each queue.", labels=("queue",))
+        for name, read in self.queues.items():
+            depth.add_metric((name,), read())
+        families = [devices, depth]
+        if self.writable is not None:
+            families.append(
+                GaugeMetricFamily(
+                    "ragate_journal_writable",
+                    "1 while the last journal commit succeeded, 0 while raising verdicts are refused.",
+                    value=float(self.writable()),
+                )
+            )
+        return families
