@@ -1,0 +1,93 @@
+"""What a device looks like from outside: plain values for JSON, made from what the clockwork shows.
+
+What lives here: the shapes of the API, pure. What must not: HTTP, or an opinion about a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.control.ports import DeviceView, Health, TargetState
+from gateway.core.model import Record, Transition
+
+
+def device_row(view: DeviceView) -> dict[str, Any]:
+    """One device as in a list. ``deadline`` and ``lease_until`` are UNIX seconds, ``verified_ms`` milliseconds."""
+    return {
+        "id": view.device.id,
+        "standing": view.decision.standing.label,
+        "profile": view.decision.profile,
+        "deadline": view.decision.until,
+        "lease_until": view.lease_until,
+        "addresses": [str(address) for address in view.device.binding.addresses],
+        "anchor": view.device.binding.anchor.value,
+        "labels": dict(view.device.labels),
+        "last": None if view.last is None else _last(view.last),
+        "verified_ms": view.last_ms,
+        "targets": [_target(target) for target in view.targets],
+    }
+
+
+def device_detail(view: DeviceView, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One device with the decision's chain, its records per source and its newest verdicts."""
+    return {
+        **device_row(view),
+        "chain": list(view.decision.chain),
+        "records": {source: _record(record) for source, record in view.records.items()},
+        "verdicts": [dict(row) for row in verdicts],
+    }
+
+
+def acted(transition: Transition) -> dict[str, Any]:
+    """The answer to an operator's act."""
+    return {
+        "device": transition.device,
+        "before": transition.before.standing.label,
+        "after": transition.after.standing.label,
+        "why": transition.why,
+    }
+
+
+def readiness(parts: Sequence[Health]) -> dict[str, Any]:
+    """Ready when every part is."""
+    return {
+        "ready": all(part.ready for part in parts),
+        "parts": [{"part": part.part, "ready": part.ready, "detail": part.detail} for part in parts],
+    }
+
+
+def _last(transition: Transition) -> dict[str, Any]:
+    return {
+        "event": transition.event.kind.value,
+        "issued_at": transition.event.issued_at,
+        "at": transition.event.at,
+        "effect": transition.effect.value,
+        "why": transition.why,
+        "before": transition.before.standing.label,
+        "after": transition.after.standing.label,
+    }
+
+
+def _target(target: TargetState) -> dict[str, Any]:
+    return {
+        "target": target.target,
+        "backend": target.backend,
+        "required": target.required,
+        "wanted": target.wanted,
+        "state": target.state,
+        "detail": target.detail,
+        "latest_end": target.latest_end,
+    }
+
+
+def _record(record: Record) -> dict[str, Any]:
+    return {
+        "standing": record.standing.label,
+        "deadline": record.deadline,
+        "newest": record.newest,
+        "epoch": record.epoch,
+        "debt": record.debt,
+        "suspected_since": record.suspected_since,
+        "hold": record.hold,
+    }
