@@ -1,0 +1,232 @@
+"""The operator's window: the same questions plus hold and release, over a Unix socket.
+
+What lives here: the socket file, who is at the other end (``unix(7)``, SO_PEERCRED), and the two acts. What must
+not: deciding what an act means (the lifecycle does). The file's mode is the lock: who may connect may act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from gateway.console.api import Reads, Windows, application, as_json, unknown_device
+from gateway.console.problems import Problem
+from gateway.console.server import HttpLimits, HttpServer
+from gateway.console.views import acted
+from gateway.control.ports import Operator
+from gateway.core.errors import ConfigError
+from gateway.core.model import DeviceId, Transition
+
+#: Characters of a reason: a sentence or two for the auditor, not an attachment.
+REASON_MOST = 500
+
+#: Owner and group may connect, nobody else.
+MODE = 0o660
+
+#: The folder of the socket when we have to make it.
+FOLDER_MODE = 0o750
+
+#: Bytes of a socket's path, ``sun_path`` of ``unix(7)`` less the final zero.
+PATH_MOST = 107
+
+#: Seconds that a listener gets to answer our look whether it lives.
+PROBE_SECONDS = 1.0
+
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+class Act(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of hold and release."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MOST)]
+
+
+def parse_act(body: bytes) -> str:
+    """The reason of an act. Raises ``Problem`` (400) saying what the body must be."""
+    try:
+        act = msgspec.json.decode(body, type=Act)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        detail = f'the body must be {{"reason": "1 to {REASON_MOST} characters"}}: {error}'
+        raise Problem(HTTPStatus.BAD_REQUEST, detail) from error
+    reason = act.reason.strip()
+    if not reason or not reason.isprintable():
+        raise Problem(HTTPStatus.BAD_REQUEST, "the reason must be printable text on one line, and not blank")
+    return reason
+
+
+class Acts:
+    """The two POST routes."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+
+    def add_to(self, app: web.Application) -> None:
+        """Register the routes."""
+        app.router.add_post("/v1/devices/{id}/hold", self.hold)
+        app.router.add_post("/v1/devices/{id}/release", self.release)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        """Hold a device."""
+        return await self._act(request, self._operator.hold)
+
+    async def release(self, request: web.Request) -> web.Response:
+        """Release a device."""
+        return await self._act(request, self._operator.release)
+
+    async def _act(self, request: web.Request, act: Callable[[DeviceId, str, str], Transition]) -> web.Response:
+        if request.content_type != "application/json":
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+        reason = parse_act(await request.read())
+        actor = await actor_of(request)
+        device = DeviceId(request.match_info["id"])
+        try:
+            transition = act(device, actor, reason)
+        except KeyError:
+            raise unknown_device(device) from None
+        return as_json(acted(transition))
+
+
+async def actor_of(request: web.Request) -> str:
+    """Who is at the other end: ``unix:alice``, or ``unix:1001`` when the user has no name."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is None:
+        raise Problem(HTTPStatus.FORBIDDEN, "the connection has gone, so nobody can be held to this act")
+    _pid, uid, _gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    # A name service may ask the network: not on the loop's thread.
+    return f"unix:{await asyncio.to_thread(_user_name, uid)}"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+class OperatorWindow:
+    """The window on a Unix socket at ``path``, for its owner and ``group`` (a name; ``None``: the process's)."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        operator: Operator,
+        path: Path,
+        group: str | None = None,
+        limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen value
+    ) -> None:
+        self._path = path
+        self._group = group
+        self._identity: tuple[int, int] | None = None
+        app = application(Reads(windows, acts=True), limits)
+        Acts(operator).add_to(app)
+        self._server = HttpServer(app, limits)
+
+    async def start(self) -> None:
+        """Open the window. Raises ``ConfigError`` when the path is taken, too long or not ours to use."""
+        sock = open_socket(self._path, self._group)
+        found = self._path.lstat()
+        self._identity = (found.st_dev, found.st_ino)
+        await self._server.start(sock)
+
+    async def stop(self) -> None:
+        """Close the window and remove the file, if it is still the one that was made."""
+        await self._server.stop()
+        if self._identity is None:
+            return
+        try:
+            found = self._path.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+        except FileNotFoundError:
+            pass
+        self._identity = None
+
+
+def open_socket(path: Path, group: str | None) -> socket.socket:
+    """A bound Unix socket with mode 0660. Raises ``ConfigError`` naming ``operator.socket`` or ``operator.group``.
+
+    Nobody can connect before ``listen``, and until then the file has no permissions at all: the mode that a
+    socket has before ``bind`` is the mode its file is made with, so the process's umask need not change.
+    """
+    if len(os.fsencode(path)) > PATH_MOST:
+        raise ConfigError("operator.socket", f"{path} is longer than {PATH_MOST} bytes", "choose a shorter path")
+    gid = _group_id(group)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        with _folder_lock(path.parent):
+            _clear(path)
+            os.fchmod(sock.fileno(), 0)
+            sock.bind(os.fspath(path))
+            os.chown(path, -1, gid, follow_symlinks=False)
+            path.chmod(MODE)
+            sock.listen()
+    except OSError as error:
+        sock.close()
+        mend = "let the folder belong to the user that runs the service"
+        if error.errno == errno.EPERM and group is not None:
+            mend = f"run the service as a member of {group!r}, or as root"
+        raise ConfigError("operator.socket", f"{path}: {error.strerror}", mend) from error
+    except ConfigError:
+        sock.close()
+        raise
+    return sock
+
+
+def _group_id(group: str | None) -> int:
+    if group is None:
+        return -1
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError("operator.group", f"there is no group {group!r}", "groupadd it, or write null") from None
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Only one service at a time looks at and replaces a socket here; the lock leaves nothing behind."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; refuse anything else that is in the way."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigError(
+            "operator.socket", f"{path} exists and is no socket", "move it away or choose another path"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except FileNotFoundError:
+            return
+        except TimeoutError:
+            pass  # its backlog is full: somebody listens
+    raise ConfigError("operator.socket", f"another service listens on {path}", "stop it, or choose another path")

@@ -1,0 +1,193 @@
+"""What an operator reads at a terminal, made from the API's answers. Pure: values and the time in, text out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+_GAP = "  "
+
+#: Columns of free text in a table; the rest is in ``ragate explain``.
+_WHY_MOST = 60
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of aligned columns; the last column is not padded."""
+    listed = [tuple(clean(cell) for cell in row) for row in rows]
+    widths = [max(len(line[column]) for line in (tuple(head), *listed)) for column in range(len(head))]
+    for line in (tuple(head), *listed):
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        yield _GAP.join(cells).rstrip()
+
+
+def clean(text: str) -> str:
+    """Text that cannot move the cursor or forge a line: unprintable characters are shown by their code."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: ``14m 2s``, ``3h 0m``, ``0.4s``."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for size, name, part, part_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{name} {whole % size // part}{part_name}"
+    return f"{whole}s"
+
+
+def instant(unix: float) -> str:
+    """UNIX seconds as ``2026-11-21 19:30:00Z``."""
+    return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def until(unix: float | None, now: float) -> str:
+    """How long until an instant, ``-`` without one."""
+    if unix is None:
+        return "-"
+    return span(unix - now) if unix > now else f"{span(now - unix)} ago"
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds with one decimal, ``-`` without a value."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+DEVICE_HEAD = ("DEVICE", "STANDING", "PROFILE", "LEFT", "VERIFIED MS", "TARGETS", "ADDRESSES", "WHY")
+
+
+def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """One line of the device table, as ``DEVICE_HEAD`` names its columns."""
+    why = device["last"]["why"] if device["last"] else "no verdict yet"
+    return (
+        device["id"],
+        device["standing"],
+        device["profile"],
+        until(device["deadline"], now),
+        milliseconds(device["verified_ms"]),
+        " ".join(f"{t['target']}:{t['state']}" for t in device["targets"]) or "-",
+        " ".join(device["addresses"]) or "-",
+        why if len(why) <= _WHY_MOST else why[: _WHY_MOST - 1] + "…",
+    )
+
+
+def counts_line(devices: Iterable[Mapping[str, Any]]) -> str:
+    """``12 devices: 10 trusted, 2 distrusted``."""
+    counts: dict[str, int] = {}
+    for device in devices:
+        counts[device["standing"]] = counts.get(device["standing"], 0) + 1
+    total = sum(counts.values())
+    listed = ", ".join(f"{n} {standing}" for standing, n in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{total} device{'' if total == 1 else 's'}" + (f": {listed}" if listed else "")
+
+
+def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
+    """Everything about one device as a person reads it: first the answer, then what it rests on."""
+    yield f"{clean(device['id'])} is {device['standing']} and has profile {clean(device['profile'])}."
+    last = device["last"]
+    if last:
+        yield f"Why: {clean(last['why'])}"
+        moved = last["before"] if last["before"] == last["after"] else f"{last['before']} → {last['after']}"
+        yield f"     {last['event']} ({last['effect']}, {moved}), {span(max(0.0, now - last['at']))} ago"
+    else:
+        yield "Why: no verdict about it has arrived yet"
+    yield ""
+    yield from _facts(device, now)
+    yield ""
+    yield "Decision"
+    for number, rule in enumerate(device["chain"], 1):
+        yield f"  {number}. {clean(rule)}"
+    yield ""
+    yield "Targets"
+    yield from _indented(table(_TARGET_HEAD, (_target_line(t, now) for t in device["targets"])))
+    yield ""
+    yield "Records"
+    yield from _indented(table(_RECORD_HEAD, (_record_line(n, r, now) for n, r in device["records"].items())))
+    if device["verdicts"]:
+        yield ""
+        yield "Last verdicts"
+        yield from _indented(table(_VERDICT_HEAD, (_verdict_line(row) for row in device["verdicts"])))
+
+
+def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
+    deadline, lease = device["deadline"], device["lease_until"]
+    labels = ", ".join(f"{key}={value}" for key, value in device["labels"].items())
+    anchor = "" if device["anchor"] != "none" else "; nothing guarantees that these addresses are the device's"
+    facts = (
+        ("Deadline", "none: nothing is admitted" if deadline is None else _moment(deadline, now)),
+        ("Lease", "none" if lease is None else _moment(lease, now)),
+        ("Binding", f"{' '.join(device['addresses']) or 'no address'} (anchor {device['anchor']}{anchor})"),
+        ("Labels", labels or "none"),
+        ("Verified", _verified(device["verified_ms"])),
+    )
+    for name, text in facts:
+        yield f"{name:<9} {clean(text)}"
+
+
+def _verified(value: float | None) -> str:
+    return "no verdict enforced yet" if value is None else f"{value:.1f} ms from the last verdict to read-back"
+
+
+def _moment(unix: float, now: float) -> str:
+    left = f"{span(unix - now)} left" if unix > now else f"passed {span(now - unix)} ago"
+    return f"{instant(unix)} ({left})"
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+_TARGET_HEAD = ("TARGET", "BACKEND", "REQUIRED", "WANTED", "STATE", "ENDS IN", "DETAIL")
+
+
+def _target_line(target: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        target["target"],
+        target["backend"],
+        "yes" if target["required"] else "no",
+        target["wanted"],
+        target["state"],
+        until(target["latest_end"], now),
+        target["detail"],
+    )
+
+
+_RECORD_HEAD = ("SOURCE", "STANDING", "LEFT", "NEWEST", "LAST FAILURE", "PASSES OWED", "SUSPECTED SINCE", "HELD")
+
+
+def _record_line(source: str, record: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    def at(unix: float) -> str:
+        return instant(unix) if unix else "-"
+
+    return (
+        source,
+        record["standing"],
+        until(record["deadline"], now),
+        at(record["newest"]),
+        at(record["epoch"]),
+        str(record["debt"]),
+        at(record["suspected_since"]),
+        "yes" if record["hold"] else "no",
+    )
+
+
+_VERDICT_HEAD = ("AT", "EVENT", "EFFECT", "STANDING", "VERIFIED MS", "WHY")
+
+
+def _verdict_line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    # Journal rows grow over the versions: what an older one lacks stays blank.
+    at = row.get("at")
+    before, after = row.get("before"), row.get("after")
+    moved = str(after or "-") if before == after or not before else f"{before} → {after}"
+    took = row.get("verified_ms")
+    return (
+        instant(at) if isinstance(at, int | float) else "-",
+        str(row.get("event") or row.get("kind") or "-"),
+        str(row.get("effect") or "-"),
+        moved,
+        milliseconds(took if isinstance(took, int | float) else None),
+        str(row.get("why") or row.get("detail") or ""),
+    )
