@@ -1,6 +1,5 @@
-"""SEDIMENT's protocol, sans-I/O: wire codec, framing, authentication.
+"""SEDIMENT's protocol, sans-I/O: wire codec, framing, authentication, keys, composition, device import.
 
-What lives here: pure functions from bytes (and keys, and time, as arguments) to values. What must not: I/O of
-any kind. Facts about the protocol are from the public project sediment-lfproject/remote-attestation, v1.0.0,
-commit 00e2e3e, unless a docstring says otherwise.
+Bytes, keys and time come in as arguments. No sockets, files, clock or randomness here, and no opinion on what a
+verdict should lead to. Import from the modules; this package exports nothing itself.
 """
