@@ -1,0 +1,128 @@
+"""Passing accepted frames on to SEDIMENT's own relying party, as its verifier would have sent them.
+
+SEDIMENT's verifier opens a connection per alert, sends the whole message at once, reads nothing and closes. The
+same is done here, one frame after the other, by a task of its own that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from gateway.control.ports import Clock, Notice
+from gateway.intake.sediment.notices import Backlog
+
+QUEUE_FRAMES = 8192  #: frames kept while the receiver is away; about 3 MiB, twenty seconds at 400 alerts/s
+ATTEMPT_SECONDS = 2.0  #: for look-up, connect and send together; the receiver is a neighbour
+ATTEMPTS = 8  #: per frame; with the pauses between them about eleven seconds, longer than a restart takes
+FIRST_PAUSE_SECONDS = 0.1  #: after the first failed attempt; doubles up to the next
+LONGEST_PAUSE_SECONDS = 5.0
+FINISH_SECONDS = 1.0  #: at a stop, for what is still queued
+
+_Address = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+class Forwarder:
+    """Sends frames to one address, in order, each on a connection of its own.
+
+    ``forwarded``, ``failed`` (given up after ``ATTEMPTS``) and ``dropped`` (the oldest, when the queue was
+    full or the service stopped) count frames; ``queued`` tells how many wait.
+    """
+
+    def __init__(self, host: str, port: int, clock: Clock, notices: Callable[[Notice], None] | None = None) -> None:
+        self._host = host
+        self._port = port
+        self._full = Backlog("forward", clock, notices)
+        self._queue: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._pause = FIRST_PAUSE_SECONDS
+        self._address: _Address | None = _literal(host, port)
+        self._looked_up = self._address is None
+        self._sending = 0
+        self.forwarded = 0
+        self.failed = 0
+        self.dropped = 0
+
+    @property
+    def queued(self) -> int:
+        """Frames that wait to be sent."""
+        return len(self._queue)
+
+    def offer(self, frame: bytes) -> None:
+        """Queue one frame; returns at once. A full queue gives up its oldest frame."""
+        if len(self._queue) >= QUEUE_FRAMES:
+            self._queue.popleft()
+            self.dropped += 1
+            self._full.tell(f"{self._host}:{self._port} does not take alerts: the oldest are not passed on")
+        self._queue.append(frame)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            while not self._queue:
+                self._idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+            self._idle.clear()
+            self._sending = 1
+            if await self._deliver(self._queue.popleft()):
+                self.forwarded += 1
+            else:
+                self.failed += 1
+            self._sending = 0
+            # On loopback connect and send may both complete without waiting: others must get their turn.
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Wait at most ``FINISH_SECONDS`` until the queue is empty; what is left is counted as dropped."""
+        self._idle.clear()
+        self._wake.set()
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            self.dropped += len(self._queue) + self._sending
+            self._queue.clear()
+
+    async def _deliver(self, frame: bytes) -> bool:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+            try:
+                async with asyncio.timeout(ATTEMPT_SECONDS):
+                    await self._send(frame)
+            except OSError:  # includes TimeoutError and failed look-ups
+                if self._looked_up:
+                    self._address = None
+            else:
+                self._pause = FIRST_PAUSE_SECONDS
+                return True
+        return False
+
+    async def _send(self, frame: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        if self._address is None:
+            self._address = await self._look_up()
+        family, where = self._address
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            await loop.sock_connect(sock, where)
+            await loop.sock_sendall(sock, frame)
+
+    async def _look_up(self) -> _Address:
+        found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        family, _, _, _, where = found[0]
+        return family, where
+
+
+def _literal(host: str, port: int) -> _Address | None:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return (socket.AF_INET if ip.version == 4 else socket.AF_INET6), (str(ip), port)
