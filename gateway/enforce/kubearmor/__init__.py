@@ -1,0 +1,10 @@
+"""The KubeArmor hand: a slower, declarative layer beside the path gate.
+
+It declares which sources may reach this host's gated ports, hardens our own files, and shows how far the daemon
+got. It never counts for an admission. What must not live here: devices, verdicts, the path gate, deciding.
+"""
+
+from gateway.enforce.kubearmor.driver import KubeArmorAdvisory
+from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
+
+__all__ = ["KubeArmorAdvisory", "KubeArmorSettings", "Tables"]

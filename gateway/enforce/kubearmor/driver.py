@@ -1,0 +1,386 @@
+"""Keeps a KubeArmor daemon at the newest truth, and says honestly how far that got.
+
+Rules of the coupling (interface 1.4, 1.6, 1.7, 4.3, 9), each visible below: wait for SERVING and a quiet, settled
+probe; upsert by ADDED; one call at a time; newest wins, paced; a call that fails may have ended the daemon, so
+wait, look again and send everything with a new generation; "Applied" is *accepted*, only a read-back *verified*.
+What must not live here: documents, their rendering and comparison; the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from gateway.control.ports import Clock
+from gateway.core.errors import BackendError
+from gateway.core.model import Address
+from gateway.enforce.kubearmor.client import NAME, Daemon, DaemonError, Trouble
+from gateway.enforce.kubearmor.report import Report, Stage
+from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
+from gateway.enforce.kubearmor.tables import NftTables, TableReader
+from gateway.kubearmor.host import Hardening, build_host
+from gateway.kubearmor.names import DocumentRefused, Kind, policy_name
+from gateway.kubearmor.network import Scope, build_network
+from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
+from gateway.kubearmor.policies import EventType, HostPolicy, NetworkPolicy, Policy, render_event
+from gateway.kubearmor.readback import FAMILIES, find, host_generations, read_rules
+
+T = TypeVar("T")
+
+#: Host rules come before the network's in the alphabet; neither shadows the other.
+_ORDERS = {Kind.HOST: 40, Kind.NETWORK: 50}
+
+#: Sendings of one kind in a row without an answer before it is left alone for a while: should our policy be what
+#: ends the daemon, the host must not lose its other protection again and again.
+MAX_UNANSWERED = 3
+
+_TAKEN = frozenset({PolicyStatus.Applied, PolicyStatus.Modified})
+_GONE = frozenset({PolicyStatus.Deleted, PolicyStatus.NotExist, PolicyStatus.NotEnabled})
+
+_NO_TABLE = (
+    "KubeArmor has no nftables table here: its network enforcer did not start (nft missing, not root), or it runs"
+    " in another network namespace; a network policy could end the daemon and is withheld"
+)
+
+
+class KubeArmorAdvisory:
+    """Implements the ``Advisory`` port against one daemon on this host.
+
+    ``scope`` says what the network policy gates, ``hardening`` what the host policy protects. Raises
+    ``DocumentRefused`` at once when the host policy cannot be built, so that a wrong path is found at start.
+    """
+
+    def __init__(
+        self,
+        settings: KubeArmorSettings,
+        clock: Clock,
+        scope: Scope,
+        hardening: Hardening,
+        tables: TableReader | None = None,
+    ) -> None:
+        self._settings = settings
+        self._scope = scope
+        self._hardening = hardening
+        self._tables = tables or NftTables(settings.nft_timeout, settings.nft_output)
+        self._names = {
+            kind: policy_name(order, kind, settings.target, f"ragate/{settings.target}/{kind.value}")
+            for kind, order in _ORDERS.items()
+        }
+        self._report = Report(clock)
+        self._wake = asyncio.Event()
+        self._lane = asyncio.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._admitted: frozenset[Address] | None = None
+        self._host: HostPolicy | None = None
+        self._network: NetworkPolicy | None = None
+        self._declared: frozenset[Address] | None = None
+        # Generations only have to differ from those a daemon may still hold from an earlier run of ours.
+        self._generation = int(clock.now().wall * 1000)
+        self._why_not = ""
+        self._unanswered = dict.fromkeys(Kind, 0)
+        self._shunned_until = dict.fromkeys(Kind, 0.0)
+        self._withdrawn = False
+        self._settled = False
+        self._verified = False
+        self._build_host(self._generation)
+
+    @property
+    def name(self) -> str:
+        """``kubearmor``: the ``backend`` label of metrics."""
+        return NAME
+
+    def declare(self, admitted: frozenset[Address]) -> None:
+        """Take the newest truth: addresses admitted now."""
+        self._admitted = admitted
+        self._wake.set()
+
+    def state(self) -> Mapping[str, str]:
+        """``state`` absent, connecting, accepted, verified, failed, withdrawn or idle; ``detail``; the same for
+        ``host`` and ``network``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since`` (wall)."""
+        return self._report.view()
+
+    async def run(self) -> None:
+        """Work until cancelled. Trouble with the daemon is reported and tried again; only bugs escape."""
+        attempt = 0
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=NAME)
+        try:
+            while True:
+                self._settled = False
+                daemon = Daemon(self._settings)
+                try:
+                    await self._session(daemon)
+                except BackendError as error:
+                    attempt = 0 if self._settled else attempt + 1
+                    pause = self._fell(error, attempt)
+                finally:
+                    await daemon.close()
+                await asyncio.sleep(pause)
+        finally:
+            # Waiting here would stop the loop for the rest of a job; the thread ends by itself after it.
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def withdraw(self) -> None:
+        """Delete our policies and declare nothing more; idempotent. Raises ``BackendError`` when the daemon cannot
+        be asked or refuses: its policies then stand, also after its restart."""
+        self._withdrawn = True
+        daemon = Daemon(self._settings)
+        try:
+            waiting = await daemon.serving()
+            if waiting:
+                raise BackendError(NAME, f"cannot withdraw: {waiting}", transient=True)
+            if self._scope.gated and not await self._evidence():
+                await self._delete(daemon, self._network or self._build_network(frozenset(), 0))
+            await self._delete(daemon, self._host or self._build_host(0))
+        finally:
+            await daemon.close()
+        self._report.withdrawn()
+
+    # Documents
+
+    def _build_host(self, generation: int) -> HostPolicy | None:
+        return build_host(
+            self._hardening,
+            name=self._names[Kind.HOST],
+            node=self._settings.node,
+            generation=generation,
+        )
+
+    def _build_network(self, admitted: frozenset[Address], generation: int) -> NetworkPolicy | None:
+        return build_network(
+            self._scope,
+            admitted,
+            name=self._names[Kind.NETWORK],
+            node=self._settings.node,
+            generation=generation,
+        )
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Do pure work in the own thread: 100,000 addresses take seconds that the loop does not have."""
+        assert self._pool is not None
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    # One session: from SERVING to the loss of the connection
+
+    async def _session(self, daemon: Daemon) -> None:
+        await self._ready(daemon)
+        self._host = self._network = self._declared = None
+        self._verified = False
+        self._why_not = await self._evidence()
+        async with contextlib.AsyncExitStack() as stack:
+            lost = asyncio.create_task(daemon.lost(), name="kubearmor-connection")
+            stack.push_async_callback(_end, lost)
+            if not self._withdrawn:
+                await self._push_host(daemon)
+            while True:
+                self._wake.clear()
+                rest = await self._cycle(daemon)
+                await self._rest(rest, lost)
+
+    async def _ready(self, daemon: Daemon) -> None:
+        """Wait until the daemon serves and has stopped restoring: two equal probes, a quiet period apart."""
+        seen: object = None
+        while True:
+            waiting = await daemon.serving()
+            shown = None if waiting else await self._shown(daemon)
+            if shown is not None and shown == seen:
+                return
+            seen = shown
+            self._report.stage(Stage.CONNECTING, waiting or "serving; waiting until its restore is quiet")
+            await asyncio.sleep(self._settings.quiet)
+
+    async def _shown(self, daemon: Daemon) -> Mapping[str, int | None]:
+        try:
+            return host_generations(await daemon.probe())
+        except DocumentRefused as error:
+            raise BackendError(NAME, str(error), transient=True) from error
+
+    async def _evidence(self) -> str:
+        """Return "" when nftables is known to work for the daemon, else why nothing may be sent."""
+        if self._settings.tables is Tables.TRUST:
+            return ""
+        if self._settings.tables is Tables.NONE:
+            return "no evidence that nftables works for KubeArmor: set tables to read or trust"
+        try:
+            for family in FAMILIES:
+                if await self._tables.read(family) is None:
+                    return _NO_TABLE
+        except BackendError as error:
+            return f"no evidence that nftables works for KubeArmor: {error.what}"
+        return ""
+
+    async def _cycle(self, daemon: Daemon) -> float:
+        """Send what changed, read back, return the seconds to rest before the next change is sent."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        sent = False
+        if self._withdrawn:
+            self._report.withdrawn()
+            return self._settings.pace
+        if self._why_not:
+            self._why_not = await self._evidence()
+        if self._why_not:
+            self._report.part(Kind.NETWORK, Stage.WITHHELD, self._why_not)
+        elif self._admitted is not None and self._admitted != self._declared:
+            sent = await self._push_network(daemon, self._admitted)
+        await self._check_host(daemon)
+        if self._network is not None and self._settings.tables is Tables.READ:
+            await self._check_network(self._network, again=not sent)
+        self._settled = True
+        spent = loop.time() - began
+        return max(self._settings.pace, spent * (1 / self._settings.share - 1))
+
+    async def _rest(self, least: float, lost: asyncio.Task[None]) -> None:
+        """Rest at least ``least`` seconds, then until something changes or a read-back is due."""
+        await asyncio.wait({lost}, timeout=least)
+        if not lost.done():
+            wake = asyncio.create_task(self._wake.wait(), name="kubearmor-wake")
+            try:
+                await asyncio.wait({lost, wake}, timeout=self._settings.check, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(wake)
+        if lost.done():
+            raise BackendError(NAME, "the connection was lost: stopped or restarted", transient=True)
+
+    # Sending
+
+    def _next_generation(self) -> int:
+        self._generation += 1
+        return self._generation
+
+    async def _push_host(self, daemon: Daemon) -> None:
+        policy = self._build_host(self._next_generation())
+        if policy is None:
+            self._report.part(Kind.HOST, Stage.IDLE, "nothing to protect is configured")
+            return
+        self._host = policy if await self._push(daemon, policy) else None
+
+    async def _push_network(self, daemon: Daemon, admitted: frozenset[Address]) -> bool:
+        """Send the network policy for these addresses; False when there was nothing to send."""
+        generation = self._next_generation()
+        self._declared = admitted
+        try:
+            policy = await self._aside(lambda: self._build_network(admitted, generation))
+            if policy is None:
+                self._report.part(Kind.NETWORK, Stage.IDLE, "nothing is gated on this host itself")
+                return False
+            self._network = policy if await self._push(daemon, policy) else None
+        except DocumentRefused as error:
+            # The older policy keeps standing: what it admits too much, the path gate has cut already.
+            self._report.part(Kind.NETWORK, Stage.FAILED, f"not sent: {error}")
+            return False
+        self._report.sent(generation, len(admitted))
+        return True
+
+    async def _push(self, daemon: Daemon, policy: Policy) -> bool:
+        kind, now = policy.kind, asyncio.get_running_loop().time
+        event = await self._aside(lambda: render_event(EventType.ADDED, policy))
+        if now() < self._shunned_until[kind]:
+            self._report.part(kind, Stage.FAILED, f"not sent for a while: {MAX_UNANSWERED} sendings had no answer")
+            return False
+        async with self._lane:
+            if self._withdrawn:
+                return False
+            self._unanswered[kind] += 1
+            if self._unanswered[kind] >= MAX_UNANSWERED:
+                self._shunned_until[kind] = now() + self._settings.shun
+            status = await daemon.send(kind, event)
+        self._unanswered[kind], self._shunned_until[kind] = 0, 0.0
+        if status in _TAKEN:
+            self._report.part(kind, Stage.ACCEPTED, f"accepted, generation {policy.generation}")
+            return True
+        if status == PolicyStatus.NotEnabled:
+            self._report.part(kind, Stage.DISABLED, "KubeArmor's configuration disables this kind")
+        else:
+            detail = f"KubeArmor answered {_status_word(status)} to generation {policy.generation}"
+            self._report.part(kind, Stage.FAILED, detail)
+        return False
+
+    async def _delete(self, daemon: Daemon, policy: Policy | None) -> None:
+        if policy is None:
+            return
+        async with self._lane:
+            status = await daemon.send(policy.kind, render_event(EventType.DELETED, policy))
+        if status not in _GONE:
+            what = f"KubeArmor answered {_status_word(status)} to the deletion of {policy.name}"
+            raise BackendError(NAME, what, transient=True)
+
+    # Reading back
+
+    async def _check_host(self, daemon: Daemon) -> None:
+        """Verified when the probe shows our generation; a lost one means that everything may be lost."""
+        if self._host is None:
+            return
+        async with self._lane:
+            shown = await self._shown(daemon)
+        if self._withdrawn:
+            return
+        if shown.get(self._host.name) != self._host.generation:
+            what = f"the probe no longer shows generation {self._host.generation} of {self._host.name}"
+            raise BackendError(NAME, what, transient=True)
+        self._report.part(Kind.HOST, Stage.VERIFIED, f"the probe shows generation {self._host.generation}")
+
+    async def _check_network(self, policy: NetworkPolicy, *, again: bool) -> None:
+        """Verified when both families' chains hold our rules. When they do not and nothing was sent just now, they
+        are sent ``again`` with a new generation (KubeArmor skips what is identical); once per check, so that a
+        rule set frozen by somebody's bad policy is not rebuilt in a loop."""
+        try:
+            wrong = await self._deviation(policy)
+        except (BackendError, DocumentRefused) as error:
+            detail = f"accepted, generation {policy.generation}; not read back: {error}"
+            self._report.part(Kind.NETWORK, Stage.ACCEPTED, detail)
+            return
+        if not wrong:
+            self._verified = True
+            self._report.part(Kind.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {policy.name}")
+            return
+        self._report.part(Kind.NETWORK, Stage.FAILED, wrong)
+        if again:
+            self._declared = None
+            self._wake.set()
+            if self._verified:
+                self._verified = False
+                self._report.repaired()
+
+    async def _deviation(self, policy: NetworkPolicy) -> str:
+        for family, word in FAMILIES.items():
+            listing = await self._tables.read(family)
+            if listing is None:
+                return f"table {word} kubearmor is gone"
+            at = await self._aside(_finder(policy, listing, family))
+            if at is None:
+                return (
+                    f"table {word} kubearmor does not hold the rules of {policy.name}, although KubeArmor accepted"
+                    " them: another policy may have frozen its rule set, or somebody changed the table"
+                )
+        return ""
+
+    def _fell(self, error: BackendError, attempt: int) -> float:
+        """Report the trouble; return the seconds to wait, jittered so that restarts do not march in step."""
+        trouble = error.trouble if isinstance(error, DaemonError) else None
+        absent = trouble in {Trouble.ABSENT, Trouble.CRASHED}
+        stage = Stage.ABSENT if absent else Stage.FAILED if trouble is Trouble.KUBERNETES else Stage.CONNECTING
+        self._report.stage(stage, error.what)
+        settings = self._settings
+        pause: float = min(settings.retry_max, settings.retry_min * 2 ** min(attempt, 16))
+        if self._settled or trouble is Trouble.CRASHED:
+            self._report.restarted()
+        if trouble is Trouble.CRASHED:
+            pause = max(pause, settings.crash_backoff)
+        return pause * (1 + secrets.randbelow(1000) / 4000)
+
+
+def _finder(policy: NetworkPolicy, listing: bytes, family: int) -> Callable[[], int | None]:
+    return lambda: find(policy, read_rules(listing, family), family)
+
+
+def _status_word(status: int) -> str:
+    return PolicyStatus.Name(status) if status in PolicyStatus.values() else f"status {status}"
+
+
+async def _end(task: asyncio.Task[object]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,104 @@
+"""What an operator sees of the KubeArmor hand: a small fold over what happened.
+
+What must not live here: acting on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from gateway.control.ports import Clock
+from gateway.kubearmor.names import Kind
+
+
+class Stage(Enum):
+    """How far something got. ACCEPTED is what the daemon says, VERIFIED what was read back."""
+
+    ABSENT = "absent"
+    CONNECTING = "connecting"
+    IDLE = "idle"  # nothing to do
+    WAITING = "waiting"  # to be sent
+    WITHHELD = "withheld"  # not sent, on purpose
+    DISABLED = "disabled"  # by KubeArmor's own configuration
+    ACCEPTED = "accepted"
+    VERIFIED = "verified"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+
+
+#: The whole is the first of these that one of its parts has.
+_WORST_FIRST = (Stage.FAILED, Stage.WAITING, Stage.ACCEPTED, Stage.VERIFIED, Stage.WITHHELD, Stage.DISABLED)
+
+
+class Report:
+    """The state of the connection and of both policies, as plain text."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._stage: Stage | None = Stage.CONNECTING  # None: connected, the parts tell
+        self._detail = "not tried yet"
+        self._parts = dict.fromkeys(Kind, (Stage.WAITING, "not sent yet"))
+        self._generation = 0
+        self._addresses = 0
+        self._restarts = 0
+        self._repairs = 0
+        self._since = clock.now().wall
+
+    def _changed(self, before: Stage) -> None:
+        if self._whole() is not before:
+            self._since = self._clock.now().wall
+
+    def stage(self, stage: Stage, detail: str) -> None:
+        """The connection is not up; what was accepted before is no longer known to stand."""
+        before = self._whole()
+        self._stage, self._detail = stage, detail
+        self._parts = dict.fromkeys(Kind, (Stage.WAITING, "waiting for KubeArmor"))
+        self._changed(before)
+
+    def part(self, kind: Kind, stage: Stage, detail: str) -> None:
+        """One of the policies got so far; the connection is up."""
+        before = self._whole()
+        self._stage = None
+        self._parts[kind] = (stage, detail)
+        self._changed(before)
+
+    def withdrawn(self) -> None:
+        """Our policies were deleted on request."""
+        before = self._whole()
+        self._stage, self._detail = Stage.WITHDRAWN, "our policies were deleted on request"
+        self._parts = dict.fromkeys(Kind, (Stage.WITHDRAWN, ""))
+        self._changed(before)
+
+    def sent(self, generation: int, addresses: int) -> None:
+        """The network policy was sent for so many addresses."""
+        self._generation, self._addresses = generation, addresses
+
+    def restarted(self) -> None:
+        """The daemon went away, or lost what it had."""
+        self._restarts += 1
+
+    def repaired(self) -> None:
+        """What had been in place was not, and is sent again."""
+        self._repairs += 1
+
+    def _whole(self) -> Stage:
+        if self._stage is not None:
+            return self._stage
+        stages = {stage for stage, _ in self._parts.values()}
+        return next((stage for stage in _WORST_FIRST if stage in stages), Stage.IDLE)
+
+    def view(self) -> Mapping[str, str]:
+        """Everything, as text."""
+        told = {kind: f"{kind.value} policy {stage.value}: {text}" for kind, (stage, text) in self._parts.items()}
+        return {
+            "state": self._whole().value,
+            "detail": self._detail if self._stage is not None else "; ".join(told.values()),
+            **{kind.value: stage.value for kind, (stage, _) in self._parts.items()},
+            **{f"{kind.value}_detail": text for kind, (_, text) in self._parts.items()},
+            "generation": str(self._generation),
+            "addresses": str(self._addresses),
+            "restarts": str(self._restarts),
+            "repairs": str(self._repairs),
+            "since": f"{self._since:.3f}",
+        }

@@ -1,0 +1,156 @@
+"""What a node shows of our policies: the probe's host policies, and the nftables rules of the network policy.
+
+KubeArmor's reply says that a policy was taken into a list, nothing about the kernel (interface 1.4); its probe
+shows host policies but never network policies (1.7). These functions compare what can be seen with what was sent.
+What must not live here: calling the daemon or nft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.pb import policy_pb2
+from gateway.kubearmor.policies import Action, NetworkEntry, NetworkPolicy, generation_of
+from gateway.kubearmor.prefixes import Prefix, Span, merge
+
+TABLE = "kubearmor"
+CHAIN = "INPUT"
+FAMILIES = {4: "ip", 6: "ip6"}
+_ALL = {4: ((0, (1 << 32) - 1),), 6: ((0, (1 << 128) - 1),)}
+
+
+class Rule(NamedTuple):
+    """One nft rule in a form that compares: merged source and port ranges, verdict and log prefix."""
+
+    sources: tuple[Span, ...]
+    protocol: str
+    ports: tuple[Span, ...]
+    verdict: str
+    prefix: str
+
+
+def host_generations(response: policy_pb2.ProbeResponse) -> Mapping[str, int | None]:
+    """Return name and generation of every host policy that the probe shows, on any node.
+
+    Raises ``DocumentRefused`` when the probe's JSON cannot be read.
+    """
+    found: dict[str, int | None] = {}
+    for policies in response.hostMap.values():
+        found.update(dict.fromkeys(policies.policyList))
+        for data in policies.policyDataList:
+            try:
+                document = msgspec.json.decode(data.policy)
+                found[str(document["metadata"]["policyName"])] = generation_of(document["spec"].get("tags"))
+            except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+                msg = f"the probe shows a host policy that cannot be read: {str(error)[:120]}"
+                raise DocumentRefused(msg) from error
+    return found
+
+
+def _entry_rules(entry: NetworkEntry, family: int, name: str) -> frozenset[Rule]:
+    """One rule per protocol, in whatever order: KubeArmor walks a map whose order changes each time."""
+    sources = merge(peer.span for peer in entry.peers if peer.family == family)
+    verdict = "accept" if entry.action is Action.ALLOW else "drop"
+    prefix = "" if entry.action is Action.ALLOW else f"{name} Ingress {entry.action.value} host"
+    protocols = {port.protocol for port in entry.ports}
+    return frozenset(
+        Rule(sources, proto, merge((p.number, p.last) for p in entry.ports if p.protocol == proto), verdict, prefix)
+        for proto in protocols
+    )
+
+
+def expected_rules(policy: NetworkPolicy, family: int) -> Sequence[frozenset[Rule]]:
+    """The rules that KubeArmor makes of a policy in one family's table, one group per entry, groups in order."""
+    return [_entry_rules(entry, family, policy.name) for entry in policy.ingress]
+
+
+def _address(value: object, family: int) -> Span:
+    if isinstance(value, str):
+        found = Prefix.parse(value)
+    elif isinstance(value, dict) and "prefix" in value:
+        found = Prefix.parse(f"{value['prefix']['addr']}/{value['prefix']['len']}")
+    elif isinstance(value, dict) and "range" in value:
+        first, last = (Prefix.parse(end) for end in value["range"])
+        return first.network, last.network
+    else:
+        msg = f"nft shows an address in an unknown form: {str(value)[:80]}"
+        raise DocumentRefused(msg)
+    if found.family != family:
+        msg = f"nft shows {found} in the other family's table"
+        raise DocumentRefused(msg)
+    return found.span
+
+
+def _port(value: object) -> Span:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, dict) and "range" in value:
+        first, last = value["range"]
+        return int(first), int(last)
+    msg = f"nft shows a port in an unknown form: {str(value)[:80]}"
+    raise DocumentRefused(msg)
+
+
+def _elements(right: object) -> Iterable[object]:
+    if isinstance(right, dict) and "set" in right:
+        return list(right["set"])
+    return [right]
+
+
+def _read_rule(expressions: Sequence[Mapping[str, object]], family: int) -> Rule | None:
+    """Read one rule; None when it holds anything that our rules never do (interface, conntrack, limits)."""
+    sources: tuple[Span, ...] = _ALL[family]
+    protocol, verdict, prefix = "", "", ""
+    ports: tuple[Span, ...] = ()
+    for expression in expressions:
+        ((key, value),) = expression.items()
+        if key == "match" and isinstance(value, dict) and value.get("op") == "==":
+            payload = value["left"].get("payload", {}) if isinstance(value["left"], dict) else {}
+            elements = _elements(value["right"])
+            if payload.get("field") == "saddr":
+                sources = merge(_address(element, family) for element in elements)
+            elif payload.get("field") == "dport":
+                protocol = payload["protocol"]
+                ports = merge(_port(element) for element in elements)
+            else:
+                return None
+        elif key == "log" and isinstance(value, dict):
+            prefix = str(value.get("prefix", ""))
+        elif key in {"accept", "drop"}:
+            verdict = key
+        else:
+            return None
+    return Rule(sources, protocol, ports, verdict, prefix)
+
+
+def read_rules(listing: bytes, family: int) -> Sequence[Rule | None]:
+    """Read the rules of the INPUT chain from ``nft -j list table``, in order; None for a rule of another sort.
+
+    Raises ``DocumentRefused`` when the text is not what nft prints.
+    """
+    try:
+        objects = msgspec.json.decode(listing)["nftables"]
+        rules = [item["rule"] for item in objects if "rule" in item]
+        return [_read_rule(rule["expr"], family) for rule in rules if rule["chain"] == CHAIN]
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"nft's listing of table {FAMILIES[family]} {TABLE} cannot be read: {str(error)[:120]}"
+        raise DocumentRefused(msg) from error
+
+
+def find(policy: NetworkPolicy, rules: Sequence[Rule | None], family: int) -> int | None:
+    """Return where in the chain the policy's rules stand, complete and without gaps, or None."""
+    groups = expected_rules(policy, family)
+    length = sum(len(group) for group in groups)
+    for start in range(len(rules) - length + 1):
+        at = start
+        for group in groups:
+            if frozenset(rules[at : at + len(group)]) != group:
+                break
+            at += len(group)
+        else:
+            return start
+    return None
