@@ -320,7 +320,7 @@ def _late_beneath(record: Record, event: Event, rules: Rules) -> Step:
 
 def _hint_suspects(record: Record, event: Event, rules: Rules) -> Step:
     """suspect, keeping the deadline (none when the book cuts for this hint)"""
-    after = _moved(record, _SUSPECT, None if event.cut else record.deadline, event.at)
+    after = _moved(record, _SUSPECT, None if event.cut else record.deadline, _suspicion(record, event))
     return Step(after, _LOWERED, f"hint of failure ({event.reason})" if event.reason else "hint of failure")
 
 
@@ -418,7 +418,7 @@ def _reinstates(record: Record, event: Event, rules: Rules) -> Step:
 
 def _withholds(record: Record, event: Event, rules: Rules) -> Step:
     """suspect without a deadline"""
-    after = _moved(record, _SUSPECT, None, event.at)
+    after = _moved(record, _SUSPECT, None, _suspicion(record, event))
     ended = record.standing is _TRUSTED or record.deadline is not None
     return Step(after, _LOWERED if ended else _RECORDED, "withheld: kernel and journal disagree")
 
@@ -426,6 +426,11 @@ def _withholds(record: Record, event: Event, rules: Rules) -> Step:
 def _no_effect(record: Record, event: Event, rules: Rules) -> Step:
     """no effect"""
     return Step(record, _NONE, "no effect")
+
+
+def _suspicion(record: Record, event: Event) -> float:
+    """A wall clock that was set back must not date a suspicion earlier."""
+    return max(record.suspected_since, event.at)
 
 
 def _moved(
