@@ -40,8 +40,9 @@ class Forwarder:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._pause = FIRST_PAUSE_SECONDS
-        self._address: _Address | None = _literal(host, port)
-        self._looked_up = self._address is None
+        literal = _literal(host, port)
+        self._looked_up = literal is None
+        self._addresses: list[_Address] = [] if literal is None else [literal]
         self._sending = 0
         self.forwarded = 0
         self.failed = 0
@@ -98,8 +99,8 @@ class Forwarder:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     await self._send(frame)
             except OSError:  # includes TimeoutError and failed look-ups
-                if self._looked_up:
-                    self._address = None
+                if self._looked_up:  # the next address of this name, or another look-up
+                    del self._addresses[:1]
             else:
                 self._pause = FIRST_PAUSE_SECONDS
                 return True
@@ -107,17 +108,16 @@ class Forwarder:
 
     async def _send(self, frame: bytes) -> None:
         loop = asyncio.get_running_loop()
-        if self._address is None:
-            self._address = await self._look_up()
-        family, where = self._address
+        if not self._addresses:
+            self._addresses = await self._look_up()
+        family, where = self._addresses[0]
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
             await loop.sock_connect(sock, where)
             await loop.sock_sendall(sock, frame)
 
-    async def _look_up(self) -> _Address:
+    async def _look_up(self) -> list[_Address]:
         found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        family, _, _, _, where = found[0]
-        return family, where
+        return [(family, where) for family, _, _, _, where in found]
 
 
 def _literal(host: str, port: int) -> _Address | None:

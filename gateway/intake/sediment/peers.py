@@ -64,6 +64,11 @@ class PeerBook:
         ]
         self._known: dict[str, Peer] = {}
 
+    @property
+    def remembered(self) -> int:
+        """Textual addresses whose classification is kept."""
+        return len(self._known)
+
     def of(self, host: str) -> Peer:
         """The peer behind a textual address as ``accept`` gives it (IPv4-mapped and scoped forms included)."""
         peer = self._known.get(host)

@@ -1,0 +1,168 @@
+"""Passing frames on: unchanged, in order, each on its own connection; a receiver that is away harms nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.control.ports import Notice
+from gateway.intake.sediment import Forwarder, forward
+from tests.fakes.admission import FakeAdmission
+from tests.fakes.clock import ManualClock
+from tests.intake.sediment.site import Peer, frame, serving, stop, until
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(forward, "LONGEST_PAUSE_SECONDS", 0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Receiver:
+    """Takes connections like SEDIMENT's relying party; keeps what each of them brought."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        place = len(self.messages)
+        self.messages.append(b"")
+        self.messages[place] = await reader.read()
+        writer.close()
+
+
+@asynccontextmanager
+async def receiving(port: int) -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", port)
+    try:
+        yield receiver
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def forwarding(forwarder: Forwarder) -> AsyncIterator[Forwarder]:
+    task = asyncio.create_task(forwarder.run())
+    try:
+        yield forwarder
+    finally:
+        await stop(task)
+
+
+async def test_the_door_passes_on_what_it_accepted_unchanged_and_in_order() -> None:
+    port = free_port()
+    admission = FakeAdmission()
+    async with receiving(port) as receiver, serving(admission, forward_to=("127.0.0.1", port)) as door:
+        Peer(door).send(frame(1) + frame(2)).close()
+        await until(lambda: len(admission.envelopes) == 2)
+        await Peer(door).send(frame(3, kind=10)).closed()  # refused: not passed on
+        Peer(door).send(frame(4)).close()
+        await until(lambda: len(receiver.messages) == 3 and b"" not in receiver.messages)
+        assert door.forwarder is not None
+        assert (door.forwarder.forwarded, door.forwarder.failed, door.forwarder.dropped) == (3, 0, 0)
+    assert receiver.messages == [frame(1), frame(2), frame(4)]
+
+
+async def test_a_receiver_that_comes_back_gets_everything_in_order() -> None:
+    port = free_port()
+    async with forwarding(Forwarder("127.0.0.1", port, ManualClock())) as forwarder:
+        for number in range(5):
+            forwarder.offer(frame(number))
+        await asyncio.sleep(0.03)
+        assert (forwarder.forwarded, forwarder.failed) == (0, 0)
+        async with receiving(port) as receiver:
+            await until(lambda: forwarder.forwarded == 5)
+            await until(lambda: len(receiver.messages) == 5 and b"" not in receiver.messages)
+    assert receiver.messages == [frame(number) for number in range(5)]
+
+
+async def test_a_receiver_by_name_is_looked_up() -> None:
+    port = free_port()
+    forwarder = Forwarder("localhost", port, ManualClock())
+    async with receiving(port) as receiver, forwarding(forwarder):
+        forwarder.offer(frame(1))
+        await until(lambda: forwarder.forwarded + forwarder.failed == 1)
+        await until(lambda: receiver.messages == [frame(1)])
+
+
+async def test_trying_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "ATTEMPTS", 2)
+    async with forwarding(Forwarder("127.0.0.1", free_port(), ManualClock())) as forwarder:
+        forwarder.offer(frame(1))
+        forwarder.offer(frame(2))
+        await until(lambda: forwarder.failed == 2)
+    assert (forwarder.forwarded, forwarder.dropped, forwarder.queued) == (0, 0, 0)
+
+
+async def test_a_full_queue_gives_up_its_oldest_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "QUEUE_FRAMES", 3)
+    told: list[Notice] = []
+    clock = ManualClock()
+    port = free_port()
+    forwarder = Forwarder("127.0.0.1", port, clock, told.append)
+    for number in range(5):
+        forwarder.offer(frame(number))
+    assert (forwarder.dropped, forwarder.queued) == (2, 3)
+    clock.advance(11)
+    forwarder.offer(frame(5))
+    assert [(notice.kind, notice.subject, notice.times) for notice in told] == [
+        ("backlog", "forward", 1),
+        ("backlog", "forward", 2),
+    ]
+    async with receiving(port) as receiver, forwarding(forwarder):
+        await until(lambda: forwarder.forwarded == 3 and b"" not in receiver.messages)
+        await until(lambda: len(receiver.messages) == 3)
+    assert receiver.messages == [frame(3), frame(4), frame(5)]
+
+
+async def test_a_receiver_that_never_answers_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(forward, "FINISH_SECONDS", 0.05)
+    admission = FakeAdmission()
+    # A listening socket whose queue is full drops every SYN: connect hangs.
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        async with serving(admission, forward_to=deaf.getsockname()) as door:
+            for number in range(20):
+                Peer(door).send(frame(number)).close()
+            await until(lambda: len(admission.envelopes) == 20)
+            assert door.forwarder is not None
+            assert door.forwarder.forwarded == 0
+        forwarder = door.forwarder
+        assert forwarder.forwarded + forwarder.failed + forwarder.dropped == 20
+        for filler in fillers:
+            filler.close()
+
+
+async def test_what_is_queued_at_a_stop_is_still_passed_on() -> None:
+    port = free_port()
+    admission = FakeAdmission()
+    async with receiving(port) as receiver:
+        async with serving(admission, forward_to=("127.0.0.1", port)) as door:
+            for number in range(30):
+                Peer(door).send(frame(number)).close()
+        await until(lambda: len(receiver.messages) == 30 and b"" not in receiver.messages)
+    assert got_in_order(receiver.messages)
+    assert door.forwarder is not None
+    assert door.forwarder.forwarded == 30
+
+
+def got_in_order(messages: list[bytes]) -> bool:
+    return messages == [frame(number) for number in range(30)]
