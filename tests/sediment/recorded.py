@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
+from hypothesis import HealthCheck, settings
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import DeviceId, Envelope, Instant, Record, Rejected, SourceName, Verdict
@@ -24,6 +25,10 @@ ALL = ("pass", "full-session", "failed-record-altered-on-demand", "requested", "
 VALID = ALL[:-1]
 SOURCE = SourceName("verifier")
 VERIFIER_ID = b"RAP_Server"
+
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties: how fast a shared machine happens to be is not what they are about."""
 
 
 class Message(NamedTuple):

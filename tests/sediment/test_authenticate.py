@@ -28,6 +28,7 @@ from tests.sediment.recorded import (
     own_bench,
     published_hmac_keys,
     recorded_bench,
+    unhurried,
 )
 
 RAISING = {Reason.PASS}
@@ -381,11 +382,13 @@ def test_the_claim(reason: Reason, endpoint: Endpoint, claim: str) -> None:
 # --- hostile bytes -----------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(st.binary(max_size=500))
 def test_arbitrary_bytes_never_raise(raw: bytes) -> None:
     assert not rejected(own_bench().judge(raw, NOW)).authentic
 
 
+@unhurried
 @given(st.data())
 def test_mutated_alerts_never_raise(data: st.DataObject) -> None:
     frame = bytearray(make_alert())

@@ -8,7 +8,7 @@ from gateway.core.errors import InputRefused, Refusal
 from gateway.sediment.compose import compose_message
 from gateway.sediment.framing import Framer
 from gateway.sediment.wire import FRAME_LIMIT, MessageId
-from tests.sediment.recorded import messages, of_kind, refusal_of
+from tests.sediment.recorded import messages, of_kind, refusal_of, unhurried
 
 EVERY = frozenset(MessageId)
 ALERT_ONLY = frozenset({MessageId.ALERT})
@@ -43,6 +43,7 @@ def feed_all(framer: Framer, segments: list[bytes]) -> list[bytes]:
     return out
 
 
+@unhurried
 @given(st.data(), st.lists(frames(), max_size=6))
 def test_any_segmentation_gives_the_same_frames(data: st.DataObject, sent: list[bytes]) -> None:
     framer = Framer(EVERY)
@@ -51,6 +52,7 @@ def test_any_segmentation_gives_the_same_frames(data: st.DataObject, sent: list[
     assert framer.fault is None
 
 
+@unhurried
 @given(st.data(), st.lists(frames(), max_size=4), st.sampled_from([b"GET / HTTP/1.1\r\n", bytes(4), FRAME]))
 def test_frames_before_bad_bytes_are_never_lost(data: st.DataObject, sent: list[bytes], bad: bytes) -> None:
     framer = Framer(EVERY - {MessageId.ALERT})
@@ -60,6 +62,7 @@ def test_frames_before_bad_bytes_are_never_lost(data: st.DataObject, sent: list[
     assert framer.pending > 0
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=200), max_size=8))
 def test_arbitrary_bytes_raise_only_the_declared_error(segments: list[bytes]) -> None:
     framer = Framer(EVERY)

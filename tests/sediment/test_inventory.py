@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.sediment.inventory import DEVICE_QUERY, SedimentDevice, Value, read_sediment_devices
-from tests.sediment.recorded import FIXTURES, HMAC_KEY, published_hmac_keys
+from tests.sediment.recorded import FIXTURES, HMAC_KEY, published_hmac_keys, unhurried
 
 OTHER_KEY = HMAC_KEY[::-1]
 
@@ -114,6 +114,7 @@ values = st.one_of(
 )
 
 
+@unhurried
 @given(st.lists(st.lists(values, max_size=4), max_size=6))
 def test_every_row_yields_one_result_whatever_it_holds(rows: list[list[Value]]) -> None:
     devices = read_sediment_devices(rows)

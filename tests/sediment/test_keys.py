@@ -16,7 +16,7 @@ from gateway.sediment.keys import (
     load_public_key,
     parse_hmac_key,
 )
-from tests.sediment.recorded import FIXTURES, HMAC_KEY, private_key, published_hmac_keys
+from tests.sediment.recorded import FIXTURES, HMAC_KEY, private_key, published_hmac_keys, unhurried
 
 
 def pem_of(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:
@@ -56,6 +56,7 @@ def test_what_is_no_usable_public_key_says_why(pem: bytes, says: str) -> None:
         load_public_key(pem)
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_public_key_or_a_value_error(pem: bytes) -> None:
     with pytest.raises(ValueError):

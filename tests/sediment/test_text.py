@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.sediment.text import TEXT_LIMIT, printable
+from tests.sediment.recorded import unhurried
 
 
 def test_plain_text_stays() -> None:
@@ -19,6 +20,7 @@ def test_long_text_is_cut_and_says_so() -> None:
     assert printable(b"a" * (TEXT_LIMIT + 1)) == "a" * (TEXT_LIMIT - 3) + "..."
 
 
+@unhurried
 @given(st.binary(max_size=300))
 def test_always_bounded_printable_ascii(raw: bytes) -> None:
     text = printable(raw)

@@ -26,7 +26,15 @@ from gateway.sediment.wire import (
     encode_data,
     encode_header,
 )
-from tests.sediment.recorded import Message, make_alert, messages, of_kind, published_hmac_keys, refusal_of
+from tests.sediment.recorded import (
+    Message,
+    make_alert,
+    messages,
+    of_kind,
+    published_hmac_keys,
+    refusal_of,
+    unhurried,
+)
 
 ALERTS = of_kind("ALERT")
 DATA = of_kind("DATA")
@@ -110,6 +118,7 @@ def test_every_recorded_header(file: str) -> None:
         assert message.about["decoded"]["body_offset"] == HEADER_SIZE + len(header.device)
 
 
+@unhurried
 @given(alerts)
 def test_alerts_survive_the_round_trip(alert: Alert) -> None:
     frame = encode_alert(alert)
@@ -119,6 +128,7 @@ def test_alerts_survive_the_round_trip(alert: Alert) -> None:
     assert frame[: again.signed.end].endswith(alert.endpoint.port.to_bytes(2, "big"))
 
 
+@unhurried
 @given(datas)
 def test_data_survives_the_round_trip(data: Data) -> None:
     frame = encode_data(data)
@@ -126,6 +136,7 @@ def test_data_survives_the_round_trip(data: Data) -> None:
 
 
 @pytest.mark.parametrize("decode", [decode_header, decode_alert, decode_data])
+@unhurried
 @given(raw=st.binary(max_size=600))
 @example(raw=b"")
 @example(raw=b"\x00\x4c\x00\x20" + bytes(72))
@@ -134,6 +145,7 @@ def test_arbitrary_bytes_raise_only_the_declared_error(decode: Callable[[bytes],
 
 
 @pytest.mark.parametrize("kind", [MessageId.ALERT, MessageId.DATA])
+@unhurried
 @given(body=st.binary(max_size=700), length=st.integers(0, 255))
 def test_any_body_behind_a_good_header_raises_only_the_declared_error(
     kind: MessageId, body: bytes, length: int
