@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.console import index
-from gateway.console.problems import BEGUN, EXCERPT, Problem, add_headers, answer_problems
+from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
 from gateway.console.views import device_detail, device_row, readiness
 from gateway.control.ports import Directory, Health, History
@@ -146,26 +146,36 @@ class Reads:
         order, start = self._start(query.after)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         counts = msgspec.json.encode(dict(self._windows.directory.counts()))
-        request[BEGUN] = True
         await response.prepare(request)
-        await response.write(b'{"counts":' + counts + b',"devices":[')
+        try:
+            await response.write(b'{"counts":' + counts + b',"devices":[')
+            following = await self._write_rows(response, query, order, start)
+            await response.write(b'],"next":' + msgspec.json.encode(following) + b"}\n")
+            await response.write_eof()
+        except asyncio.CancelledError:
+            # Nothing can be said any more, and half an answer must not look whole.
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        return response
+
+    async def _write_rows(
+        self, response: web.StreamResponse, query: PageQuery, order: Sequence[DeviceId], start: int
+    ) -> DeviceId | None:
+        """Write up to ``query.limit`` rows from ``start`` on; return the last device looked at if more follow."""
         found = 0
         at = start
         last = min(len(order), start + SCAN_MOST)
         while at < last and found < query.limit:
-            rows: list[bytes] = []
             end = min(last, at + min(SLICE, query.limit - found))
-            rows.extend(self._rows(order[at:end], query.standing))
+            rows = list(self._rows(order[at:end], query.standing))
             at = end
             if rows:
                 await response.write((b"," if found else b"") + b",".join(rows))
                 found += len(rows)
             # Writing into an empty buffer does not wait: let others have the loop.
             await asyncio.sleep(0)
-        following = order[at - 1] if at < len(order) else None
-        await response.write(b'],"next":' + msgspec.json.encode(following) + b"}\n")
-        await response.write_eof()
-        return response
+        return order[at - 1] if at < len(order) else None
 
     def _start(self, after: str | None) -> tuple[Sequence[DeviceId], int]:
         order = self._windows.inventory()
@@ -267,6 +277,11 @@ class Console:
         self._app = application(Reads(windows, acts=False), limits, check_host(names))
         self._server = HttpServer(self._app, limits)
         self.address: tuple[str, int] = ("", 0)
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return self._server.connections
 
     async def start(self) -> None:
         """Open the window; ``address`` then says where. Raises ``ConfigError`` when it cannot listen there."""

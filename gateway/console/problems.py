@@ -17,9 +17,6 @@ from gateway.core.errors import JournalError, RagateError
 #: Characters of a peer's own text that an answer repeats.
 EXCERPT = 64
 
-#: Set on a request whose answer has begun: nothing else may be sent after that.
-BEGUN = "gateway.begun"
-
 #: On every answer. Nothing here is for a cache or for another origin, and no page may frame it.
 HEADERS = {
     "Cache-Control": "no-store",
@@ -70,10 +67,8 @@ def answer_problems(seconds: float) -> Middleware:
         except JournalError as error:
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the journal cannot answer: {error}").response()
         except TimeoutError:
-            if request.get(BEGUN):
-                if request.transport is not None:
-                    request.transport.abort()
-                msg = "the reader was too slow for the request's deadline"
+            if request.transport is None or request.transport.is_closing():
+                msg = "the request's deadline passed while its answer was being written"
                 raise ConnectionAbortedError(msg) from None
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {seconds:g} s").response()
         except web.HTTPMethodNotAllowed as error:
@@ -92,3 +87,4 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
     """``on_response_prepare``: what every answer carries."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = HEADERS["Server"]  # the library's own name and version stand there by now

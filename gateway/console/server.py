@@ -6,10 +6,23 @@ What lives here: serving one application within limits. What must not: routes, o
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
+
+
+class _NotThePeersFault(logging.Filter):
+    """Keeps out what is not HTTP: the peer got 400 for it, and must not be able to fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+_log = logging.getLogger("gateway.console")
+_log.addFilter(_NotThePeersFault())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,7 @@ class HttpServer:
             app,
             handle_signals=False,
             access_log=None,
+            logger=_log,
             keepalive_timeout=limits.idle_seconds,
             max_line_size=limits.line_bytes,
             max_field_size=limits.field_bytes,
@@ -64,9 +78,15 @@ class HttpServer:
         else:
             self._server = await loop.create_server(self._accept, sock=sock, backlog=self._limits.backlog)
 
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        server = self._runner.server
+        return 0 if server is None else len(server.connections)
+
     def _accept(self) -> asyncio.Protocol:
         server = self._runner.server
-        if server is None or len(server.connections) >= self._limits.connections:
+        if server is None or self.connections >= self._limits.connections:
             return _TurnedAway()
         return server()
 

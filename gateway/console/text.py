@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _GAP = "  "
@@ -12,12 +12,14 @@ _GAP = "  "
 _WHY_MOST = 60
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines of aligned columns; the last column is not padded."""
-    listed = [tuple(clean(cell) for cell in row) for row in rows]
-    widths = [max(len(line[column]) for line in (tuple(head), *listed)) for column in range(len(head))]
-    for line in (tuple(head), *listed):
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], paint: Callable[[str], str] = str
+) -> Iterator[str]:
+    """Lines of aligned columns; the last column is not padded. ``paint`` may colour the word of a cell."""
+    lines = [tuple(head), *(tuple(clean(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        cells = [paint(cell) + " " * (width - len(cell)) for cell, width in zip(line, widths, strict=True)]
         yield _GAP.join(cells).rstrip()
 
 
@@ -84,8 +86,8 @@ def counts_line(devices: Iterable[Mapping[str, Any]]) -> str:
     return f"{total} device{'' if total == 1 else 's'}" + (f": {listed}" if listed else "")
 
 
-def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
-    """Everything about one device as a person reads it: first the answer, then what it rests on."""
+def show(device: Mapping[str, Any], now: float) -> Iterator[str]:
+    """One device in short: the answer, its deadline and binding, what each target has of it."""
     yield f"{clean(device['id'])} is {device['standing']} and has profile {clean(device['profile'])}."
     last = device["last"]
     if last:
@@ -97,12 +99,17 @@ def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
     yield ""
     yield from _facts(device, now)
     yield ""
+    yield "Targets"
+    yield from _indented(table(_TARGET_HEAD, (_target_line(t, now) for t in device["targets"])))
+
+
+def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
+    """Everything about one device as a person reads it: first the answer, then what it rests on."""
+    yield from show(device, now)
+    yield ""
     yield "Decision"
     for number, rule in enumerate(device["chain"], 1):
         yield f"  {number}. {clean(rule)}"
-    yield ""
-    yield "Targets"
-    yield from _indented(table(_TARGET_HEAD, (_target_line(t, now) for t in device["targets"])))
     yield ""
     yield "Records"
     yield from _indented(table(_RECORD_HEAD, (_record_line(n, r, now) for n, r in device["records"].items())))

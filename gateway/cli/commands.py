@@ -1,0 +1,159 @@
+"""The commands that run, check and remove the service, and ``explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway import __version__
+from gateway.cli.devices import about, devices_app
+from gateway.cli.terminal import (
+    DEFAULT_CONFIG,
+    EXIT_NO,
+    EXITS,
+    ConfigOption,
+    DeviceArgument,
+    Output,
+    OutputOption,
+    SocketOption,
+    client,
+    declared,
+    paint,
+    print_json,
+    print_lines,
+)
+from gateway.console import text
+from gateway.console.client import NotRunning
+
+app = typer.Typer(
+    name="ragate",
+    help="Remote-attestation gateway: a device that fails attestation loses its network path.\n" + EXITS,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(devices_app, name="devices")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ragate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    listen_fd: Annotated[
+        int | None, typer.Option("--listen-fd", min=3, help="A listening socket for the console, handed in.")
+    ] = None,
+) -> None:
+    """Run the service in the foreground until SIGTERM or Ctrl-C; enforcement stays, with its leases."""
+    with declared():
+        from gateway import app as service  # noqa: PLC0415
+        from gateway import config as configuration  # noqa: PLC0415
+
+        code = service.serve(configuration.load(config), console_fd=listen_fd)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    once: Annotated[bool, typer.Option("--once", help="End after the story; 1 if a step did not happen.")] = False,
+) -> None:
+    """Show the whole on a simulated site: devices attest, one fails and is cut off, recovers, one goes silent."""
+    with declared():
+        from gateway import app as service  # noqa: PLC0415
+
+        code = service.run_site(once)
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG, socket: SocketOption = None, output: OutputOption = Output.TEXT
+) -> None:
+    """Check configuration, inventory and book, and ask a running service whether it is ready.
+
+    Exit code 0: usable, warnings or not; 1: a finding is an error, or the service is not ready; 2: unusable.
+    """
+    with declared():
+        from gateway import config as configuration  # noqa: PLC0415
+
+        findings = configuration.find_findings(configuration.load(config))
+        ready, silent = _readiness(config, socket)
+    listed = [{"level": f.level, "where": f.where, "what": f.what, "mend": f.mend} for f in findings]
+    bad = any(each["level"] == "error" for each in listed) or (ready is not None and not ready["ready"])
+    if output is Output.JSON:
+        print_json({"findings": listed, "service": ready})
+    else:
+        _print_check(config, listed, ready, silent)
+    raise typer.Exit(EXIT_NO if bad else 0)
+
+
+def _readiness(config: Path, socket: Path | None) -> tuple[dict[str, Any] | None, str]:
+    """What a running service says of itself; ``None`` and why when none answers."""
+    try:
+        return client(config, socket).ready(), ""
+    except NotRunning as error:
+        return None, str(error)
+
+
+def _print_check(
+    config: Path, findings: Sequence[Mapping[str, str]], ready: Mapping[str, Any] | None, silent: str
+) -> None:
+    for each in findings:
+        mend = f"; {each['mend']}" if each["mend"] else ""
+        typer.echo(text.clean(f"{each['level']}: {each['where']}: {each['what']}{mend}"))
+    if not findings:
+        typer.echo(f"{config}: nothing to mend")
+    if ready is None:
+        typer.echo(f"service: {silent}")
+        return
+    typer.echo(f"service: {'ready' if ready['ready'] else 'not ready'}")
+    rows = ((part["part"], "ready" if part["ready"] else "failed", part["detail"]) for part in ready["parts"])
+    print_lines(f"  {line}" for line in text.table(("PART", "STATE", "DETAIL"), rows, paint()))
+
+
+@app.command()
+def baseline(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Print the nftables baseline (default deny, corridor) to load at boot, before the network comes up."""
+    with declared():
+        from gateway import app as service  # noqa: PLC0415
+        from gateway import config as configuration  # noqa: PLC0415
+
+        typer.echo(service.baseline_text(configuration.load(config)), nl=False)
+
+
+@app.command()
+def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Remove every trace of enforcement from this host. The protected services are then open to everybody."""
+    with declared():
+        from gateway import app as service  # noqa: PLC0415
+        from gateway import config as configuration  # noqa: PLC0415
+
+        print_lines(service.uninstall(configuration.load(config)))
+
+
+@app.command()
+def explain(
+    device: DeviceArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Explain one device: its standing, why, until when, the rules behind it, each target, its last verdicts."""
+    about(device, config, socket, output, text.explain)
