@@ -1,1 +1,11 @@
-"""The memory: durable facts, a digest chain, queries. It has no opinions."""
+"""The memory: durable facts, a digest chain, queries. It has no opinions.
+
+What must not live here: anything that decides, or that asks what a fact means.
+"""
+
+from __future__ import annotations
+
+from gateway.journal.history import SqliteHistory
+from gateway.journal.sqlite import SqliteJournal
+
+__all__ = ["SqliteHistory", "SqliteJournal"]

@@ -1,0 +1,334 @@
+"""Facts and records as rows, and back. Pure: values in, values out.
+
+What lives here: the encoding (JSON bodies with named fields, so that a field added later has a default in old
+rows; nonces in hexadecimal, enums by value) and the plain shapes that windows see. What must not: SQL, files,
+threads, or an opinion about a fact.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.control.ports import Entry
+from gateway.core.model import (
+    Applied,
+    DeviceId,
+    Effect,
+    Enforced,
+    Event,
+    EventKind,
+    Record,
+    Rejected,
+    SourceName,
+    Standing,
+    Transition,
+)
+
+TRANSITION = "transition"
+REFUSAL = "refusal"
+OUTCOME = "outcome"
+LOST = "lost"
+NOTE = "note"
+
+
+class FactRow(NamedTuple):
+    """One row to be. ``record`` is the device record it leaves; ``deadline`` that record's, in UNIX seconds."""
+
+    seq: int
+    at: float
+    kind: str
+    device: str
+    source: str
+    body: str
+    record: str | None = None
+    deadline: float | None = None
+
+
+class StoredRow(NamedTuple):
+    """One row as it stands in the file. ``remaining``: seconds the record was still good for at its commit."""
+
+    seq: int
+    at: float
+    kind: str
+    device: str
+    source: str
+    body: str
+    record: str | None
+    remaining: float | None
+
+
+class OutcomeRow(NamedTuple):
+    """What came of row ``seq`` at one target. Milliseconds since the envelope was received; None: not known."""
+
+    seq: int
+    target: str
+    backend: str
+    profile: str
+    state: str
+    detail: str
+    accepted_ms: float | None
+    verified_ms: float | None
+    durable_ms: float | None
+
+
+class Note(NamedTuple):
+    """A mapping made ready for its row on the caller's thread."""
+
+    at: float | None
+    kind: str
+    device: str
+    source: str
+    body: str
+
+
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    standing: Standing
+    deadline: float | None = None
+    newest: int = 0
+    nonces: tuple[str, ...] = ()
+    epoch: int = 0
+    debt: int = 0
+    paid_at: int = 0
+    suspected_since: float = 0.0
+    hold: bool = False
+    graced: bool = False
+
+
+class _Transition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    event: EventKind
+    effect: Effect
+    why: str
+    before: _Record
+    after: _Record | None = None  # only where it is neither the row's record nor equal to ``before``
+    issued_at: int = 0
+    valid_until: int | None = None
+    nonce: str = ""
+    reason: str = ""
+    actor: str = ""
+    solicited: bool = False
+    cut: bool = False
+
+
+class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    refusal: str
+    detail: str
+    peer: str
+
+
+_json = msgspec.json.Encoder()
+_records = msgspec.json.Decoder(_Record)
+_transitions = msgspec.json.Decoder(_Transition)
+
+
+def _clean(value: object) -> object:
+    """``value`` with lone surrogates in its strings spelled out, so that it can be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
+
+
+def _text(value: object) -> str:
+    try:
+        return _json.encode(value).decode()
+    except UnicodeEncodeError:
+        return _json.encode(_clean(msgspec.to_builtins(value))).decode()
+
+
+def _label(text: str) -> str:
+    """A string for a column: without lone surrogates."""
+    return text if text.isascii() else str(_clean(text))
+
+
+# --- records ------------------------------------------------------------------------------------------------
+
+
+def _to_struct(record: Record) -> _Record:
+    deadline = record.deadline
+    if deadline is not None and not math.isfinite(deadline):
+        msg = f"a record's deadline must be finite: {record!r}"
+        raise ValueError(msg)
+    return _Record(
+        record.standing,
+        deadline,
+        record.newest,
+        tuple([nonce.hex() for nonce in record.nonces]) if record.nonces else (),
+        record.epoch,
+        record.debt,
+        record.paid_at,
+        record.suspected_since,
+        record.hold,
+        record.graced,
+    )
+
+
+def _from_struct(row: _Record) -> Record:
+    return Record(
+        row.standing,
+        row.deadline,
+        row.newest,
+        tuple([bytes.fromhex(nonce) for nonce in row.nonces]) if row.nonces else (),
+        row.epoch,
+        row.debt,
+        row.paid_at,
+        row.suspected_since,
+        row.hold,
+        row.graced,
+    )
+
+
+def encode_record(record: Record) -> str:
+    """``record`` as JSON. Raises ``ValueError`` for a deadline that is no finite number."""
+    return _json.encode(_to_struct(record)).decode()
+
+
+def decode_record(text: str) -> Record:
+    """The record that ``encode_record`` wrote. Raises ``msgspec.MsgspecError`` or ``ValueError`` otherwise."""
+    return _from_struct(_records.decode(text))
+
+
+def checksum(device: str, source: str, record: str, remaining: float | None) -> int:
+    """CRC-32 that guards a device's state against a damaged file (the digest chain guards the facts)."""
+    return zlib.crc32(f"{device}\n{source}\n{remaining!r}\n{record}".encode())
+
+
+def remaining(deadline: float | None, wall: float) -> float | None:
+    """Seconds of validity left at ``wall``; None when the record admits nothing."""
+    return None if deadline is None else max(deadline - wall, 0.0)
+
+
+# --- facts --------------------------------------------------------------------------------------------------
+
+
+def prepare(fact: Mapping[str, Any]) -> Note:
+    """A mapping as a row to be. ``at``, ``kind``, ``device`` and ``source`` in it become columns.
+
+    Raises ``TypeError`` for values that JSON cannot carry: the caller's mistake, told to the caller.
+    """
+    at = fact.get("at")
+    return Note(
+        float(at) + 0.0 if isinstance(at, int | float) and math.isfinite(at) else None,
+        _label(str(fact.get("kind") or NOTE)),
+        _label(str(fact.get("device") or "")),
+        _label(str(fact.get("source") or "")),
+        _text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
+    )
+
+
+def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | None, wall: float) -> FactRow:
+    """One entry as the row it becomes. ``wall`` dates a note that carries no time of its own."""
+    state = None if record is None else encode_record(record)
+    deadline = None if record is None else record.deadline
+    # Adding 0.0 turns -0.0 into 0.0: SQLite stores it without the sign, and the digest must not notice.
+    if isinstance(fact, Transition):
+        body = _transition_body(fact, record)
+        at = float(fact.event.at) + 0.0
+        return FactRow(seq, at, TRANSITION, _label(fact.device), _label(fact.source), body, state, deadline)
+    if isinstance(fact, Rejected):
+        body = _text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
+        at = float(fact.at) + 0.0
+        return FactRow(seq, at, REFUSAL, _label(fact.device), _label(fact.source), body, state, deadline)
+    return FactRow(
+        seq, wall if fact.at is None else fact.at, fact.kind, fact.device, fact.source, fact.body, state, deadline
+    )
+
+
+def _transition_body(fact: Transition, record: Record | None) -> str:
+    event = fact.event
+    after = fact.after
+    told_elsewhere = after is record or after == (fact.before if record is None else record)
+    return _text(
+        _Transition(
+            event.kind,
+            fact.effect,
+            fact.why,
+            _to_struct(fact.before),
+            None if told_elsewhere else _to_struct(after),
+            event.issued_at,
+            event.valid_until,
+            event.nonce.hex(),
+            event.reason,
+            event.actor,
+            event.solicited,
+            event.cut,
+        )
+    )
+
+
+def decode_transition(row: StoredRow) -> Transition:
+    """The transition that a row of kind ``transition`` was made of."""
+    body = _transitions.decode(row.body)
+    before = _from_struct(body.before)
+    if body.after is not None:
+        after = _from_struct(body.after)
+    else:
+        after = before if row.record is None else decode_record(row.record)
+    event = Event(
+        body.event,
+        row.at,
+        body.issued_at,
+        body.valid_until,
+        bytes.fromhex(body.nonce),
+        body.reason,
+        body.actor,
+        body.solicited,
+        body.cut,
+    )
+    return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
+
+
+# --- outcomes -----------------------------------------------------------------------------------------------
+
+
+def encode_outcome(seq: int, fact: Enforced) -> OutcomeRow:
+    """What came of row ``seq``."""
+
+    def since(moment: float) -> float | None:
+        if fact.received <= 0 or moment <= 0:
+            return None
+        return round((moment - fact.received) * 1_000, 3) + 0.0
+
+    return OutcomeRow(
+        seq,
+        _label(fact.target),
+        _label(fact.backend),
+        _label(fact.profile),
+        fact.state.value,
+        _label(fact.detail),
+        since(fact.accepted),
+        since(fact.verified),
+        since(fact.durable),
+    )
+
+
+def worth_a_row(fact: Enforced) -> bool:
+    """Whether an outcome that answers no row deserves one: it failed, or is a repair (which says so in
+    ``detail``); renewals and timers would fill the file with nothing."""
+    return fact.state is Applied.FAILED or (fact.received <= 0 and bool(fact.detail))
+
+
+def outcome_entry(seq: int, fact: Enforced, wall: float) -> FactRow:
+    """An outcome as a row of its own."""
+    body = _text(encode_outcome(seq, fact)._asdict())
+    return FactRow(seq, wall, OUTCOME, _label(fact.device), "", body)
+
+
+def lost_entry(times: int, first: int, last: int, wall: float) -> FactRow:
+    """The row that stands for facts the journal could not keep while it was unwritable; it takes the place of the
+    last of them."""
+    body = {"times": times, "first": first, "last": last, "why": "the journal could not be written for too long"}
+    return FactRow(last, wall, LOST, "", "", _text(body))
+
+
+def unauthenticated(entry: Entry) -> bool:
+    """Whether an entry is aggregated instead of stored singly."""
+    fact = entry.fact
+    return isinstance(fact, Rejected) and not fact.authentic and entry.record is None
