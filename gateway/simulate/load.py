@@ -94,6 +94,11 @@ class Campaign:
     drain_seconds: float = DRAIN_SECONDS
     seed: bytes = field(default_factory=lambda: secrets.token_bytes(SEED_BYTES))
 
+    def __post_init__(self) -> None:
+        if self.offsets and len(self.offsets) != len(self.order):
+            msg = f"{len(self.offsets)} offsets for {len(self.order)} alerts: give one for each, or none"
+            raise ValueError(msg)
+
     def nonce(self, number: int) -> bytes:
         """The nonce of alert ``number``."""
         return self.seed + number.to_bytes(8, "big")
@@ -101,7 +106,7 @@ class Campaign:
     def frames(self, start: float) -> list[bytes]:
         """Every alert, headed for a start at UNIX time ``start``."""
         step = 1 / self.rate if self.rate else 0.0
-        offsets = self.offsets or repeat(0)
+        offsets = self.offsets or [0] * len(self.order)
         return [
             compose_message(
                 message_id=MessageId.ALERT,
@@ -110,7 +115,7 @@ class Campaign:
                 tail=self.bodies[body].tail,
                 hmac_key=self.bodies[body].key,
             )
-            for (number, body), offset in zip(enumerate(self.order), offsets, strict=False)
+            for (number, body), offset in zip(enumerate(self.order), offsets, strict=True)
         ]
 
     def write(self, path: Path) -> None:
