@@ -220,7 +220,7 @@ class Devices:
         if changed:
             slot.records[source] = step.record
             self._decide(slot, now)
-            for other in self.addresses.sharers(slot.device.id):
+            for other in self.addresses.affected(slot.device.id):
                 self._decide(self._slots[other], now)
                 self._touched.append(_Touch(self._slots[other], transition, 0.0))
         slot.last = transition

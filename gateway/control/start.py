@@ -59,6 +59,9 @@ async def restore(
         )
         devices.notice(Notice("clock", "clock", devices.barrier, now.wall))
     _lapse(devices, now, shut=shut)
+    for address, owners in devices.addresses.conflicts().items():
+        detail = f"{address} is anchored to {', '.join(owners)}: the lowest standing of them decides"
+        devices.notice(Notice("conflict", owners[0], detail, now.wall))
     withheld = 0
     for gate in gates:
         stands = await _observe(devices, gate)

@@ -1,0 +1,7 @@
+"""The builder: everything, once, at start. It knows every room; it decides nothing."""
+
+from gateway.app.baseline import baseline_text, uninstall
+from gateway.app.serve import serve
+from gateway.app.site import run_site
+
+__all__ = ["baseline_text", "run_site", "serve", "uninstall"]
