@@ -7,6 +7,7 @@ What must not live here: calling the daemon or nft.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -68,21 +69,24 @@ def expected_rules(policy: NetworkPolicy, family: int) -> Sequence[frozenset[Rul
     return [_entry_rules(entry, family, policy.name) for entry in policy.ingress]
 
 
+def _number(text: object, family: int) -> int:
+    """Read one address of the family; raises ``ValueError`` or ``TypeError`` for anything else."""
+    parse = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+    if not isinstance(text, str):
+        msg = f"an address in an unknown form: {str(text)[:80]}"
+        raise TypeError(msg)
+    return int(parse(text))
+
+
 def _address(value: object, family: int) -> Span:
-    if isinstance(value, str):
-        found = Prefix.parse(value)
-    elif isinstance(value, dict) and "prefix" in value:
-        found = Prefix.parse(f"{value['prefix']['addr']}/{value['prefix']['len']}")
-    elif isinstance(value, dict) and "range" in value:
-        first, last = (Prefix.parse(end) for end in value["range"])
-        return first.network, last.network
-    else:
-        msg = f"nft shows an address in an unknown form: {str(value)[:80]}"
-        raise DocumentRefused(msg)
-    if found.family != family:
-        msg = f"nft shows {found} in the other family's table"
-        raise DocumentRefused(msg)
-    return found.span
+    if isinstance(value, dict) and "prefix" in value:
+        inner = value["prefix"]
+        return Prefix(family, _number(inner["addr"], family), int(inner["len"])).span
+    if isinstance(value, dict) and "range" in value:
+        first, last = value["range"]
+        return _number(first, family), _number(last, family)
+    single = _number(value, family)
+    return single, single
 
 
 def _port(value: object) -> Span:
@@ -91,8 +95,8 @@ def _port(value: object) -> Span:
     if isinstance(value, dict) and "range" in value:
         first, last = value["range"]
         return int(first), int(last)
-    msg = f"nft shows a port in an unknown form: {str(value)[:80]}"
-    raise DocumentRefused(msg)
+    msg = f"a port in an unknown form: {str(value)[:80]}"
+    raise TypeError(msg)
 
 
 def _elements(right: object) -> Iterable[object]:
@@ -114,7 +118,7 @@ def _read_rule(expressions: Sequence[Mapping[str, object]], family: int) -> Rule
             if payload.get("field") == "saddr":
                 sources = merge(_address(element, family) for element in elements)
             elif payload.get("field") == "dport":
-                protocol = payload["protocol"]
+                protocol = str(payload["protocol"])
                 ports = merge(_port(element) for element in elements)
             else:
                 return None

@@ -1,0 +1,338 @@
+"""A KubeArmor daemon over real gRPC, with the quirks that a driver has to survive.
+
+Modelled on its observed interface: replies, one file per name for all kinds, alphabetical restore after SERVING, an
+empty ``networkMap``, a panic without nft, frozen rule sets. ``chains`` is the resulting nft rule list; tests assert
+on it, on ``stored`` and on ``disk``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import ipaddress
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import empty_pb2
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+
+from gateway.kubearmor.pb import policy_pb2
+from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
+
+KINDS = ("host", "network")
+FAMILIES = {4: "ip", 6: "ip6"}
+Doc = dict[str, Any]
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "severity": int,
+    "message": str,
+    "action": str,
+    "tags": list,
+    "cidr": str,
+    "port": str,
+    "protocol": str,
+    "endPort": int,
+    "path": str,
+    "dir": str,
+    "readOnly": bool,
+    "ownerOnly": bool,
+    "ingress": list,
+    "name": str,
+}
+
+
+def _wrong_type(value: Any) -> bool:
+    """Go's decoder refuses a known field of another JSON type and drops unknown fields."""
+    if isinstance(value, dict):
+        return any(
+            (key in _TYPES and not isinstance(item, _TYPES[key])) or _wrong_type(item)
+            for key, item in value.items()
+        )
+    return isinstance(value, list) and any(_wrong_type(item) for item in value)
+
+
+class Poison(Exception):
+    """nft refuses the rule text: the whole transaction fails."""
+
+
+def _nft_address(cidr: str) -> Any:
+    try:
+        net = ipaddress.ip_network(cidr, strict=False)
+    except ValueError as error:
+        raise Poison(cidr) from error
+    if net.prefixlen == net.max_prefixlen:
+        return str(net.network_address)
+    return {"prefix": {"addr": str(net.network_address), "len": net.prefixlen}}
+
+
+def _match(left: Doc, elements: list[Any]) -> Doc:
+    right = elements[0] if len(elements) == 1 else {"set": elements}
+    return {"match": {"op": "==", "left": {"payload": left}, "right": right}}
+
+
+def _entry_rules(name: str, entry: Doc, family: int) -> list[list[Doc]]:
+    """The rules of one ingress entry in one family: one per protocol, in reverse order of mention (a Go map's)."""
+    cidrs = [peer["ipBlock"]["cidr"] for peer in entry.get("from", []) if "ipBlock" in peer]
+    mine = [_nft_address(cidr) for cidr in cidrs if (":" in cidr) == (family == 6)]
+    source = [_match({"protocol": FAMILIES[family], "field": "saddr"}, mine)] if mine else []
+    action = entry.get("action", "Block")
+    if action == "Block" and len(name) > 108:
+        raise Poison(name)
+    log = [] if action == "Allow" else [{"log": {"prefix": f"{name} Ingress {action} host", "group": 0}}]
+    verdict: list[Doc] = [*log, {"accept" if action != "Block" else "drop": None}]
+    ports: dict[str, list[Any]] = {}
+    for port in entry.get("ports", []):
+        proto = port.get("protocol", "tcp").lower()
+        if proto not in {"tcp", "udp", "sctp"} or not port["port"].isdigit():
+            raise Poison(str(port))
+        first = int(port["port"])
+        ports.setdefault(proto, []).append({"range": [first, port["endPort"]]} if "endPort" in port else first)
+    if not ports:
+        return [source + verdict]
+    return [
+        [*source, _match({"protocol": proto, "field": "dport"}, found), *verdict]
+        for proto, found in reversed(ports.items())
+    ]
+
+
+class FakeKubeArmor:
+    """``start`` serves on ``port`` and ``health_port``; ``die`` and ``restart`` behave as a process does.
+
+    ``nft``: whether the network enforcer could start; without it the first network policy ends the daemon.
+    ``restore_gate``: an event that holds back the restore after SERVING. ``dead`` is set while nothing runs.
+    ``die_on``: method whose next call is applied and then never answered, because the daemon dies.
+    """
+
+    def __init__(self, *, nft: bool = True, host: bool = True) -> None:
+        self.nft = nft
+        self.host = host
+        self.disk: dict[str, tuple[str, Doc]] = {}
+        self.stored: dict[str, dict[str, Doc]] = {kind: {} for kind in KINDS}
+        self.chains: dict[int, list[list[Doc]]] | None = None
+        self.calls: list[tuple[str, str, str]] = []
+        self.starts = 0
+        self.in_flight = self.most_in_flight = self.reads = 0
+        self.restore_gate: asyncio.Event | None = None
+        self.die_on = ""
+        self.dead = asyncio.Event()
+        self.dead.set()
+        self.port, self.health_port = _free_port(), _free_port()
+        self._servers: list[grpc.aio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def health(self) -> str:
+        return f"127.0.0.1:{self.health_port}"
+
+    async def start(self) -> None:
+        """SERVING first, then the stored policies in alphabetical order, as the daemon does."""
+        self.stored = {kind: {} for kind in KINDS}
+        self.starts += 1
+        if self.nft:
+            self.chains = {4: [], 6: []}
+        methods: dict[str, Callable[..., Awaitable[Any]]] = {
+            "hostPolicy": self._host_policy,
+            "networkPolicy": self._network_policy,
+        }
+        policy = {
+            name: grpc.unary_unary_rpc_method_handler(
+                method, policy_pb2.policy.FromString, policy_pb2.response.SerializeToString
+            )
+            for name, method in methods.items()
+        }
+        probe = {
+            "getProbeData": grpc.unary_unary_rpc_method_handler(
+                self._probe, empty_pb2.Empty.FromString, policy_pb2.ProbeResponse.SerializeToString
+            )
+        }
+        check = {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                self._check,
+                health_pb2.HealthCheckRequest.FromString,
+                health_pb2.HealthCheckResponse.SerializeToString,
+            )
+        }
+        await self._serve(self.port, {"policy.PolicyService": policy, "policy.ProbeService": probe})
+        await self._serve(self.health_port, {"grpc.health.v1.Health": check})
+        self.dead.clear()
+        self._spawn(self._restore())
+
+    async def _serve(self, port: int, services: dict[str, Any]) -> None:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers(
+            tuple(grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items())
+        )
+        assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+        await server.start()
+        self._servers.append(server)
+
+    async def _restore(self) -> None:
+        if self.restore_gate is not None:
+            await self.restore_gate.wait()
+        for name in sorted(self.disk):
+            kind, spec = self.disk[name]
+            self._store(kind, name, spec)
+            self._rebuild()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def hang(self) -> asyncio.Server:
+        """The start-up before serving: health answers, the policy port takes connections and says nothing."""
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        return await asyncio.start_server(silent, "127.0.0.1", self.port)
+
+    async def die(self) -> None:
+        """SIGKILL: connections break, memory is gone, the nft tables and the files stay."""
+        servers, self._servers = self._servers, []
+        self.dead.set()
+        for server in servers:
+            await server.stop(None)
+
+    async def stop(self) -> None:
+        """A clean stop also removes the tables."""
+        await self.die()
+        self.chains = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def restart(self) -> None:
+        await self.die()
+        await self.start()
+
+    async def _panic(self) -> Any:
+        self._spawn(self.die())
+        await asyncio.Event().wait()
+
+    # Services
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        if request.service not in {"", "policy.PolicyService", "policy.ProbeService", "feeder.LogService"}:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    async def _probe(self, request: Any, context: Any) -> policy_pb2.ProbeResponse:
+        response = policy_pb2.ProbeResponse()
+        if self.stored["host"]:
+            shown = response.hostMap["vm"]
+            for name, spec in self.stored["host"].items():
+                document = {"metadata": {"policyName": name}, "spec": spec}
+                shown.policyList.append(name)
+                shown.policyDataList.add(policy=json.dumps(document).encode())
+        return response
+
+    async def _host_policy(self, request: policy_pb2.policy, context: Any) -> policy_pb2.response:
+        return await self._event("host", request, enabled=self.host)
+
+    async def _network_policy(self, request: policy_pb2.policy, context: Any) -> policy_pb2.response:
+        if not self.nft:
+            await self._panic()
+        return await self._event("network", request, enabled=True)
+
+    async def _event(self, kind: str, request: policy_pb2.policy, *, enabled: bool) -> policy_pb2.response:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            status = self._take(kind, request.policy) if enabled else PolicyStatus.NotEnabled
+            if self.die_on == kind:
+                self.die_on = ""
+                await self._panic()
+            return policy_pb2.response(status=status)
+        finally:
+            self.in_flight -= 1
+
+    def _take(self, kind: str, data: bytes) -> PolicyStatus:
+        try:
+            event = json.loads(data)
+            what, name, spec = event["type"], event["object"]["metadata"]["name"], event["object"]["spec"]
+        except (ValueError, KeyError, TypeError):
+            return PolicyStatus.Invalid
+        if not name or not isinstance(what, str) or _wrong_type(event["object"]):
+            return PolicyStatus.Invalid
+        self.calls.append((kind, what, name))
+        known = name in self.stored[kind]
+        if what == "DELETED":
+            if not known:
+                return PolicyStatus.NotExist
+            del self.stored[kind][name]
+            self.disk.pop(name, None)
+            self._rebuild()
+            return PolicyStatus.Deleted
+        if known and self.stored[kind][name] == spec:
+            return PolicyStatus.Applied  # identical: nothing is done, not even a repair of the rules
+        self.disk[name] = (kind, copy.deepcopy(spec))
+        if not known and what == "MODIFIED":
+            return PolicyStatus.Modified  # on disk, not in memory
+        self._store(kind, name, spec)
+        self._rebuild()
+        return PolicyStatus.Modified if known else PolicyStatus.Applied
+
+    def _store(self, kind: str, name: str, spec: Doc) -> None:
+        self.stored[kind][name] = copy.deepcopy(spec)
+
+    def _rebuild(self) -> None:
+        """All network policies in list order, in one transaction that fails as a whole and in silence."""
+        if not self.nft:
+            return
+        try:
+            self.chains = {
+                family: [
+                    rule
+                    for name, spec in self.stored["network"].items()
+                    for entry in spec.get("ingress", [])
+                    for rule in _entry_rules(name, entry, family)
+                ]
+                for family in FAMILIES
+            }
+        except Poison:
+            return
+
+    # What nft shows
+
+    async def read(self, family: int) -> bytes | None:
+        """The ``TableReader`` of a host that this daemon runs on: nft's listing of its table."""
+        self.reads += 1
+        if self.chains is None:
+            return None
+        fixed: list[list[Doc]] = [
+            [_match_iface("lo"), {"accept": None}],
+            [_match_state(), {"accept": None}],
+        ]
+        last: list[list[Doc]] = [[{"log": {"prefix": "Host INPUT Allow host", "group": 0}}, {"accept": None}]]
+        table = {"family": FAMILIES[family], "name": "kubearmor"}
+        where = {"family": FAMILIES[family], "table": "kubearmor"}
+        rules = [{"rule": {**where, "chain": "INPUT", "expr": e}} for e in (*fixed, *self.chains[family], *last)]
+        other = [{"rule": {**where, "chain": "OUTPUT", "expr": e}} for e in (*fixed, *last)]
+        chain = {"chain": {**where, "name": "INPUT"}}
+        return json.dumps({"nftables": [{"metainfo": {}}, {"table": table}, chain, *rules, *other]}).encode()
+
+
+def _match_iface(name: str) -> Doc:
+    return {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": name}}
+
+
+def _match_state() -> Doc:
+    return {"match": {"op": "==", "left": {"ct": {"key": "state"}}, "right": {"set": ["established", "related"]}}}
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
