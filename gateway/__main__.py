@@ -7,7 +7,7 @@ from gateway.cli.commands import app
 
 def main() -> None:
     """Run the command line; ends the process with its exit code."""
-    app()
+    app(prog_name="ragate")
 
 
 if __name__ == "__main__":

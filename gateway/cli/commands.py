@@ -78,7 +78,7 @@ def run(
     with declared():
         from gateway import app as service  # noqa: PLC0415
 
-        code = service.run_site(once)
+        code = service.run_site(once=once)
     raise typer.Exit(code)
 
 

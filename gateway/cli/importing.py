@@ -30,6 +30,9 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 _INVENTORY_MODE = 0o640
 _KEYS_MODE = 0o600
 
+#: What YAML means by nothing.
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+
 #: Names shown when many devices are concerned; the difference above names them all.
 _NAMED = 10
 
@@ -80,7 +83,7 @@ def write_whole(path: Path, content: str, mode: int) -> None:
     except OSError as error:
         raise ConfigError(str(path), f"cannot be written: {error.strerror}") from error
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             like = path.stat() if path.exists() else folder.stat()
             if os.geteuid() == 0:
                 os.fchown(handle, like.st_uid, like.st_gid)
@@ -120,7 +123,8 @@ def _read(path: Path) -> str:
 
 def _document(content: str, where: Path) -> dict[str, object]:
     try:
-        found = yaml.load(content, Loader=yaml.CSafeLoader)
+        # Every scalar as the text that stands there: a device may well be called 0123 or no.
+        found = yaml.load(content, Loader=yaml.CBaseLoader)  # noqa: S506 - makes text only
     except yaml.YAMLError as error:
         raise ConfigError(str(where), f"is no YAML: {error}") from error
     return found if isinstance(found, dict) else {}
@@ -135,7 +139,8 @@ def _listed(content: str, where: Path) -> dict[str, None]:
 
 def _keys_file(content: str, inventory: Path) -> Path:
     named = _document(content, inventory).get("hmac_keys")
-    return inventory.parent / (named if isinstance(named, str) else _KEYS_DEFAULT)
+    given = isinstance(named, str) and named not in _NULLS
+    return inventory.parent / (str(named) if given else _KEYS_DEFAULT)
 
 
 def _keys(content: str) -> dict[str, str]:

@@ -76,7 +76,8 @@ def declared() -> Iterator[None]:
 
 def end(message: str, code: int) -> NoReturn:
     """Say why on standard error and end."""
-    typer.echo(f"ragate: {text.clean(message)}", err=True)
+    lines = "\n".join(map(text.clean, message.split("\n")))
+    typer.echo(f"ragate: {lines}", err=True)
     raise typer.Exit(code) from None
 
 
@@ -88,9 +89,14 @@ def setting(config: Path, keys: tuple[str, ...], default: str) -> Path:
     import yaml  # noqa: PLC0415
 
     try:
-        found = yaml.load(config.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        # Every scalar as the text that stands there, as the configuration itself reads it.
+        found = yaml.load(config.read_text(encoding="utf-8"), Loader=yaml.CBaseLoader)  # noqa: S506 - makes text only
     except OSError as error:
-        raise ConfigError(str(config), error.strerror or "cannot be read", "name it with --config FILE") from error
+        raise ConfigError(
+            str(config),
+            error.strerror or "cannot be read",
+            "name it with --config FILE, or a socket with --socket PATH",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(str(config), f"is no YAML: {error}") from error
     for key in keys:

@@ -168,7 +168,9 @@ def open_socket(path: Path, group: str | None) -> socket.socket:
     gid = _group_id(group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=FOLDER_MODE, parents=True)
+            os.chown(path.parent, -1, gid)
         with _folder_lock(path.parent):
             _clear(path)
             os.fchmod(sock.fileno(), 0)

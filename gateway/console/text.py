@@ -12,9 +12,7 @@ _GAP = "  "
 _WHY_MOST = 60
 
 
-def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], paint: Callable[[str], str] = str
-) -> Iterator[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], paint: Callable[[str], str] = str) -> Iterator[str]:
     """Lines of aligned columns; the last column is not padded. ``paint`` may colour the word of a cell."""
     lines = [tuple(head), *(tuple(clean(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -185,16 +183,16 @@ _VERDICT_HEAD = ("AT", "EVENT", "EFFECT", "STANDING", "VERIFIED MS", "WHY")
 
 
 def _verdict_line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    # Journal rows grow over the versions: what an older one lacks stays blank.
-    at = row.get("at")
+    # Rows of every kind and of older versions come along: what one does not have stays blank.
+    at, outcome = row.get("at"), row.get("outcome") or {}
     before, after = row.get("before"), row.get("after")
-    moved = str(after or "-") if before == after or not before else f"{before} → {after}"
-    took = row.get("verified_ms")
+    took = outcome.get("verified_ms")
+    event = row.get("event") or (f"refused: {row['refusal']}" if row.get("refusal") else row.get("kind"))
     return (
         instant(at) if isinstance(at, int | float) else "-",
-        str(row.get("event") or row.get("kind") or "-"),
+        str(event or "-"),
         str(row.get("effect") or "-"),
-        moved,
+        f"{before} → {after}" if before and before != after else str(after or "-"),
         milliseconds(took if isinstance(took, int | float) else None),
         str(row.get("why") or row.get("detail") or ""),
     )

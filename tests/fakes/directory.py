@@ -125,15 +125,22 @@ class FakeSite:
         if self.failure is not None:
             raise self.failure
         row = {
+            "seq": 7,
             "at": NOW - 60.0,
+            "kind": "transition",
+            "device": device,
+            "source": SOURCE,
             "event": "passed",
+            "issued_at": int(NOW) - 60,
             "effect": "raised",
             "before": "unknown",
             "after": "trusted",
             "why": "a signed pass from verifier",
-            "verified_ms": 1.25,
+            "refusal": None,
+            "outcome": {"target": "gateway", "backend": "nft", "state": "verified", "verified_ms": 1.25},
         }
-        return [row][:limit]
+        refused = {"seq": 6, "at": NOW - 70.0, "kind": "refusal", "refusal": "replay", "why": "seen before"}
+        return [row, refused][:limit]
 
     async def refusals(self, limit: int) -> Sequence[Mapping[str, Any]]:
         return []

@@ -1,0 +1,127 @@
+"""What an operator reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.console import text
+from gateway.console.views import device_detail, device_row
+from gateway.core.model import Standing
+from tests.fakes.directory import NOW, FakeSite, make_view
+
+
+def row(*how: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(device_row(make_view(*how))))
+    return found
+
+
+async def detail(*how: Any) -> dict[str, Any]:
+    site = FakeSite((make_view(*how),))
+    verdicts = await site.verdicts(site.order[0], 10)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(device_detail(make_view(*how), verdicts)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0.0s"),
+        (9.94, "9.9s"),
+        (10, "10s"),
+        (59.9, "59s"),
+        (60, "1m 0s"),
+        (842, "14m 2s"),
+        (3_600, "1h 0m"),
+        (90_061, "1d 1h"),
+    ],
+)
+def test_span(seconds: float, shown: str) -> None:
+    assert text.span(seconds) == shown
+
+
+def test_until_says_past_and_none() -> None:
+    assert text.until(None, NOW) == "-"
+    assert text.until(NOW + 90, NOW) == "1m 30s"
+    assert text.until(NOW - 90, NOW) == "1m 30s ago"
+
+
+def test_table_is_aligned_and_colour_does_not_move_columns() -> None:
+    rows = (("cam-1", "trusted"), ("a-long-name", "held"))
+    plain = list(text.table(("DEVICE", "STANDING"), rows))
+    assert plain == ["DEVICE       STANDING", "cam-1        trusted", "a-long-name  held"]
+    painted = list(text.table(("DEVICE", "STANDING"), rows, lambda word: f"<{word}>"))
+    assert painted[1] == "<cam-1>        <trusted>"
+
+
+@given(st.text())
+def test_clean_text_cannot_move_the_cursor(raw: str) -> None:
+    assert text.clean(raw).isprintable()
+
+
+def test_a_hostile_word_cannot_forge_a_line() -> None:
+    device = row("cam-1")
+    device["last"]["why"] = "x\ncam-2  trusted\x1b[2J"
+    lines = list(text.table(text.DEVICE_HEAD, [text.device_line(device, NOW)]))
+    assert len(lines) == 2
+    assert "\x1b" not in lines[1]
+
+
+def test_device_line() -> None:
+    assert text.device_line(row("cam-1"), NOW) == (
+        "cam-1",
+        "trusted",
+        "admitted",
+        "14m 0s",
+        "1.2",
+        "gateway:verified",
+        "10.77.1.11",
+        "a signed pass from verifier",
+    )
+    assert text.device_line(row("cam-2", Standing.DISTRUSTED), NOW)[3] == "-"
+
+
+def test_device_line_without_a_verdict() -> None:
+    device = row("cam-1") | {"last": None, "verified_ms": None, "targets": [], "addresses": []}
+    assert text.device_line(device, NOW)[4:] == ("-", "-", "-", "no verdict yet")
+
+
+def test_counts_line() -> None:
+    assert text.counts_line([]) == "0 devices"
+    assert text.counts_line([row("a")]) == "1 device: 1 trusted"
+    two = [row("a"), row("b", Standing.HELD), row("c")]
+    assert text.counts_line(two) == "3 devices: 2 trusted, 1 held"
+
+
+async def test_explain_tells_everything() -> None:
+    told = "\n".join(text.explain(await detail("cam-1"), NOW))
+    for words in (
+        "cam-1 is trusted and has profile admitted.",
+        "Why: a signed pass from verifier",
+        "passed (raised, unknown → trusted), 1m 0s ago",
+        "(14m 0s left)",
+        "(1m 50s left)",
+        "10.77.1.11 (anchor upstream)",
+        "class=camera",
+        "1.2 ms from the last verdict to read-back",
+        "1. built-in: deny",
+        "2. node default: admitted",
+        "gateway  nft      yes       admitted  verified  1m 50s",
+        "unknown → trusted  1.2",
+        "refused: replay",
+    ):
+        assert words in told, words
+
+
+async def test_explain_a_device_that_nothing_is_known_of() -> None:
+    device = await detail("cam-1", Standing.UNKNOWN)
+    device |= {"last": None, "verified_ms": None, "verdicts": [], "anchor": "none", "labels": {}}
+    told = "\n".join(text.explain(device, NOW))
+    assert "no verdict about it has arrived yet" in told
+    assert "none: nothing is admitted" in told
+    assert "nothing guarantees" in told
+    assert "Last verdicts" not in told
