@@ -134,6 +134,7 @@ def test_dead_after_an_error() -> None:
     for data in (FRAME, b""):
         with pytest.raises(InputRefused, match="digest length"):
             framer.feed(data)
+    assert framer.pending == len(b"GET / HTTP/1.1")  # what comes after is not kept
 
 
 def test_a_fault_behind_whole_frames_is_told_beside_them_and_raised_next() -> None:

@@ -205,6 +205,14 @@ def test_each_wrong_field_of_an_alert_has_its_refusal(frame: bytes, refusal: Ref
     assert refused(decode_alert, frame) is refusal
 
 
+def test_a_device_id_longer_than_its_message_is_refused_with_the_header() -> None:
+    for message in messages("full-session"):
+        longest = len(message.frame) - HEADER_SIZE
+        if longest < 255:
+            header = patched(75, bytes((longest + 1,)), message.frame)
+            assert refused(decode_header, header) is Refusal.LENGTHS
+
+
 def test_a_signature_of_a_size_that_no_accepted_key_makes() -> None:
     alert = decode_alert(ALERTS[0].frame)
     assert refused(decode_alert, encode_alert(alert._replace(signature=bytes(255)))) is Refusal.LENGTHS
