@@ -1,0 +1,158 @@
+"""The rules of the path gate as nft text, family by family. Pure.
+
+Names: ``sort`` finds out whether a packet is judged and which end is the client; ``toward`` judges packets from a
+client to a protected host, ``back`` those of the other direction; ``arrive`` and ``leave`` are the hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+#: The profile whose devices may also answer flows that a protected host opened.
+FULL_PROFILE = "admitted"
+#: Just behind DNAT (linux/netfilter_ipv4.h: NF_IP_PRI_NAT_DST is -100, in prerouting and output alike).
+HOOK_PRIORITY = -99
+
+_DISCOVERY = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
+_ERRORS6 = "destination-unreachable, packet-too-big, time-exceeded, parameter-problem"
+_NET64 = "ffff:ffff:ffff:ffff::"
+
+
+class Family(NamedTuple):
+    """One address family: number, nft protocol word, set datatype, suffixes of its device sets.
+
+    ``6n`` holds /64 keys, matched by the first half of an address.
+    """
+
+    number: int
+    word: str
+    datatype: str
+    suffixes: tuple[str, ...]
+
+    def member(self, end: str, name: str) -> list[str]:
+        """Matches, one of which holds when the address at ``end`` (saddr, daddr) is in the device set."""
+        plain = f"{self.word} {end} @{name}{self.number}"
+        if "6n" not in self.suffixes:
+            return [plain]
+        return [plain, f"{self.word} {end} & {_NET64} @{name}6n"]
+
+    def stranger(self, end: str) -> str:
+        """A match that holds when the address at ``end`` is no device's."""
+        plain = f"{self.word} {end} != @known{self.number}"
+        return plain if "6n" not in self.suffixes else f"{plain} {self.word} {end} & {_NET64} != @known6n"
+
+    def tuple(self, end: str, name: str) -> str:
+        """A match on address, protocol and port at ``end``."""
+        port = "dport" if end == "daddr" else "sport"
+        return f"{self.word} {end} . meta l4proto . th {port} @{name}{self.number}"
+
+    def host(self, end: str) -> str:
+        """A match on hosts that have a gated service."""
+        return f"{self.word} {end} @hosts{self.number}"
+
+
+def render_chains(families: Sequence[Family], profiles: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Rules by chain; chains come before those that jump to them; a base chain's first line is its hook."""
+    rules: dict[str, tuple[str, ...]] = {"refuse": ("counter drop",)}
+    for family in families:
+        number = family.number
+        rules[f"exempt{number}"] = _exempt(family)
+        rules[f"sever{number}"] = _sever(family)
+        rules[f"toward{number}"] = _judge(family, profiles, "saddr", "daddr")
+        rules[f"back{number}"] = _judge(family, profiles, "daddr", "saddr")
+        for hook, own_toward, own_back in _TAILS:
+            for direction, own in (("toward", own_toward), ("back", own_back)):
+                rules[f"{hook}_{direction}{number}"] = (f"jump {direction}{number}", *own)
+            rules[f"{hook}_sort{number}"] = _sort(family, hook)
+    dispatch = "meta nfproto vmap {{ ipv4 : goto {0}_sort4, ipv6 : goto {0}_sort6 }}"
+    rules["arrive"] = (
+        f"type filter hook prerouting priority {HOOK_PRIORITY}; policy accept;",
+        'iif "lo" accept',  # this host sent it: it was judged when it left
+        dispatch.format("arrive"),
+    )
+    rules["leave"] = (
+        f"type filter hook output priority {HOOK_PRIORITY}; policy accept;",
+        dispatch.format("leave"),
+    )
+    return rules
+
+
+# Behind judging: what this host's own programs send is theirs to send, when no device is the client. Answers of
+# a local service go to local clients only.
+_TAILS = (
+    ("arrive", ("goto refuse",), ("goto refuse",)),
+    ("leave", ("accept",), ("fib daddr type local accept", "goto refuse")),
+)
+
+
+def _sort(family: Family, hook: str) -> tuple[str, ...]:
+    toward, back = (f"goto {hook}_{direction}{family.number}" for direction in ("toward", "back"))
+    rules = [f"{family.tuple('daddr', 'gated')} {toward}", f"{family.tuple('saddr', 'gated')} {back}"]
+    rules += [f"{family.host('daddr')} {match} {toward}" for match in family.member("saddr", "known")]
+    rules += [f"{family.host('saddr')} {match} {back}" for match in family.member("daddr", "known")]
+    # Fragments come reassembled (connection tracking does that) unless somebody switched tracking off before it.
+    # Ports cannot be read then: judged by the host alone.
+    later = "ip frag-off & 0x1fff != 0" if family.number == 4 else "frag frag-off != 0"
+    rules += [f"{later} {family.host('daddr')} {toward}", f"{later} {family.host('saddr')} {back}"]
+    # A source route hides where the packet ends: from a device it counts as one to a protected host.
+    routed = ("ip option lsrr exists", "ip option ssrr exists") if family.number == 4 else ("rt seg-left != 0",)
+    rules += [f"{route} {match} {toward}" for route in routed for match in family.member("saddr", "known")]
+    return tuple(rules)
+
+
+def _exempt(family: Family) -> tuple[str, ...]:
+    """The corridor: attestation endpoints with known devices, DHCP, ND and RA, related ICMP errors."""
+    ends = (("daddr", "saddr"), ("saddr", "daddr"))
+    rules = [
+        f"{family.tuple(endpoint, 'corridor')} {match} accept"
+        for endpoint, device in ends
+        for match in family.member(device, "known")
+    ]
+    if family.number == 4:
+        rules += [
+            "udp sport . udp dport { 67 . 67, 67 . 68, 68 . 67 } accept",
+            "ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } accept",
+        ]
+    else:
+        rules += [
+            "udp sport . udp dport { 546 . 547, 547 . 546, 547 . 547 } accept",
+            # 255: sent on this link (RFC 4861, section 7.1)
+            f"ip6 hoplimit 255 icmpv6 type {{ {_DISCOVERY} }} accept",
+            f"ct state related icmpv6 type {{ {_ERRORS6} }} accept",
+        ]
+    return tuple(rules)
+
+
+def _sever(family: Family) -> tuple[str, ...]:
+    return tuple(f"{match} counter drop" for end in ("saddr", "daddr") for match in family.member(end, "cut"))
+
+
+def _judge(family: Family, profiles: Sequence[str], client: str, server: str) -> tuple[str, ...]:
+    """Judge one packet whose client's address is at ``client``; returns to the caller for a stranger."""
+    number = family.number
+    rules = [f"jump exempt{number}", f"jump sever{number}"]
+    rules += [
+        f"{match} {family.tuple(server, f'services_{profile}')} accept"
+        for profile in profiles
+        for match in family.member(client, profile)
+    ]
+    rules += _answers(family, client, server)
+    rules += [f"{match} goto refuse" for match in family.member(client, "known")]
+    rules.append(f"{family.word} {client} @always{number} accept")
+    return tuple(rules)
+
+
+def _answers(family: Family, client: str, server: str) -> list[str]:
+    """What belongs to a flow that the protected host opened to a fully admitted device."""
+    host = f"{family.host(server)} {family.stranger(server)}"
+    members = family.member(client, FULL_PROFILE)
+    if server == "daddr":
+        return [f"{match} {host} ct direction reply accept" for match in members]
+    # Tracking may take up a flow in its middle and then takes the first sender for its opener: a TCP flow counts
+    # as opened by the host only if it began with a bare SYN.
+    rules = [
+        f"{match} {host} ct direction original ct state new tcp flags & (fin | syn | rst | ack) != syn goto refuse"
+        for match in members
+    ]
+    return rules + [f"{match} {host} ct direction original accept" for match in members]

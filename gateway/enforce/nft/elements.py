@@ -1,0 +1,154 @@
+"""Changes as element transactions, and what read-back must show for them to be verified.
+
+Pure but for the socket handed in. Order inside a transaction: everything is added plainly first, then deleted,
+then added with its end; add before delete makes a delete of something absent harmless on every kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.core.model import Address, Change, ChangeKind, Stands
+from gateway.enforce.nft.messages import (
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_NEWSETELEM,
+    Message,
+    SetName,
+    element,
+    element_messages,
+)
+from gateway.enforce.nft.netlink import Element, NetlinkSocket
+from gateway.enforce.nft.ruleset import TABLE
+
+#: How much later than asked an element may end by read-back, in ms: the kernel counts in ticks of up to 10 ms, and
+#: an element's time starts when the transaction has the kernel's lock.
+END_TOLERANCE_MS = 20
+#: Milliseconds in a second.
+_MS = 1_000
+
+_SUFFIX = {32: "4", 128: "6", 64: "6n"}
+_KEY_LENGTH = {32: 4, 128: 16, 64: 16}
+_TIMED = (ChangeKind.ADMIT, ChangeKind.REFRESH)
+
+
+class Step(NamedTuple):
+    """A change and the timeout it gets: ``None`` when nothing is admitted (the end has come)."""
+
+    change: Change
+    timeout_ms: int | None
+
+    @property
+    def admits(self) -> bool:
+        """Whether an element with an end is added."""
+        return self.timeout_ms is not None
+
+
+def step_of(change: Change, boot: float) -> Step:
+    """Round the remaining time down to whole ms; below 1 ms nothing is admitted (0 would mean for ever)."""
+    if change.kind not in _TIMED:
+        return Step(change, None)
+    milliseconds = math.floor((change.until - boot) * _MS)
+    return Step(change, milliseconds if milliseconds >= 1 else None)
+
+
+class DeviceSets:
+    """The device sets of the table, by profile and kind of address."""
+
+    def __init__(self, profiles: Sequence[str]) -> None:
+        self.profiles = tuple(profiles)
+        self.cut = self._family("cut")
+        self.known = self._family("known")
+        self.of: Mapping[str, Mapping[int, SetName]] = {name: self._family(name) for name in profiles}
+
+    @staticmethod
+    def _family(name: str) -> Mapping[int, SetName]:
+        return {
+            prefix: SetName(TABLE, f"{name}{suffix}", _KEY_LENGTH[prefix]) for prefix, suffix in _SUFFIX.items()
+        }
+
+    def names(self, address: Address) -> list[SetName]:
+        """Where an address may stand: tombstones first, then each profile."""
+        return [self.cut[address.prefix], *(self.of[name][address.prefix] for name in self.profiles)]
+
+    def messages(self, steps: Sequence[Step]) -> list[Message]:
+        """One transaction's messages. The steps' addresses must differ from each other."""
+        add: defaultdict[SetName, list[bytes]] = defaultdict(list)
+        delete: defaultdict[SetName, list[bytes]] = defaultdict(list)
+        admit: defaultdict[SetName, list[bytes]] = defaultdict(list)
+        for step in steps:
+            change = step.change
+            prefix, key = change.address.prefix, change.address.packed
+            plain = element(key)
+            cut = self.cut[prefix]
+            if change.kind is ChangeKind.CUT:
+                add[cut].append(plain)
+            elif change.kind is ChangeKind.FORGET or (change.kind is ChangeKind.ADMIT and step.admits):
+                add[cut].append(plain)
+                delete[cut].append(plain)
+            for sets in self.of.values():
+                add[sets[prefix]].append(plain)
+                delete[sets[prefix]].append(plain)
+            if step.timeout_ms is not None:
+                admit[self.of[change.profile][prefix]].append(element(key, step.timeout_ms))
+        phases = ((NFT_MSG_NEWSETELEM, add), (NFT_MSG_DELSETELEM, delete), (NFT_MSG_NEWSETELEM, admit))
+        return [
+            message
+            for kind, sets in phases
+            for where, elements in sets.items()
+            for message in element_messages(kind, where, elements)
+        ]
+
+    def read(self, netlink: NetlinkSocket, addresses: Sequence[Address]) -> list[list[Element | None]]:
+        """Read back each address: tombstone first, then each profile. Raises ``NetlinkError``."""
+        wanted = [(where, address.packed) for address in addresses for where in self.names(address)]
+        found = netlink.get_elements(wanted)
+        width = 1 + len(self.profiles)
+        return [found[start : start + width] for start in range(0, len(found), width)]
+
+    def stands(self, found: Sequence[Element | None]) -> Stands:
+        """What one address has, from its read-back."""
+        for profile, one in zip(self.profiles, found[1:], strict=True):
+            if one is not None:
+                remaining = None if one.remaining_ms is None else one.remaining_ms / _MS
+                return Stands(profile, remaining, found[0] is not None)
+        return Stands("", None, found[0] is not None)
+
+    def unverified(self, step: Step, found: Sequence[Element | None], boot: float) -> str:
+        """Why read-back at ``boot`` does not show what the step wanted; "" when it does."""
+        change = step.change
+        cut = found[0] is not None
+        standing = [name for name, one in zip(self.profiles, found[1:], strict=True) if one is not None]
+        if step.timeout_ms is None:
+            return _unverified_shut(change, cut=cut, standing=standing)
+        if cut:
+            return "read-back shows a tombstone"
+        if standing != [change.profile]:
+            left = math.floor((change.until - boot) * _MS)
+            if not standing and left <= END_TOLERANCE_MS:
+                return ""  # it has ended meanwhile, as asked
+            return f"read-back shows {', '.join(standing) or 'no profile'} instead of {change.profile}"
+        return self._unverified_end(step, found[1 + self.profiles.index(change.profile)], boot)
+
+    @staticmethod
+    def _unverified_end(step: Step, one: Element | None, boot: float) -> str:
+        if one is None or one.remaining_ms is None or step.timeout_ms is None:
+            return "read-back shows an admission without an end"
+        if one.remaining_ms > step.timeout_ms:
+            return f"read-back shows {one.remaining_ms} ms instead of {step.timeout_ms} ms"
+        late = one.remaining_ms - math.floor((step.change.until - boot) * _MS)
+        if late > END_TOLERANCE_MS:
+            return f"it would end {late} ms late"
+        return ""
+
+
+def _unverified_shut(change: Change, *, cut: bool, standing: Sequence[str]) -> str:
+    if standing:
+        return f"read-back still shows {', '.join(standing)}"
+    if change.kind is ChangeKind.CUT and not cut:
+        return "read-back shows no tombstone"
+    if change.kind is ChangeKind.FORGET and cut:
+        return "read-back still shows a tombstone"
+    return ""

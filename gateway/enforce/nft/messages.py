@@ -1,0 +1,181 @@
+"""Bytes of nf_tables netlink messages: numbers, attributes, elements, questions. Pure; no socket.
+
+Numbers carry their names in the kernel's headers ``linux/netlink.h``, ``linux/netfilter/nfnetlink.h`` and
+``linux/netfilter/nf_tables.h``. Attribute values are in network byte order, headers in the host's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+NLMSG_ERROR = 2  # linux/netlink.h
+NLMSG_DONE = 3  # linux/netlink.h
+NLM_F_REQUEST = 0x1  # linux/netlink.h
+NLM_F_ACK = 0x4  # linux/netlink.h
+NLM_F_DUMP_INTR = 0x10  # linux/netlink.h
+NLM_F_DUMP = 0x300  # linux/netlink.h: NLM_F_ROOT | NLM_F_MATCH
+NLM_F_CREATE = 0x400  # linux/netlink.h
+
+NFNL_SUBSYS_NFTABLES = 10  # linux/netfilter/nfnetlink.h
+NFNL_MSG_BATCH_BEGIN = 16  # linux/netfilter/nfnetlink.h
+NFNL_MSG_BATCH_END = 17  # linux/netfilter/nfnetlink.h
+NFPROTO_INET = 1  # linux/netfilter.h
+
+_NFT = NFNL_SUBSYS_NFTABLES << 8
+NFT_MSG_GETTABLE = _NFT | 1  # enum nf_tables_msg_types, this and the following
+NFT_MSG_GETCHAIN = _NFT | 4
+NFT_MSG_GETRULE = _NFT | 7
+NFT_MSG_GETSET = _NFT | 10
+NFT_MSG_NEWSETELEM = _NFT | 12
+NFT_MSG_GETSETELEM = _NFT | 13
+NFT_MSG_DELSETELEM = _NFT | 14
+NFT_MSG_GETGEN = _NFT | 16
+
+NLA_F_NESTED = 0x8000  # linux/netlink.h
+NLA_TYPE_MASK = 0x3FFF  # linux/netlink.h
+NFTA_TABLE_NAME = 1  # enum nft_table_attributes
+NFTA_TABLE_FLAGS = 2
+NFTA_CHAIN_TABLE = 1  # enum nft_chain_attributes
+NFTA_CHAIN_NAME = 3
+NFTA_RULE_TABLE = 1  # enum nft_rule_attributes
+NFTA_RULE_CHAIN = 2
+NFTA_RULE_HANDLE = 3
+NFTA_SET_TABLE = 1  # enum nft_set_attributes
+NFTA_SET_NAME = 2
+NFTA_SET_FLAGS = 3
+NFTA_SET_KEY_LEN = 5
+NFTA_SET_DESC = 9
+NFTA_SET_USERDATA = 13
+NFTA_SET_DESC_SIZE = 1  # enum nft_set_desc_attributes
+NFTA_SET_ELEM_LIST_TABLE = 1  # enum nft_set_elem_list_attributes
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
+NFTA_LIST_ELEM = 1  # enum nft_list_attributes
+NFTA_SET_ELEM_KEY = 1  # enum nft_set_elem_attributes
+NFTA_SET_ELEM_TIMEOUT = 4
+NFTA_SET_ELEM_EXPIRATION = 5
+NFTA_DATA_VALUE = 1  # enum nft_data_attributes
+
+#: Elements in one message: a nested attribute's length is 16 bits wide and an element takes at most 44 bytes.
+MAX_ELEMENTS = 1_400
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+BE64 = struct.Struct(">Q")
+GENMSG_LENGTH = 4  # struct nfgenmsg
+BODY = HEADER.size + GENMSG_LENGTH  # where a reply's attributes begin
+INET = struct.pack(">BBH", NFPROTO_INET, 0, 0)  # struct nfgenmsg: family, version, resource
+SUBSYSTEM = struct.pack(">BBH", 0, 0, NFNL_SUBSYS_NFTABLES)
+_ELEMENTS = NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED
+
+
+class Message(NamedTuple):
+    """One message of a transaction: type, extra flags, and the bytes after ``struct nlmsghdr``."""
+
+    kind: int
+    flags: int
+    body: bytes
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One netlink attribute (``struct nlattr``), padded to four bytes."""
+    return ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def text_attribute(kind: int, value: str) -> bytes:
+    """A name as an attribute: ASCII, closed by a zero byte."""
+    return attribute(kind, value.encode("ascii") + b"\0")
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (type without flags, value) of each attribute in ``data``; stops where the bytes make no sense."""
+    offset, end = 0, len(data)
+    while offset + 4 <= end:
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
+        if length < 4 or offset + length > end:
+            return
+        yield kind & NLA_TYPE_MASK, data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _key_head(length: int, extra: int) -> bytes:
+    """What precedes a key of this length in a list entry that has ``extra`` bytes after the key."""
+    padded = (length + 3) & ~3
+    return (
+        ATTRIBUTE.pack(12 + padded + extra, NFTA_LIST_ELEM | NLA_F_NESTED)
+        + ATTRIBUTE.pack(8 + padded, NFTA_SET_ELEM_KEY | NLA_F_NESTED)
+        + ATTRIBUTE.pack(4 + length, NFTA_DATA_VALUE)
+    )
+
+
+# keys are whole registers: IPv4 4, IPv6 16, IPv4 . protocol . port 12, IPv6 . protocol . port 24 bytes
+_TIMEOUT_LENGTH = ATTRIBUTE.size + BE64.size
+_PLAIN_HEAD = {length: _key_head(length, 0) for length in (4, 12, 16, 24)}
+_TIMED_HEAD = {length: _key_head(length, _TIMEOUT_LENGTH) for length in (4, 16)}
+_TIMEOUT_HEAD = ATTRIBUTE.pack(_TIMEOUT_LENGTH, NFTA_SET_ELEM_TIMEOUT)
+
+
+def element(key: bytes, timeout_ms: int | None = None) -> bytes:
+    """One list entry: a key in network byte order and, if given, its timeout in ms (be64, at least 1).
+
+    Keys have 4 or 16 bytes (addresses), or 12 or 24 (address, protocol, port; each padded to four). Raises
+    ``ValueError`` for a timeout below 1 ms: 0 would make the element stand for ever.
+    """
+    if timeout_ms is None:
+        return _PLAIN_HEAD[len(key)] + key
+    if timeout_ms < 1:
+        msg = f"a timeout of {timeout_ms} ms would stand for ever"
+        raise ValueError(msg)
+    return _TIMED_HEAD[len(key)] + key + _TIMEOUT_HEAD + BE64.pack(timeout_ms)
+
+
+class SetName:
+    """A set of one table, and the fixed bytes of messages about it.
+
+    ``key_length`` in bytes: 4 or 16 (addresses), 12 or 24 (address, protocol, port; each padded to four).
+    """
+
+    __slots__ = ("key_length", "name", "prefix", "question")
+
+    def __init__(self, table: str, name: str, key_length: int) -> None:
+        self.name = name
+        self.key_length = key_length
+        self.prefix = (
+            INET + text_attribute(NFTA_SET_ELEM_LIST_TABLE, table) + text_attribute(NFTA_SET_ELEM_LIST_SET, name)
+        )
+        #: the question for one key, up to the key
+        self.question = _element_list(self, element(bytes(key_length)))[:-key_length]
+
+
+def element_messages(kind: int, where: SetName, elements: Sequence[bytes]) -> list[Message]:
+    """Messages that add (``NFT_MSG_NEWSETELEM``) or delete (``NFT_MSG_DELSETELEM``) these elements."""
+    flags = NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0
+    return [
+        Message(kind, flags, _element_list(where, b"".join(elements[start : start + MAX_ELEMENTS])))
+        for start in range(0, len(elements), MAX_ELEMENTS)
+    ]
+
+
+def _element_list(where: SetName, elements: bytes) -> bytes:
+    return where.prefix + ATTRIBUTE.pack(4 + len(elements), _ELEMENTS) + elements
+
+
+def table_request(table: str) -> tuple[int, bytes]:
+    """The question for a table: flags, use count, handle, comment."""
+    return NFT_MSG_GETTABLE, INET + text_attribute(NFTA_TABLE_NAME, table)
+
+
+def chain_request(table: str, chain: str) -> tuple[int, bytes]:
+    """The question for a chain: hook, policy, use count, handle."""
+    return NFT_MSG_GETCHAIN, INET + text_attribute(NFTA_CHAIN_TABLE, table) + text_attribute(NFTA_CHAIN_NAME, chain)
+
+
+def set_request(table: str, name: str) -> tuple[int, bytes]:
+    """The question for a set's declaration."""
+    return NFT_MSG_GETSET, INET + text_attribute(NFTA_SET_TABLE, table) + text_attribute(NFTA_SET_NAME, name)
+
+
+def generation_request() -> tuple[int, bytes]:
+    """The question for the number of the ruleset's generation, which every commit raises."""
+    return NFT_MSG_GETGEN, INET

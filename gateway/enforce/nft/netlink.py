@@ -1,0 +1,326 @@
+"""A small nf_tables netlink client: element transactions, one-key read-back, probes of tables and chains.
+
+Bytes, sockets and errnos only; nothing here knows devices, profiles or what a set is for. Every call is
+synchronous and meant for a thread that owns the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gateway.core.errors import BackendError
+from gateway.enforce.nft.messages import (
+    ATTRIBUTE,
+    BE64,
+    BODY,
+    GENMSG_LENGTH,
+    HEADER,
+    NFNL_MSG_BATCH_BEGIN,
+    NFNL_MSG_BATCH_END,
+    NFT_MSG_GETSETELEM,
+    NFTA_SET_ELEM_EXPIRATION,
+    NFTA_SET_ELEM_KEY,
+    NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_SET_ELEM_TIMEOUT,
+    NLA_TYPE_MASK,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    SUBSYSTEM,
+    Message,
+    SetName,
+    attributes,
+)
+
+NETLINK_NETFILTER = 12  # linux/netlink.h
+SOL_NETLINK = 270  # linux/socket.h
+NETLINK_CAP_ACK = 10  # linux/netlink.h: errors without the request they answer
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+
+#: Seconds to wait for a reply. The kernel queues replies before ``send`` returns; only a lost one is waited for.
+REPLY_TIMEOUT = 5.0
+#: Bytes asked for as socket buffers: a transaction is one datagram and must fit (1,000 changes are ~0.3 MiB).
+BUFFER_BYTES = 4 << 20
+#: Requests sent at once: their replies (each ~1.3 KiB of buffer accounting) fit the smallest usual buffer.
+MAX_REQUESTS = 64
+#: Bytes of the receive buffer: more than the kernel puts into one datagram (32 KiB, af_netlink.c).
+RECEIVE_BYTES = 65_536
+
+_ERRNO = struct.Struct("=i")  # struct nlmsgerr.error
+_SEQUENCE_LIMIT = 1 << 31
+_TRANSIENT = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENFILE})
+
+
+class NetlinkError(BackendError):
+    """The kernel refused a request, or did not answer it.
+
+    ``code`` is the errno; ``index`` the position of the refused message in its transaction, ``None`` when the
+    transaction as a whole was refused.
+    """
+
+    def __init__(self, code: int, what: str, index: int | None = None) -> None:
+        name = errno.errorcode.get(code, str(code))
+        super().__init__("nft", f"{what}: {os.strerror(code)} ({name})", transient=code in _TRANSIENT)
+        self.code = code
+        self.index = index
+
+
+class Element(NamedTuple):
+    """One element as read back: its timeout and what is left of it, in ms; ``None``: it stands for ever."""
+
+    timeout_ms: int | None
+    remaining_ms: int | None
+
+
+class NetlinkSocket:
+    """One socket to nf_tables in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, "no nf_tables netlink socket") from error
+        self._socket.bind((0, 0))
+        self._socket.connect((0, 0))  # from the kernel only
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        whole, fraction = divmod(REPLY_TIMEOUT, 1)
+        # SO_RCVTIMEO and not settimeout(): the latter costs a poll for each receive
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(fraction * 1e6))
+        )
+        self._grow(SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        self._grow(SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._sequence = 0
+
+    def _grow(self, force: int, ask: int) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
+        except PermissionError:  # a user namespace's root: up to net.core.{w,r}mem_max
+            self._socket.setsockopt(socket.SOL_SOCKET, ask, BUFFER_BYTES)
+
+    @property
+    def largest_transaction(self) -> int:
+        """Bytes that one transaction may have (af_netlink.c: the send buffer less 32)."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - 32
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._view.release()
+        self._socket.close()
+
+    def transact(self, messages: Sequence[Message]) -> None:
+        """Commit all messages as one transaction, or none of them.
+
+        Raises ``NetlinkError`` with the index of the first refused message; nothing was changed then.
+        """
+        if not messages:
+            return
+        first = self._reserve(len(messages) + 2)
+        last = first + len(messages)
+        pack = HEADER.pack
+        parts = [pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0), SUBSYSTEM]
+        for sequence, (kind, flags, body) in enumerate(messages, first + 1):
+            # one acknowledgement, of the last message: it comes after every refusal
+            flags |= NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK  # noqa: PLW2901
+            parts += (pack(HEADER.size + len(body), kind, flags, sequence, 0), body)
+        parts += (pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, last + 1, 0), SUBSYSTEM)
+        self._send(b"".join(parts))
+        refused = self._refusal(first, last)
+        if refused is not None:
+            sequence, code = refused
+            index = sequence - first - 1
+            raise NetlinkError(code, "transaction refused", index if index >= 0 else None)
+
+    def _refusal(self, first: int, last: int) -> tuple[int, int] | None:
+        """Read up to the acknowledgement of message ``last``; return the first refusal (sequence, errno)."""
+        refused: tuple[int, int] | None = None
+        while True:
+            # a refusal of the whole transaction (sequence ``first``) may be the only reply
+            alone = refused is not None and refused[0] == first
+            received = self._receive(wait=not alone)
+            if received == 0:
+                return refused
+            for kind, _, sequence, offset, _ in self._replies(received):
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
+                    continue  # the answer to an older request whose wait was given up
+                (code,) = _ERRNO.unpack_from(self._buffer, offset)
+                if code and (refused is None or sequence == first):
+                    refused = (sequence, -code)
+                if sequence == last and not alone:
+                    return refused
+
+    def ask(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | int]:
+        """Ask several single-object questions; for each, the reply's attributes or the errno.
+
+        Raises ``NetlinkError`` when a reply does not come.
+        """
+        answers: list[bytes | int] = []
+        for start in range(0, len(requests), MAX_REQUESTS):
+            answers += self._ask(requests[start : start + MAX_REQUESTS])
+        return answers
+
+    def _ask(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | int]:
+        first = self._reserve(len(requests))
+        pack = HEADER.pack
+        parts: list[bytes] = []
+        for sequence, (kind, body) in enumerate(requests, first):
+            parts += (pack(HEADER.size + len(body), kind, NLM_F_REQUEST, sequence, 0), body)
+        self._send(b"".join(parts))
+        answers: list[bytes | int] = []
+        while len(answers) < len(requests):
+            for kind, _, sequence, offset, end in self._replies(self._receive(wait=True)):
+                if sequence != first + len(answers):
+                    continue  # the answer to an older request whose wait was given up
+                if kind == NLMSG_ERROR:
+                    answers.append(-_ERRNO.unpack_from(self._buffer, offset)[0])
+                else:
+                    answers.append(bytes(self._view[offset + GENMSG_LENGTH : end]))
+        return answers
+
+    def get_elements(self, wanted: Sequence[tuple[SetName, bytes]]) -> list[Element | None]:
+        """Read back these keys, each by one look-up; ``None``: the set has no such element.
+
+        Raises ``NetlinkError`` for any other answer than the element or ENOENT. ENOENT is also what a missing
+        table or set answers.
+        """
+        found: list[Element | None] = []
+        for start in range(0, len(wanted), MAX_REQUESTS):
+            self._get_elements(wanted[start : start + MAX_REQUESTS], found)
+        return found
+
+    def _get_elements(self, wanted: Sequence[tuple[SetName, bytes]], found: list[Element | None]) -> None:
+        # written out rather than composed: read-back is two thirds of the cost of a verified change
+        first = sequence = self._reserve(len(wanted))
+        buffer, pack, unpack = self._buffer, HEADER.pack, HEADER.unpack_from
+        parts: list[bytes] = []
+        for where, key in wanted:
+            length = HEADER.size + len(where.question) + where.key_length
+            parts += (pack(length, NFT_MSG_GETSETELEM, NLM_F_REQUEST, sequence, 0), where.question, key)
+            sequence += 1
+        self._send(b"".join(parts))
+        sequence = first
+        for where, _ in wanted:
+            while True:
+                self._receive(wait=True)
+                _, kind, _, answered, _ = unpack(buffer)
+                if answered == sequence:  # else the answer to an older request whose wait was given up
+                    break
+            sequence += 1
+            if kind != NLMSG_ERROR:
+                found.append(_element_of(buffer, HEADER.size + len(where.prefix)))
+                continue
+            code = -_ERRNO.unpack_from(buffer, HEADER.size)[0]
+            if code != errno.ENOENT:
+                raise NetlinkError(code, "read-back refused")
+            found.append(None)
+
+    def get_element(self, where: SetName, key: bytes) -> Element | None:
+        """Read back one key; ``None``: absent. Raises ``NetlinkError``."""
+        return self.get_elements([(where, key)])[0]
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """Every object of a kind: the attributes of each. Not for deciding what a large set lacks.
+
+        Raises ``NetlinkError``; EINTR when the ruleset changed meanwhile.
+        """
+        sequence = self._reserve(1)
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        self._send(HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0) + body)
+        objects: list[bytes] = []
+        interrupted = False
+        while True:
+            for what, reply_flags, answered, offset, end in self._replies(self._receive(wait=True)):
+                if answered != sequence:
+                    continue
+                interrupted = interrupted or bool(reply_flags & NLM_F_DUMP_INTR)
+                if what in (NLMSG_ERROR, NLMSG_DONE):
+                    code = -_ERRNO.unpack_from(self._buffer, offset)[0] if end - offset >= 4 else 0
+                    if code or interrupted:
+                        raise NetlinkError(code or errno.EINTR, "dump refused")
+                    return objects
+                objects.append(bytes(self._view[offset + GENMSG_LENGTH : end]))
+
+    def dump_keys(self, where: SetName) -> list[bytes]:
+        """The keys of a set as one dump shows them: each was there, some may be missing. As ``dump``."""
+        keys: list[bytes] = []
+        for reply in self.dump(NFT_MSG_GETSETELEM, where.prefix):
+            keys += (dict(attributes(entry))[NFTA_SET_ELEM_KEY][4:] for entry in _entries(reply))
+        return keys
+
+    def _reserve(self, count: int) -> int:
+        """Sequence numbers never used before on this socket (until they wrap)."""
+        if self._sequence + count >= _SEQUENCE_LIMIT:
+            self._sequence = 0
+        first = self._sequence + 1
+        self._sequence += count
+        return first
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, f"sending {len(data)} bytes") from error
+
+    def _receive(self, *, wait: bool) -> int:
+        """Bytes received into the buffer; 0 when nothing is there and ``wait`` is false."""
+        try:
+            return self._socket.recv_into(self._buffer, 0, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError as error:
+            if not wait:
+                return 0
+            raise NetlinkError(errno.ETIMEDOUT, f"no reply within {REPLY_TIMEOUT:g} s") from error
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, "receiving") from error
+
+    def _replies(self, received: int) -> Sequence[tuple[int, int, int, int, int]]:
+        """Split a datagram: (type, flags, sequence, where the payload begins, where it ends)."""
+        length, kind, flags, sequence, _ = HEADER.unpack_from(self._buffer)
+        if length == received:  # nearly always: one reply a datagram
+            return ((kind, flags, sequence, HEADER.size, length),)
+        replies = []
+        offset = 0
+        while offset + HEADER.size <= received:
+            length, kind, flags, sequence, _ = HEADER.unpack_from(self._buffer, offset)
+            if length < HEADER.size or offset + length > received:
+                raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
+            replies.append((kind, flags, sequence, offset + HEADER.size, offset + length))
+            offset += (length + 3) & ~3
+        return replies
+
+
+def _entries(reply: bytes) -> Iterator[bytes]:
+    for kind, value in attributes(reply):
+        if kind == NFTA_SET_ELEM_LIST_ELEMENTS:
+            yield from (entry for _, entry in attributes(value))
+
+
+def _element_of(reply: bytearray, start: int) -> Element:
+    """Read a one-element reply; its element list begins at ``start``, behind the names of table and set."""
+    timeout = remaining = None
+    length, kind = ATTRIBUTE.unpack_from(reply, start)
+    if kind & NLA_TYPE_MASK != NFTA_SET_ELEM_LIST_ELEMENTS:
+        raise NetlinkError(errno.EBADMSG, "a reply without an element")
+    offset, end = start + 2 * ATTRIBUTE.size, start + length
+    while offset < end:
+        length, kind = ATTRIBUTE.unpack_from(reply, offset)
+        if length < ATTRIBUTE.size:
+            raise NetlinkError(errno.EBADMSG, "an attribute of impossible length")
+        if kind == NFTA_SET_ELEM_TIMEOUT:
+            (timeout,) = BE64.unpack_from(reply, offset + 4)
+        elif kind == NFTA_SET_ELEM_EXPIRATION:
+            (remaining,) = BE64.unpack_from(reply, offset + 4)
+        offset += (length + 3) & ~3
+    if timeout is not None and remaining is None:
+        remaining = 0  # the kernel leaves out an end that is now
+    return Element(timeout, remaining)
