@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import TextIO
 
+from gateway.simulate.child import NO_NAMESPACE
 from gateway.simulate.ground import Ground, loopback_ground, namespace_ground
 from gateway.simulate.namespaces import NamespacesUnavailableError
 from gateway.simulate.screen import Screen
@@ -137,7 +138,7 @@ async def _play(ground: Ground, console: socket.socket, screen: Screen, told: as
             await story.tell()
             told.set()
             if not once:
-                _show_urls(api, screen)
+                _show_ways_in(site, service, api, screen)
                 await asyncio.Event().wait()
             for task in running:
                 task.cancel()
@@ -155,8 +156,11 @@ def _introduce(ground: Ground, screen: Screen) -> None:
         screen.note(remark)
 
 
-def _show_urls(api: Api, screen: Screen) -> None:
+def _show_ways_in(site: Site, service: Service, api: Api, screen: Screen) -> None:
     screen.say()
     screen.say("The site keeps running; Ctrl-C ends it and leaves nothing behind.")
+    # The private mount namespace can be looked into only through a process that lives in it.
+    inside = f"/proc/{service.pid}/root" if site.ground.namespace != NO_NAMESPACE else ""
+    screen.say(f"  operator  ragate devices list --config {inside}{site.config}")
     for name, path in (("devices", "/v1/devices"), ("metrics", "/metrics"), ("health", "/readyz")):
-        screen.say(f"  {name:8} {api.base}{path}")
+        screen.say(f"  {name:9} {api.base}{path}")

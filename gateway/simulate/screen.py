@@ -20,7 +20,7 @@ _COLOURS = {
     "FAILED": "\x1b[31m",
 }
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
-_WIDTHS = (8, 10, 11, 14, 18)
+_WIDTHS = (8, 10, 12, 15, 18)
 _TITLES = ("time", "device", "standing", "reason", "verdict→verified")
 _WRAP = 96
 

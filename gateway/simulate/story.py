@@ -26,7 +26,7 @@ STEP_SECONDS = 5.0
 STILL_SECONDS = 0.4
 """For so long a shut path is watched: twenty messages would have come through in that time."""
 
-CUT_SECONDS = 0.25
+CUT_SECONDS = 0.5
 """Data that arrives later than this after the verdict was not cut. Generous, so that a busy machine does not
 spoil the story; what was really seen is printed."""
 
@@ -159,7 +159,7 @@ class Story:
             lambda: f"still alive: {', '.join(str(link.route) for link in device.links if link.connected)}",
         )
         what = f"silent, no pass for {MAX_AGE} s: cut at its deadline, last DATA {_relative(last - deadline_at)} it"
-        self.screen.event(device.id, seen.standing, seen.event, None, what)
+        self.screen.event(device.id, seen.standing, "deadline", None, what)
 
     async def _others_untouched(self) -> None:
         for device in self.site.devices.values():

@@ -14,10 +14,9 @@ from enum import Enum, auto
 from typing import cast
 
 from gateway.sediment.wire import Reason, decode_alert
-from gateway.simulate import site as site_module
 from gateway.simulate.ground import Entrance
 from gateway.simulate.service import Api, Seen
-from gateway.simulate.site import Site
+from gateway.simulate.site import MAX_AGE, Site
 
 
 class Flaw(Enum):
@@ -70,17 +69,14 @@ class Miniature:
     async def __aexit__(self, *_: object) -> None:
         for server in self._servers:
             server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writers in self._live.values():
+            for writer in writers:
+                writer.transport.abort()
+        await asyncio.gather(*self._tasks)
 
     async def device(self, name: str) -> Seen:
         """As ``Api.device``."""
         state = self.states[name]
-        if state.deadline is not None and time.time() >= state.deadline and self.flaw is not Flaw.NEVER_LAPSES:
-            state.standing, state.event = "lapsed", "lapsed"
-            if self.flaw is not Flaw.LAPSES_IN_WORDS_ONLY:
-                self._cut(name)
         return Seen(
             state.standing,
             state.event,
@@ -100,7 +96,7 @@ class Miniature:
         state.issued_at = alert.header.timestamp
         state.verified_ms = (state.verified_ms or 1.0) + 0.1
         if alert.reason is Reason.PASS:
-            self._passed(state)
+            self._passed(name, state)
         elif self.flaw is not Flaw.IGNORES_FAILURES:
             state.event, state.standing, state.deadline, state.owed = "failed", "distrusted", None, 1
             if self.flaw is Flaw.ONE_PASS_IS_ENOUGH:
@@ -111,12 +107,21 @@ class Miniature:
                 for other in self.states:
                     self._cut(other)
 
-    def _passed(self, state: _State) -> None:
+    def _lapse(self, name: str, deadline: float) -> None:
+        state = self.states[name]
+        if state.deadline == deadline and self.flaw is not Flaw.NEVER_LAPSES:
+            state.standing, state.event = "lapsed", "lapsed"
+            if self.flaw is not Flaw.LAPSES_IN_WORDS_ONLY:
+                self._cut(name)
+
+    def _passed(self, name: str, state: _State) -> None:
         state.event = "passed"
         if state.standing == "distrusted" and state.owed:
             state.owed -= 1
         elif state.standing != "distrusted" or self.flaw is not Flaw.NEVER_LETS_BACK_IN:
-            state.standing, state.deadline = "trusted", state.issued_at + site_module.MAX_AGE
+            state.standing, deadline = "trusted", float(state.issued_at + MAX_AGE)
+            state.deadline = deadline
+            asyncio.get_running_loop().call_later(deadline - time.time(), self._lapse, name, deadline)
 
     def _cut(self, name: str) -> None:
         if self.flaw is not Flaw.KEEPS_LIVE_CONNECTIONS:

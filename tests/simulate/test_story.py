@@ -61,6 +61,7 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
 
 async def test_a_sound_gateway_passes_and_every_broken_promise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story_module, "STEP_SECONDS", 3.0)
+    monkeypatch.setattr(story_module, "CUT_SECONDS", 1.0)  # eleven sites at once are a busy machine
     assert site_module.MAX_AGE > 2 * story_module.ATTEST_PERIOD
     told = dict(zip(Flaw, await asyncio.gather(*map(tell, Flaw)), strict=True))
     assert {flaw: step for flaw, (step, _) in told.items() if step} == BROKEN
@@ -71,5 +72,5 @@ async def test_a_sound_gateway_passes_and_every_broken_promise_is_noticed(monkey
         ["cam-1", "distrusted", "FAILED_ATTEST"],
         ["cam-1", "distrusted", "PASS"],
         ["cam-1", "trusted", "PASS"],
-        ["sensor-2", "lapsed", "lapsed"],
+        ["sensor-2", "lapsed", "deadline"],
     ]
