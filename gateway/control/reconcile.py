@@ -202,6 +202,11 @@ class Reconciler:
             tasks.create_task(self._sweep(), name=f"{self.target}-sweep")
             tasks.create_task(self._watch(), name=f"{self.target}-watch")
 
+    @property
+    def failing(self) -> int:
+        """Addresses whose last attempt failed."""
+        return len(self._failing)
+
     async def flush(self) -> None:
         """Wait until nothing is wished that does not stand (orderly stop). The caller sets the time limit."""
         while self._cuts or self._dirty or self._cutting or self._applying:  # noqa: ASYNC110 - only at stop

@@ -1,0 +1,125 @@
+"""Making the parts from the configuration: which class serves which port, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from gateway.config import Config
+from gateway.control.ports import Admission, Advisory, Authenticator, Backend, Clock, Notice
+from gateway.core.lifecycle import Rules
+from gateway.core.model import Address, SourceName
+from gateway.core.policy import PROFILES, CorridorEntry, Service
+from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
+from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
+from gateway.enforce.relay import RelayBackend, RelayRoute
+from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
+from gateway.kubearmor.host import Hardening
+from gateway.kubearmor.network import Scope
+from gateway.kubearmor.policies import Port
+from gateway.kubearmor.prefixes import Prefix
+from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+
+GATED_PROFILES = tuple(profile for profile in PROFILES if profile != "deny")
+
+
+def baseline(config: Config) -> Baseline:
+    """The static part of the nftables path gate."""
+    return Baseline(
+        services=tuple(
+            GatedService(_endpoint(service), frozenset(service.profiles)) for service in config.book.services
+        ),
+        corridor=tuple(_endpoint(entry) for entry in config.book.corridor),
+        always_allowed=config.book.always_allowed,
+        profiles=GATED_PROFILES,
+        inventory_size=len(known(config)),
+    )
+
+
+def _endpoint(named: Service | CorridorEntry) -> Endpoint:
+    return Endpoint(Address(named.address.packed, named.address.max_prefixlen), named.port, named.protocol)
+
+
+def known(config: Config) -> tuple[Address, ...]:
+    """Every address of the inventory, once."""
+    return tuple(dict.fromkeys(a for device in config.devices for a in device.binding.addresses))
+
+
+def path_gate(config: Config, clock: Clock) -> Backend:
+    """The backend of the one target."""
+    if config.target.path_gate == "nft":
+        return NftBackend(baseline(config), known(config), clock)
+    services = {service.name: service for service in config.book.services}
+    routes = [
+        RelayRoute(
+            entry.service,
+            str(entry.listen),
+            str(services[entry.service].address),
+            services[entry.service].port,
+        )
+        for entry in config.target.relay
+    ]
+    profiles: dict[str, frozenset[str]] = {
+        profile: frozenset(service.name for service in config.book.reach(profile)) for profile in GATED_PROFILES
+    }
+    return RelayBackend(routes, profiles, clock, config.book.always_allowed)
+
+
+def rules(config: Config) -> Mapping[SourceName, Rules]:
+    """How each source's verdicts are weighed."""
+    return {source.name: source.rules for source in config.sources}
+
+
+def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
+    """One authenticator per source, with the HMAC keys of the devices that it speaks for."""
+    made: dict[SourceName, Authenticator] = {}
+    for source in config.sources:
+        keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
+        described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
+        made[source.name] = SedimentAuthenticator(described, keys)
+    return made
+
+
+def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
+    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot."""
+    limits, forward = config.door.limits, config.door.forward_to
+    settings = DoorSettings(
+        peers=config.door.peers,
+        verifiers={peer: source.name for source in config.sources for peer in source.peers},
+        default_source=config.sources[0].name if len(config.sources) == 1 else None,
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        frame_seconds=limits.frame_seconds,
+        forward_to=None if forward is None else (forward.host, forward.port),
+    )
+    return SedimentDoor(
+        open_listeners([str(endpoint) for endpoint in config.door.listen]), admission, clock, settings, notices
+    )
+
+
+def advisories(config: Config, clock: Clock) -> tuple[Advisory, ...]:
+    """The declarative layers beside the path gate. Raises ``ConfigError`` for an address beyond this host."""
+    wanted = config.target.kubearmor
+    if wanted is None:
+        return ()
+    settings = KubeArmorSettings(
+        address=str(wanted.address),
+        health=None if wanted.health is None else str(wanted.health),
+        tables=Tables(wanted.tables),
+        target=config.target.name,
+    )
+    scope = Scope(
+        gated=tuple(_ports(config.book.services)),
+        always_allowed=tuple(Prefix.parse(str(network)) for network in config.book.always_allowed),
+        corridor=tuple(_ports(config.book.corridor)),
+    )
+    private = [str(source.public_key_path) for source in config.sources]
+    hardening = Hardening(
+        journal=str(config.journal),
+        private=tuple(path for path in private if path.startswith("/")),
+        sealed=(f"{config.book_path.parent}/",),
+    )
+    return (KubeArmorAdvisory(settings, clock, scope, hardening),)
+
+
+def _ports(named: Iterable[Service | CorridorEntry]) -> list[Port]:
+    return list(dict.fromkeys(Port(each.port, each.protocol) for each in named))

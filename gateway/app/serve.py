@@ -1,0 +1,206 @@
+"""``ragate serve``: every part made once, started in order, stopped in order.
+
+Order of start: memory, hands, standings restored, clockwork, windows, doors. Order of stop: doors, clockwork,
+hands, memory; enforcement stays in the kernel with its leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from gateway.app import build
+from gateway.app.clock import SystemClock, boot_id
+from gateway.config import Config
+from gateway.console.api import Console, Windows
+from gateway.console.log import Log
+from gateway.console.metrics import Metrics
+from gateway.console.operator import OperatorWindow
+from gateway.control.admit import Admit
+from gateway.control.clockwork import Clockwork
+from gateway.control.devices import Devices
+from gateway.control.ports import Health, Observer
+from gateway.control.reconcile import Reconciler
+from gateway.control.start import restore
+from gateway.journal import SqliteJournal
+from gateway.watch.resources import ResourceWatch, Sampler
+
+FLUSH_SECONDS = 2.0
+"""At an orderly stop, how long wishes already made may take to reach the gates; their leases hold anyway."""
+
+YOUNG_OBJECTS = 50_000
+"""Allocations between collections of the youngest generation: at 10,000 alerts a second the default of 700 would
+collect every millisecond and, now and then, walk every device."""
+
+
+def serve(config: Config, *, console_fd: int | None = None) -> int:
+    """Run the service until SIGTERM or SIGINT; returns the exit code.
+
+    ``console_fd`` is a listening socket for the console, made in another network namespace, say. Raises
+    ``ConfigError``, ``JournalError`` or ``BackendError`` when it cannot start.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    return uvloop.run(_Service(config, console_fd).run())
+
+
+class _Service:
+    def __init__(self, config: Config, console_fd: int | None) -> None:
+        self._config = config
+        self._console_fd = console_fd
+        self._clock = SystemClock()
+        self._ready = False
+        self._log = structlog.get_logger("ragate")
+
+    async def run(self) -> int:
+        config, clock = self._config, self._clock
+        boot = boot_id()
+        journal = SqliteJournal(config.journal, loop=asyncio.get_running_loop(), clock=clock, boot_id=boot)
+        loaded = journal.load()
+        self.metrics = Metrics(CollectorRegistry(), [source.name for source in config.sources])
+        observers: Sequence[Observer] = (self.metrics, Log(clock))
+        rules = build.rules(config)
+        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
+        gate = Reconciler(
+            build.path_gate(config, clock),
+            target=config.target.name,
+            clock=clock,
+            lease=config.target.lease,
+            report=devices.enforced,
+            notice=devices.notice,
+            required=config.target.required,
+        )
+        devices.add_gate(gate)
+        try:
+            await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            admit = Admit(build.authenticators(config), devices, journal, observers, clock)
+            door = build.door(config, admit, clock, devices.notice)
+            self._parts = (journal, devices, gate, admit, door)
+            advisories = build.advisories(config, clock)
+            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
+            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+            self._wire_metrics(watch)
+            await self._work(clockwork, watch, advisories)
+        finally:
+            await gate.backend.stop()
+            await journal.close()
+        return 0
+
+    def _wire_metrics(self, watch: ResourceWatch) -> None:
+        journal, devices, gate, admit, door = self._parts
+        metrics = self.metrics
+        metrics.add_target(gate.target, gate.backend.name)
+        metrics.set_journal(lambda: journal.writable)
+        metrics.set_devices(devices.counts)
+        metrics.set_resources(watch.current)
+        metrics.add_queue("admission", lambda: admit.depth)
+        metrics.add_queue("journal", lambda: journal.pending)
+        metrics.add_queue("cut", lambda: gate.cut_depth)
+        metrics.add_queue("apply", lambda: gate.depth)
+        metrics.add_queue("backlog", door.backlog)
+        metrics.add_queue("connections", lambda: door.open_connections)
+        forwarder = door.forwarder
+        if forwarder is not None:
+            metrics.add_queue("forward", lambda: forwarder.queued)
+
+    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Any]) -> None:
+        journal, devices, gate, admit, door = self._parts
+        inventory = tuple(device.id for device in self._config.devices)
+        windows = Windows(
+            directory=devices,
+            history=journal.history,
+            inventory=lambda: inventory,
+            health=lambda: self._health(advisories),
+            exposition=self.metrics.exposition,
+        )
+        console = Console(windows, self._console_listen(), self._config.console.hosts)
+        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        _settle_garbage()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await console.start()
+        await operator.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                hands = [
+                    tasks.create_task(gate.run(), name="gate"),
+                    tasks.create_task(watch.run(), name="watch"),
+                    *(tasks.create_task(each.run(), name=each.name) for each in advisories),
+                ]
+                clock_task = tasks.create_task(clockwork.run(), name="clockwork")
+                door_task = tasks.create_task(door.run(), name="door")
+                self._ready = True
+                self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
+                await _first(stop.wait(), door_task, clock_task, *hands)
+                self._ready = False
+                await _ended(door_task)
+                admit.drain()
+                await _ended(clock_task)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await gate.flush()
+                for task in hands:
+                    await _ended(task)
+        finally:
+            await operator.stop()
+            await console.stop()
+        self._log.info("stopped; admissions end with their leases")
+
+    def _console_listen(self) -> tuple[str, int] | socket.socket:
+        if self._console_fd is None:
+            return self._config.console.listen
+        return socket.socket(fileno=self._console_fd)
+
+    def _health(self, advisories: Sequence[Any]) -> Sequence[Health]:
+        journal, devices, gate, _, door = self._parts
+        lines = [
+            Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
+            Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
+            Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
+            Health(
+                f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
+            ),
+        ]
+        for each in advisories:
+            state = each.state()
+            # An advisory layer never makes the service unready: it does not count for admission.
+            lines.append(Health(f"advisory {each.name}", True, f"{state.get('state')}: {state.get('detail', '')}"))
+        return lines
+
+
+def _settle_garbage() -> None:
+    """What was loaded stays for good: never walk it again looking for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+
+
+async def _first(stopped: Awaitable[Any], *tasks: asyncio.Task[None]) -> None:
+    """Wait for the signal, or for a part that ended though nobody asked it to."""
+    waiting = asyncio.ensure_future(stopped)
+    await asyncio.wait((waiting, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has put its things in order; its own failure is the group's matter."""
+    task.cancel()
+    await asyncio.wait((task,))
