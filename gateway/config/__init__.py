@@ -1,0 +1,47 @@
+"""Configuration: three YAML files and the key files they name, as frozen values; every mistake with its place.
+
+What lives here: reading and judging ``ragate.yaml``, the inventory and the policy book, findings for an operator,
+and inventories to be imported. What must not: building anything from them, or changing a running service.
+"""
+
+from __future__ import annotations
+
+from gateway.config.book import load_book
+from gateway.config.findings import find_findings
+from gateway.config.imports import Import, import_sediment_db, import_yaml
+from gateway.config.inventory import load_inventory
+from gateway.config.load import load
+from gateway.config.values import (
+    Config,
+    Console,
+    Door,
+    DoorLimits,
+    Endpoint,
+    Inventory,
+    KubeArmor,
+    OperatorSocket,
+    RelayEntry,
+    Source,
+    Target,
+)
+
+__all__ = [
+    "Config",
+    "Console",
+    "Door",
+    "DoorLimits",
+    "Endpoint",
+    "Import",
+    "Inventory",
+    "KubeArmor",
+    "OperatorSocket",
+    "RelayEntry",
+    "Source",
+    "Target",
+    "find_findings",
+    "import_sediment_db",
+    "import_yaml",
+    "load",
+    "load_book",
+    "load_inventory",
+]

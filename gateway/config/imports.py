@@ -1,0 +1,160 @@
+"""Inventories to be: what another device list would make of ours, as text to look at before it is used.
+
+What lives here: reading SEDIMENT's database and inventory files, the difference from the present inventory, and
+the inventory's common form as text. What must not: writing any file. No device is ever dropped silently: what
+cannot be taken over is in the findings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.config.document import LARGE_FILE, Problems, read_text
+from gateway.config.entries import Entry, read_entries
+from gateway.config.inventory import read_devices
+from gateway.config.values import parse_address
+from gateway.core.errors import ConfigError
+from gateway.core.model import AnchorKind, Binding, Device, DeviceId, SourceName
+from gateway.core.policy import Finding, Severity
+from gateway.sediment.inventory import DEVICE_QUERY, read_sediment_devices
+
+#: Seconds to wait for a verifier that is writing its database.
+BUSY = 2.0
+#: The name that a proposed inventory gives its key file.
+KEYS_NAME = "devices.keys"
+#: The source that imported devices get, unless another is given.
+SOURCE = SourceName("verifier")
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_RESERVED = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+class Import(NamedTuple):
+    """What an import proposes.
+
+    ``inventory``  text of an inventory file in the common form; ``keys`` text of its key file ("" when the import
+    has none); ``findings`` what could not be taken over, or should be looked at; ``changes`` one line per
+    difference from the present inventory: ``+`` new, ``-`` no longer listed, ``~`` other values.
+    """
+
+    inventory: str
+    keys: str
+    findings: tuple[Finding, ...]
+    changes: tuple[str, ...]
+
+
+def import_sediment_db(path: Path, source: SourceName = SOURCE, present: Sequence[Device] = ()) -> Import:
+    """Propose an inventory from SEDIMENT's SQLite database, which is opened read-only.
+
+    Its addresses are proposals with anchor ``none``. Raises ``ConfigError`` when the file cannot be read.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as database:
+            # Other people write this table: text that is not UTF-8 must be told of, not end the import.
+            database.text_factory = lambda data: data.decode("utf-8", "replace")
+            rows = read_sediment_devices(database.execute(DEVICE_QUERY))
+    except sqlite3.Error as error:
+        raise ConfigError(str(path), f"is no SEDIMENT database: {error}", "name its sediment.db") from error
+    findings: list[Finding] = []
+    entries: list[Entry] = []
+    left_out: list[str] = []
+    keys: list[str] = []
+    for row in rows:
+        taken = row.usable and bool(row.address)
+        subject = f"row {row.row} ({row.text})"
+        severity: Severity = "warning" if taken else "error"
+        findings += (Finding(severity, subject, *_split(what)) for what in row.findings)
+        if row.device is not None and taken:
+            entries.append(Entry(row.device, source, (row.address,), AnchorKind.NONE.value, "", ()))
+            keys.append(f"{row.device} {row.key.hex()}\n")
+        else:
+            left_out.append(f"{subject}: {'; '.join(row.findings)}")
+    devices = [_device_of(entry) for entry in entries]
+    text = inventory_text(entries, KEYS_NAME if keys else "", left_out)
+    return Import(text, "".join(keys), tuple(findings), _changes(devices, present))
+
+
+def import_yaml(path: Path, sources: Sequence[SourceName], present: Sequence[Device] = ()) -> Import:
+    """Validate an inventory file and propose it in the common form; its key files stay where they are.
+
+    Raises ``ConfigError`` for an inventory that could not be used.
+    """
+    problems = Problems()
+    written = read_entries(read_text(path, LARGE_FILE), path, problems)
+    devices = read_devices(written, sources, problems)
+    problems.settle()
+    text = inventory_text(written.entries, written.hmac_keys)
+    return Import(text, "", (), _changes(devices, present))
+
+
+def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequence[str] = ()) -> str:
+    """Return entries as an inventory file in the common form; what was left out stands in comments on top."""
+    lines = [f"# left out: {_ascii(each)}" for each in left_out]
+    if hmac_keys:
+        lines.append(f"hmac_keys: {_word(hmac_keys)}")
+    lines.append("devices:")
+    for entry in entries:
+        addresses = ", ".join(_word(address) for address in entry.addresses)
+        lines += [
+            f"  - id: {_word(entry.id)}",
+            f"    source: {_word(entry.source)}",
+            f"    addresses: [{addresses}]",
+            f"    anchor: {entry.anchor}",
+        ]
+        if entry.key_file:
+            lines.append(f"    hmac_key_file: {_word(entry.key_file)}")
+        if entry.labels:
+            labels = ", ".join(f"{_word(name)}: {_word(word)}" for name, word in entry.labels)
+            lines.append(f"    labels: {{{labels}}}")
+    if lines[-1] == "devices:":
+        lines[-1] = "devices: []"
+    return "\n".join(lines) + "\n"
+
+
+def _word(text: str) -> str:
+    """A scalar that every YAML reader takes as this text; a JSON string is one."""
+    if _PLAIN.match(text) and text.lower() not in _RESERVED:
+        return text
+    return json.dumps(text)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _split(what: str) -> tuple[str, str]:
+    said, _, mend = what.rpartition("; ")
+    return (said, mend) if said else (what, "correct it in SEDIMENT, or write the device by hand")
+
+
+def _device_of(entry: Entry) -> Device:
+    device = DeviceId(entry.id)
+    addresses = tuple(map(parse_address, entry.addresses))
+    return Device(device, SourceName(entry.source), Binding(device, addresses), entry.labels)
+
+
+def _changes(proposed: Iterable[Device], present: Sequence[Device]) -> tuple[str, ...]:
+    """One line per difference, in the order of the proposal; what would vanish comes last."""
+    before = {device.id: device for device in present}
+    lines: list[str] = []
+    for device in proposed:
+        old = before.pop(device.id, None)
+        if old is None:
+            lines.append(f"+ {device.id} {_shown(device)}")
+        elif old != device:
+            lines.append(f"~ {device.id} {_shown(old)} -> {_shown(device)}")
+    lines += (f"- {device.id} {_shown(device)}" for device in before.values())
+    return tuple(lines)
+
+
+def _shown(device: Device) -> str:
+    addresses = ",".join(map(str, device.binding.addresses))
+    labels = "".join(f" {name}={word}" for name, word in device.labels)
+    return f"{device.source} {addresses} {device.binding.anchor.value}{labels}"

@@ -1,0 +1,154 @@
+"""The inventory's file: which devices there are, where they are bound, and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.config.document import LARGE_FILE, Problems, did_you_mean, read_text
+from gateway.config.entries import Entries, Entry, read_entries
+from gateway.config.keyfiles import read_hmac_key, read_hmac_keys, refusal_of
+from gateway.config.values import Inventory, Source, parse_address, parse_name
+from gateway.core.errors import ConfigError
+from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName, parse_device_id
+
+#: Addresses of one device: each is an element of the path gate's sets, and a camera has two or three.
+ADDRESSES = 16
+#: Labels of one device, and characters of one label: they are kept in memory and shown.
+LABELS, LABEL = 16, 64
+
+_ANCHORS: Mapping[str, AnchorKind] = {anchor.value: anchor for anchor in AnchorKind}
+
+
+class Located(NamedTuple):
+    """An inventory, and where the key of its nth device stands."""
+
+    inventory: Inventory
+    where: Callable[[int, str], str]
+
+
+def load_inventory(path: Path, sources: Sequence[Source]) -> Inventory:
+    """Return the devices and their HMAC keys. Raises ``ConfigError`` for an inventory that cannot be used."""
+    return read_inventory(path, sources).inventory
+
+
+def read_inventory(path: Path, sources: Sequence[Source]) -> Located:
+    """As ``load_inventory``, with the places."""
+    problems = Problems()
+    written = read_entries(read_text(path, LARGE_FILE), path, problems)
+    devices = read_devices(written, [source.name for source in sources], problems)
+    problems.settle()
+    unsafe = {source.name for source in sources if source.allow_published}
+    keys = _read_keys(path, written, devices, unsafe, problems)
+    problems.settle()
+    return Located(Inventory(devices, keys), written.where)
+
+
+def read_devices(written: Entries, sources: Sequence[SourceName], problems: Problems) -> tuple[Device, ...]:
+    """Judge every entry's values; what is wrong with them is remembered."""
+    known = {str(name): name for name in sources}
+    first: dict[str, int] = {}
+    devices: list[Device] = []
+    for number, entry in enumerate(written.entries):
+        if problems.full:
+            break
+        earlier = first.setdefault(entry.id, number)
+        if earlier != number:
+            place = written.where(earlier, "id")
+            problems.add(
+                written.where(number, "id"), f"{entry.id} is listed at {place} already", "keep one of them"
+            )
+            continue
+        try:
+            devices.append(_device(entry, number, known, written))
+        except ConfigError as error:
+            problems.keep(error)
+    return tuple(devices)
+
+
+def _device(entry: Entry, number: int, sources: Mapping[str, SourceName], written: Entries) -> Device:
+    key = "id"
+    try:
+        device = parse_device_id(entry.id)
+        source = sources.get(entry.source)
+        if source is None:
+            mend = did_you_mean(entry.source, list(sources))
+            raise ConfigError(written.where(number, "source"), f"no source is named {entry.source[:64]!r}", mend)
+        key = "addresses"
+        addresses = _addresses(entry)
+        anchor = _ANCHORS.get(entry.anchor)
+        if anchor is None:
+            mend = did_you_mean(entry.anchor, list(_ANCHORS))
+            raise ConfigError(written.where(number, "anchor"), f"anchor {entry.anchor[:64]!r} is not known", mend)
+        key = "labels"
+        if entry.labels:
+            _check_labels(entry)
+    except ValueError as error:
+        raise ConfigError(written.where(number, key), f"{entry.id[:64]}: {error}") from error
+    return Device(device, source, Binding(device, addresses, anchor), entry.labels)
+
+
+def _addresses(entry: Entry) -> tuple[Address, ...]:
+    if not 1 <= len(entry.addresses) <= ADDRESSES:
+        msg = f"a device has 1 to {ADDRESSES} addresses, not {len(entry.addresses)}"
+        raise ValueError(msg)
+    addresses = tuple(map(parse_address, entry.addresses))
+    if len(addresses) > 1 and len(set(addresses)) != len(addresses):
+        msg = "an address is listed twice; keep one of the two"
+        raise ValueError(msg)
+    return addresses
+
+
+def _check_labels(entry: Entry) -> None:
+    if len(entry.labels) > LABELS:
+        msg = f"a device has at most {LABELS} labels, not {len(entry.labels)}"
+        raise ValueError(msg)
+    for name, word in entry.labels:
+        parse_name(name)
+        if len(word) > LABEL or not word.isprintable():
+            msg = f"label {name}: write at most {LABEL} printable characters"
+            raise ValueError(msg)
+
+
+def _read_keys(
+    path: Path, written: Entries, devices: Sequence[Device], unsafe: set[SourceName], problems: Problems
+) -> Mapping[DeviceId, bytes]:
+    """Find exactly one key for every device."""
+    listed: Mapping[DeviceId, bytes] = {}
+    file = "a file named by hmac_keys"
+    where_listed: Callable[[DeviceId], str] = str
+    if written.hmac_keys:
+        file = written.hmac_keys
+        try:
+            listed, where_listed = read_hmac_keys(path.parent / file, problems)
+        except ConfigError as error:
+            problems.add(written.keys_where, str(error))
+            return {}
+    keys: dict[DeviceId, bytes] = {}
+    for number, device in enumerate(devices):
+        if problems.full:
+            break
+        own = written.entries[number].key_file
+        key = listed.get(device.id)
+        if own and key is not None:
+            where = written.where(number, "hmac_key_file")
+            problems.add(where, f"{device.id} has a key in {file} too", "keep one of the two")
+            continue
+        if own:
+            try:
+                key = read_hmac_key(path.parent / own)
+            except ConfigError as error:
+                problems.add(written.where(number, "hmac_key_file"), str(error))
+                continue
+        if key is None:
+            mend = f"add hmac_key_file, or a line in {file}"
+            problems.add(written.where(number, "id"), f"{device.id} has no HMAC key", mend)
+            continue
+        refusal = None if device.source in unsafe else refusal_of(device.id, key)
+        if refusal is not None:
+            problems.add(written.where(number, "hmac_key_file") if own else where_listed(device.id), *refusal)
+        keys[device.id] = key
+    for name in listed.keys() - {device.id for device in devices}:
+        problems.add(where_listed(name), f"{name} is not in the inventory", "remove the line, or list the device")
+    return keys

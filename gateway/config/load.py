@@ -1,0 +1,73 @@
+"""Everything together: the main file, the inventory and book it names, and what they say of one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.config.book import Placed, read_book
+from gateway.config.document import Problems
+from gateway.config.inventory import Located, read_inventory
+from gateway.config.settings import Settings, read_settings
+from gateway.config.values import Config
+from gateway.core.errors import ConfigError
+from gateway.core.policy import check_against
+
+
+def load(path: Path) -> Config:
+    """Return everything that a service is built from.
+
+    Raises ``ConfigError`` whose message names file, line, column and what to write instead, for every mistake found
+    in the first file that has any.
+    """
+    settings = read_settings(path)
+    try:
+        located = read_inventory(settings.inventory, settings.sources)
+    except ConfigError as error:
+        raise _named(error, settings.inventory, settings.places["inventory"]) from error
+    try:
+        placed = read_book(settings.book)
+    except ConfigError as error:
+        raise _named(error, settings.book, settings.places["book"]) from error
+    _check_together(settings, located, placed)
+    inventory = located.inventory
+    return Config(
+        path.absolute(),
+        settings.journal,
+        settings.console,
+        settings.operator,
+        settings.door,
+        settings.sources,
+        settings.target,
+        settings.inventory,
+        settings.book,
+        inventory.devices,
+        inventory.hmac_keys,
+        placed.book,
+    )
+
+
+def _named(error: ConfigError, file: Path, place: str) -> ConfigError:
+    """A file that cannot be read at all is a mistake of the line that names it."""
+    return ConfigError(place, f"{error.where}: {error.what}", error.mend) if error.where == str(file) else error
+
+
+def _check_together(settings: Settings, located: Located, placed: Placed) -> None:
+    problems = Problems()
+    devices = located.inventory.devices
+    for finding in check_against(placed.book, devices):
+        if finding.severity == "error" and not problems.full:
+            where = placed.places.get(finding.subject, str(settings.book))
+            name = finding.subject.removeprefix("device ")
+            for number, device in enumerate(devices):
+                if device.id == name:
+                    where = located.where(number, "addresses")
+            problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
+    services = {service.name: service for service in placed.book.services}
+    for entry in settings.target.relay:
+        where = settings.places[f"relay {entry.service}"]
+        service = services.get(entry.service)
+        if service is None:
+            problems.add(where, f"the book has no service {entry.service!r}", "name one of the book's services")
+        elif service.protocol != "tcp":
+            problems.add(where, f"the relay carries TCP only, and {entry.service} is udp", "use path_gate: nft")
+    problems.settle()

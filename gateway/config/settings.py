@@ -1,0 +1,312 @@
+"""The main settings file: doors, sources, target, windows. Paths in it are relative to its own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
+from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.values import (
+    Console,
+    Door,
+    DoorLimits,
+    Endpoint,
+    KubeArmor,
+    Network,
+    OperatorSocket,
+    RelayEntry,
+    Source,
+    Target,
+    parse_duration,
+    parse_endpoint,
+    parse_name,
+    parse_network,
+)
+from gateway.core.errors import ConfigError
+from gateway.core.lifecycle import Rules
+from gateway.core.model import SourceName
+
+#: Bytes of a name in SEDIMENT's messages: its length is one byte.
+VERIFIER_ID = 255
+#: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
+#: the gateway's death.
+LEASE_LEAST, LEASE_MOST = 5.0, 3_600.0
+#: Seconds. A verdict older than a week says nothing of today.
+AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
+#: Seconds to send one frame.
+FRAME_LEAST, FRAME_MOST = 0.1, 60.0
+
+_GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
+_TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
+
+
+class Settings(NamedTuple):
+    """What the main file says. ``places``: where ``inventory``, ``book`` and relay entries stand."""
+
+    journal: Path
+    console: Console
+    operator: OperatorSocket
+    door: Door
+    sources: tuple[Source, ...]
+    target: Target
+    inventory: Path
+    book: Path
+    places: dict[str, str]
+
+
+def read_settings(path: Path) -> Settings:
+    """Return what the file says. Raises ``ConfigError`` naming every mistake."""
+    problems = Problems()
+    base = path.absolute().parent
+    top = compose(read_text(path, SMALL_FILE), path, problems)
+    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book")
+    places: dict[str, str] = {}
+    no_sources: tuple[Source, ...] = ()
+    sources = top.take("sources", lambda value: _sources(value, base), no_sources)
+    target = top.take("targets", lambda value: _only_target(value, places), None)
+    door = top.take("doors", _door, None)
+    for key, example in (
+        ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
+        ("sources", "a list of verifiers"),
+        ("targets", "[{name: gateway}]"),
+        ("inventory", "devices.yaml"),
+        ("book", "policies/book.yaml"),
+    ):
+        value = top.get(key)
+        places[key] = top.where if value is None else value.where
+        if value is None:
+            problems.add(top.where, f"the file needs {key!r}", f"write {key}: {example}")
+    if door is not None and sources and not (door.peers or any(source.peers for source in sources)):
+        mend = "list the verifier's address under peers of its source"
+        problems.add(places["doors"], "nobody may connect to the door: no peers are listed", mend)
+    settings = (
+        top.take("journal", lambda value: base / value.text(), base / "var/journal.db"),
+        top.take("console", _console, Console()),
+        top.take("operator", lambda value: _operator(value, base), OperatorSocket(base / "var/operator.sock")),
+        top.take("inventory", lambda value: base / value.text(), base),
+        top.take("book", lambda value: base / value.text(), base),
+    )
+    problems.settle()
+    assert door is not None
+    assert target is not None
+    journal, console, operator, inventory, book = settings
+    return Settings(journal, console, operator, door, sources, target, inventory, book, places)
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+def _console(value: Value) -> Console:
+    section = value.section()
+    section.known("listen", "hosts")
+    return Console(
+        section.take("listen", lambda item: item.parsed(parse_endpoint), Console().listen),
+        section.take("hosts", lambda item: item.gather(Value.text), ()),
+    )
+
+
+def _operator(value: Value, base: Path) -> OperatorSocket:
+    section = value.section()
+    section.known("socket", "group")
+    return OperatorSocket(
+        section.take("socket", lambda item: base / item.text(), base / "var/operator.sock"),
+        section.take("group", lambda item: item.parsed(parse_name), None),
+    )
+
+
+# --- the door -----------------------------------------------------------------------------------------------------
+
+
+def _door(value: Value) -> Door:
+    doors = value.section()
+    doors.known("sediment")
+    section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
+    section.known("listen", "peers", "forward_to", "limits")
+    return Door(
+        _listen(section.need("listen", "0.0.0.0:8000")),
+        section.take("peers", _networks, ()),
+        section.take("forward_to", lambda item: item.parsed(_relying_party), None),
+        section.take("limits", _limits, DoorLimits()),
+    )
+
+
+def _listen(value: Value) -> tuple[Endpoint, ...]:
+    try:
+        values = value.items()
+    except ConfigError:
+        values = [value]
+    found: list[Endpoint] = []
+    for item in values:
+        endpoint = item.parsed(parse_endpoint)
+        if endpoint in found:
+            raise item.wrong(f"{endpoint} is listed twice", "keep one of the two")
+        found.append(endpoint)
+    if not found:
+        raise value.wrong("listen is empty: the door would take nothing", "write listen: 0.0.0.0:8000")
+    return tuple(found)
+
+
+def _relying_party(text: str) -> Endpoint:
+    return parse_endpoint(text, names=True)
+
+
+def _limits(value: Value) -> DoorLimits:
+    section = value.section()
+    section.known("connections", "connections_per_peer", "frame_seconds", "queue")
+    standard = DoorLimits()
+    return DoorLimits(
+        section.take("connections", lambda item: item.whole(2, 65_536), standard.connections),
+        section.take("connections_per_peer", lambda item: item.whole(1, 65_536), standard.connections_per_peer),
+        section.take("frame_seconds", lambda item: _seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds),
+        section.take("queue", lambda item: item.whole(1, 1_000_000), standard.queue),
+    )
+
+
+def _networks(value: Value) -> tuple[Network, ...]:
+    return value.gather(lambda item: item.parsed(parse_network))
+
+
+def _seconds(value: Value, least: float, most: float) -> float:
+    seconds = value.parsed(parse_duration)
+    if not least <= seconds <= most:
+        what = f"{value.name} of {seconds:g} seconds is out of range"
+        raise value.wrong(what, f"write {least:g} to {most:g} seconds")
+    return seconds
+
+
+# --- sources ------------------------------------------------------------------------------------------------------
+
+
+def _sources(value: Value, base: Path) -> tuple[Source, ...]:
+    places: dict[str, str] = {}
+    taken: dict[Network, str] = {}
+
+    def read(item: Value) -> Source:
+        section = item.section()
+        section.name = "a source"
+        source = _source(section, base)
+        earlier = places.setdefault(source.name, section.where)
+        if earlier != section.where:
+            raise section.wrong(f"source {source.name} is listed at {earlier} already", "give each its own name")
+        for peer in source.peers:
+            other = taken.setdefault(peer, source.name)
+            if other != source.name:
+                what = f"peer {peer} belongs to source {other} already: nobody could say whose rules hold"
+                raise section.wrong(what, "give each source peers of its own")
+        return source
+
+    found = value.gather(read)
+    if not found and not value.problems:
+        raise value.wrong("no source is listed: no verdict could be believed", "list the verifier")
+    return found
+
+
+def _source(section: Section, base: Path) -> Source:
+    section.known(
+        "name", "format", "public_key", "verifier_id", "peers", "max_age", "grace", "recovery_passes", UNSAFE
+    )
+    name = SourceName(section.need("name", "verifier").parsed(parse_name))
+    section.need("format", "sediment").choice(("sediment",))
+    unsafe = section.take(UNSAFE, Value.truth, default=False)
+    place = section.need("public_key", "verifier.pem")
+    key_path = base / place.text()
+    try:
+        key = read_public_key(key_path, allow_published=unsafe)
+    except ConfigError as error:
+        raise place.wrong(str(error)) from error
+    standard = Rules()
+    max_age = section.take("max_age", lambda item: _seconds(item, AGE_LEAST, AGE_MOST), standard.max_age)
+    return Source(
+        name,
+        key,
+        key_path,
+        section.need("verifier_id", "RAP_Server").parsed(_verifier_id),
+        section.take("peers", _networks, ()),
+        Rules(
+            max_age=max_age,
+            grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
+            recovery_passes=section.take(
+                "recovery_passes", lambda item: item.whole(1, 10), standard.recovery_passes
+            ),
+        ),
+        allow_published=unsafe,
+    )
+
+
+def _verifier_id(text: str) -> str:
+    if not (text.isprintable() and 1 <= len(text.encode()) <= VERIFIER_ID):
+        msg = f"must be 1 to {VERIFIER_ID} bytes of printable text, as the verifier writes it in its alerts"
+        raise ValueError(msg)
+    return text
+
+
+# --- the target ---------------------------------------------------------------------------------------------------
+
+
+def _only_target(value: Value, places: dict[str, str]) -> Target:
+    items = value.items()
+    if len(items) > 1:
+        raise items[1].wrong("a second target arrives with the agent", "list exactly one target in this version")
+    if not items:
+        raise value.wrong("no target is listed: nothing would be enforced", "write targets: [{name: gateway}]")
+    return _target(items[0].section(), places)
+
+
+def _target(section: Section, places: dict[str, str]) -> Target:
+    section.name = "a target"
+    section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
+    gate = section.take("path_gate", lambda item: item.choice(_GATES), _GATES[0])
+    no_relay: tuple[RelayEntry, ...] = ()
+    relay = section.take("relay", lambda value: value.gather(lambda item: _relay(item, places)), no_relay)
+    target = Target(
+        section.need("name", "gateway").parsed(parse_name),
+        section.take("required", Value.truth, default=True),
+        gate,
+        section.take("lease", lambda item: _seconds(item, LEASE_LEAST, LEASE_MOST), Target("").lease),
+        relay,
+        section.take("kubearmor", _kubearmor, None),
+    )
+    if not target.required:
+        what = "the only target must be required: without it nothing is enforced"
+        section.problems.add(section.where, what, "write required: true, or leave it out")
+    if gate == "nft" and relay:
+        section.problems.add(section.where, "relay entries need path_gate: relay", "change one of the two")
+    if gate == "relay" and not relay and not section.problems:
+        mend = "write relay: [{service: feed, listen: 127.0.0.1:8001}]"
+        section.problems.add(section.where, "path_gate relay without relay entries would carry nothing", mend)
+    return target
+
+
+def _relay(item: Value, places: dict[str, str]) -> RelayEntry:
+    section = item.section()
+    section.name = "a relay entry"
+    section.known("service", "listen")
+    entry = RelayEntry(
+        section.need("service", "feed").parsed(parse_name),
+        section.need("listen", "127.0.0.1:8001").parsed(parse_endpoint),
+    )
+    for key in (f"relay {entry.service}", f"relay at {entry.listen}"):
+        earlier = places.setdefault(key, section.where)
+        if earlier != section.where:
+            raise section.wrong(f"{key} is listed at {earlier} already", "keep one of the two")
+    return entry
+
+
+def _kubearmor(value: Value) -> KubeArmor:
+    section = value.section()
+    section.known("address", "health", "tables")
+    standard = KubeArmor()
+    return KubeArmor(
+        section.take("address", lambda item: item.parsed(_loopback), standard.address),
+        section.take("health", lambda item: item.parsed(_loopback), standard.health),
+        section.take("tables", lambda item: item.choice(_TABLES), standard.tables),
+    )
+
+
+def _loopback(text: str) -> Endpoint:
+    endpoint = parse_endpoint(text)
+    if not (endpoint.host.startswith("127.") or endpoint.host == "::1"):
+        msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
+        raise ValueError(msg)
+    return endpoint

@@ -1,0 +1,214 @@
+"""Configured values: the frozen types that the builder takes, and how single values are written.
+
+What lives here: dataclasses, and parsers from text that raise ``ValueError`` naming the rule. What must not: files,
+YAML, positions.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from gateway.core.lifecycle import Rules
+from gateway.core.model import Address, Device, DeviceId, SourceName
+from gateway.core.policy import Book
+
+Network = IPv4Network | IPv6Network
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class Endpoint(NamedTuple):
+    """A host (address text, or a name where names are allowed) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One configured origin of verdicts. ``peers`` have a connection budget of their own.
+
+    ``allow_published`` stands for ``allow_published_keys_that_anyone_can_sign_with``.
+    """
+
+    name: SourceName
+    public_key: RSAPublicKey
+    public_key_path: Path
+    verifier_id: str
+    peers: tuple[Network, ...] = ()
+    rules: Rules = Rules()  # noqa: RUF009 - frozen value
+    format: Literal["sediment"] = "sediment"
+    allow_published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """``connections`` open in all, ``connections_per_peer`` for a peer that is no configured verifier,
+    ``frame_seconds`` for one frame to arrive, ``queue`` envelopes before the door stops accepting."""
+
+    connections: int = 4_096
+    connections_per_peer: int = 64
+    frame_seconds: float = 5.0
+    queue: int = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may."""
+
+    listen: tuple[Endpoint, ...]
+    peers: tuple[Network, ...] = ()
+    forward_to: Endpoint | None = None
+    limits: DoorLimits = DoorLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The read-only windows. ``hosts``: further accepted Host names."""
+
+    listen: Endpoint = Endpoint("127.0.0.1", 8080)  # noqa: RUF009 - immutable value
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSocket:
+    """The Unix socket for operators, and the group that may use it besides its owner."""
+
+    socket: Path
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEntry:
+    """Where the relay listens for one service of the book."""
+
+    service: str
+    listen: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class KubeArmor:
+    """KubeArmor's policy service on this host, its health service, and how its tables may be known."""
+
+    address: Endpoint = Endpoint("127.0.0.1", 32767)  # noqa: RUF009 - immutable value
+    health: Endpoint | None = Endpoint("127.0.0.1", 32766)  # noqa: RUF009 - immutable value
+    tables: Literal["read", "trust", "none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The place where policy is enforced. ``lease`` in seconds."""
+
+    name: str
+    required: bool = True
+    path_gate: Literal["nft", "relay"] = "nft"
+    lease: float = 120.0
+    relay: tuple[RelayEntry, ...] = ()
+    kubearmor: KubeArmor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The devices in file order and their HMAC keys (32 bytes)."""
+
+    devices: tuple[Device, ...]
+    hmac_keys: Mapping[DeviceId, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that a service is built from. Paths are absolute."""
+
+    path: Path
+    journal: Path
+    console: Console
+    operator: OperatorSocket
+    door: Door
+    sources: tuple[Source, ...]
+    target: Target
+    inventory_path: Path
+    book_path: Path
+    devices: tuple[Device, ...]
+    hmac_keys: Mapping[DeviceId, bytes]
+    book: Book
+
+
+def parse_name(text: str) -> str:
+    """Return a name: 1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit."""
+    if not _NAME.match(text):
+        msg = f"{text[:64]!r} must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        raise ValueError(msg)
+    return text
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds: a number, or one with ms, s, m, h or d behind it."""
+    match = _DURATION.match(text)
+    if match is None:
+        msg = f"{text[:64]!r} is no duration; write seconds, or a number with ms, s, m, h or d, such as 15m"
+        raise ValueError(msg)
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def parse_endpoint(text: str, *, names: bool = False) -> Endpoint:
+    """Return ``HOST:PORT``; an IPv6 address stands in brackets. ``names``: host names are taken too."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65_535:
+        msg = f"{text[:80]!r} needs a port from 1 to 65535, such as 127.0.0.1:8000 or '[::1]:8000'"
+        raise ValueError(msg)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        if names and not bracketed and _HOST.match(host) and not host.replace(".", "").isdigit():
+            return Endpoint(host, int(port))
+        kind = "an address or a host name" if names else "an IPv4 address, or an IPv6 address in brackets"
+        msg = f"{text[:80]!r}: the part before the port must be {kind}"
+        raise ValueError(msg) from None
+    if isinstance(address, IPv6Address) is not bracketed:
+        msg = f"{text[:80]!r}: write an IPv6 address in brackets, and only an IPv6 address"
+        raise ValueError(msg)
+    return Endpoint(str(address), int(port))
+
+
+def parse_network(text: str) -> Network:
+    """Return an address or a prefix without host bits."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        try:
+            loose = ip_network(text, strict=False)
+        except ValueError:
+            msg = f"{text[:80]!r} is no address or prefix, such as 10.77.2.2 or 10.77.2.0/24"
+        else:
+            msg = f"{text[:80]!r} has host bits; write {loose}"
+        raise ValueError(msg) from error
+
+
+def parse_address(text: str) -> Address:
+    """Return a device's address; as ``Address.parse``, with a short way for the common forms (10 times faster)."""
+    try:
+        packed = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):
+        return Address.parse(text)
+    # Unicast by its first byte: 1 to 223, or global (2000::/3) and unique local (fc00::/7). The rest is looked at.
+    first = packed[0]
+    if len(packed) == 4 and 1 <= first <= 223:
+        return Address(packed, 32)
+    if len(packed) == 16 and (0x20 <= first <= 0x3F or 0xFC <= first <= 0xFD):
+        return Address(packed, 128)
+    return Address.parse(text)
