@@ -365,6 +365,7 @@ class SedimentDoor:
         for listener in self._listeners:
             self._accept(listener, listener.backlog)
             listener.close()
+        self._listeners.clear()
         for connection in list(self._held.values()):
             self._read(connection.fd, connection.peer, connection.framer, self._clock.now(), READS_AT_THE_END)
             self._close(connection)

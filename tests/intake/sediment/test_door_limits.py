@@ -267,7 +267,7 @@ async def test_at_the_end_whole_frames_are_submitted_even_those_not_yet_accepted
         for number in range(2, 6):
             Peer(door).send(frame(number)).close()
     assert sorted(got(admission)) == [frame(number) for number in range(6)]
-    assert door.open_connections == 0
+    assert (door.open_connections, door.backlog()) == (0, 0)
     for peer in (held, unfinished):
         await peer.closed()
     admission.make_room()  # a wake after the end is harmless
