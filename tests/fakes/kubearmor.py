@@ -179,6 +179,7 @@ class FakeKubeArmor:
             await self.restore_gate.wait()
         for name in sorted(self.disk):
             kind, spec = self.disk[name]
+            self.calls.append((kind, "restored", name))
             self._store(kind, name, spec)
             self._rebuild()
 
@@ -187,14 +188,13 @@ class FakeKubeArmor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def hang(self) -> asyncio.Server:
-        """The start-up before serving: health answers, the policy port takes connections and says nothing."""
-
-        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        return await asyncio.start_server(silent, "127.0.0.1", self.port)
+    def hang(self) -> socket.socket:
+        """The start-up before serving: the policy port takes connections and says nothing until this is closed."""
+        silent = socket.socket()
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        silent.bind(("127.0.0.1", self.port))
+        silent.listen()
+        return silent
 
     async def die(self) -> None:
         """SIGKILL: connections break, memory is gone, the nft tables and the files stay."""

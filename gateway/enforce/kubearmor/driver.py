@@ -80,7 +80,7 @@ class KubeArmorAdvisory:
         self._declared: frozenset[Address] | None = None
         # Generations only have to differ from those a daemon may still hold from an earlier run of ours.
         self._generation = int(clock.now().wall * 1000)
-        self._why_not = ""
+        self._why_not = self._refused = ""
         self._unanswered = dict.fromkeys(Kind, 0)
         self._shunned_until = dict.fromkeys(Kind, 0.0)
         self._withdrawn = False
@@ -168,6 +168,7 @@ class KubeArmorAdvisory:
     async def _session(self, daemon: Daemon) -> None:
         await self._ready(daemon)
         self._host = self._network = self._declared = None
+        self._refused = ""
         self._verified = False
         self._why_not = await self._evidence()
         async with contextlib.AsyncExitStack() as stack:
@@ -227,7 +228,9 @@ class KubeArmorAdvisory:
         elif self._admitted is not None and self._admitted != self._declared:
             sent = await self._push_network(daemon, self._admitted)
         await self._check_host(daemon)
-        if self._network is not None and self._settings.tables is Tables.READ:
+        if self._refused:
+            self._report.part(Kind.NETWORK, Stage.FAILED, self._refused)
+        elif self._network is not None and self._settings.tables is Tables.READ:
             await self._check_network(self._network, again=not sent)
         self._settled = True
         spent = loop.time() - began
@@ -261,7 +264,7 @@ class KubeArmorAdvisory:
     async def _push_network(self, daemon: Daemon, admitted: frozenset[Address]) -> bool:
         """Send the network policy for these addresses; False when there was nothing to send."""
         generation = self._next_generation()
-        self._declared = admitted
+        self._declared, self._refused = admitted, ""
         try:
             policy = await self._aside(lambda: self._build_network(admitted, generation))
             if policy is None:
@@ -270,9 +273,10 @@ class KubeArmorAdvisory:
             self._network = policy if await self._push(daemon, policy) else None
         except DocumentRefused as error:
             # The older policy keeps standing: what it admits too much, the path gate has cut already.
-            self._report.part(Kind.NETWORK, Stage.FAILED, f"not sent: {error}")
+            self._refused = f"generation {generation} was not sent, an older one may stand: {error}"
             return False
-        self._report.sent(generation, len(admitted))
+        if self._network is not None:
+            self._report.sent(generation, len(admitted))
         return True
 
     async def _push(self, daemon: Daemon, policy: Policy) -> bool:

@@ -71,7 +71,7 @@ class Report:
         self._changed(before)
 
     def sent(self, generation: int, addresses: int) -> None:
-        """The network policy was sent for so many addresses."""
+        """The network policy was accepted for so many addresses."""
         self._generation, self._addresses = generation, addresses
 
     def restarted(self) -> None:
