@@ -60,6 +60,10 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     return uvloop.run(_Service(config, console_fd).run())
 
 
+BUG = 70
+"""Exit code after an undeclared error (``EX_SOFTWARE`` of ``sysexits.h``)."""
+
+
 class _Service:
     def __init__(self, config: Config, console_fd: int | None) -> None:
         self._config = config
@@ -69,6 +73,24 @@ class _Service:
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
+        """Work until told to stop. A bug stops the process; the kernel's deadlines outlive it."""
+        work = asyncio.ensure_future(self._run())
+        bugs: list[dict[str, Any]] = []
+
+        def stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            loop.default_exception_handler(context)
+            bugs.append(context)
+            work.cancel()
+
+        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not bugs:
+                raise
+        return BUG if bugs else 0
+
+    async def _run(self) -> None:
         config, clock = self._config, self._clock
         boot = boot_id()
         journal = SqliteJournal(config.journal, loop=asyncio.get_running_loop(), clock=clock, boot_id=boot)
@@ -100,7 +122,6 @@ class _Service:
         finally:
             await gate.backend.stop()
             await journal.close()
-        return 0
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts

@@ -51,7 +51,7 @@ class Log:
                 "standing",
                 device=fact.device,
                 source=fact.source,
-                event=fact.event.kind.value,
+                on=fact.event.kind.value,
                 before=fact.before.standing.label,
                 after=fact.after.standing.label,
                 effect=fact.effect.value,
