@@ -71,13 +71,15 @@ def read_common(text: str, path: Path) -> Entries | None:
         return None
     entries: list[Entry] = []
     starts: list[int] = []
+    # Many devices have the same labels: one tuple serves them all.
+    known_labels: dict[str | None, tuple[tuple[str, str], ...]] = {None: ()}
     at = head.end()
     while (match := _ENTRY.match(text, at)) is not None:
         device, source, addresses, anchor, key_file, written = match.groups()
-        labels: tuple[tuple[str, str], ...] = ()
-        if written:
+        labels = known_labels.get(written)
+        if labels is None:
             pairs = [pair.split(": ") for pair in written.split(", ")]
-            labels = tuple((key, word.strip('"')) for key, word in pairs)
+            labels = known_labels[written] = tuple((key, word.strip('"')) for key, word in pairs)
             if len(dict(labels)) != len(labels):
                 return None
         entries.append(

@@ -204,7 +204,10 @@ def parse_address(text: str) -> Address:
     try:
         packed = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     except (OSError, ValueError):
-        return Address.parse(text)
+        if "/" in text:
+            return Address.parse(text)
+        msg = f"{text[:64]!r} is no address; write 10.77.1.11, fd77::11, or an IPv6 prefix such as fd77:0:0:1::/64"
+        raise ValueError(msg) from None
     # Unicast by its first byte: 1 to 223, or global (2000::/3) and unique local (fc00::/7). The rest is looked at.
     first = packed[0]
     if len(packed) == 4 and 1 <= first <= 223:
