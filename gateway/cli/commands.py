@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from gateway.cli.terminal import (
 )
 from gateway.console import text
 from gateway.console.client import NotRunning
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 app = typer.Typer(
     name="ragate",
@@ -54,6 +57,12 @@ def root(
     """Options of all commands."""
 
 
+def _load(config: Path) -> Config:
+    from gateway.config import load  # noqa: PLC0415
+
+    return load(config)
+
+
 @app.command()
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -63,10 +72,10 @@ def serve(
 ) -> None:
     """Run the service in the foreground until SIGTERM or Ctrl-C; enforcement stays, with its leases."""
     with declared():
+        loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
-        from gateway import config as configuration  # noqa: PLC0415
 
-        code = service.serve(configuration.load(config), console_fd=listen_fd)
+        code = service.serve(loaded, console_fd=listen_fd)
     raise typer.Exit(code)
 
 
@@ -91,12 +100,12 @@ def check(
     Exit code 0: usable, warnings or not; 1: a finding is an error, or the service is not ready; 2: unusable.
     """
     with declared():
-        from gateway import config as configuration  # noqa: PLC0415
+        from gateway.config import find_findings  # noqa: PLC0415
 
-        findings = configuration.find_findings(configuration.load(config))
+        findings = find_findings(_load(config))
         ready, silent = _readiness(config, socket)
-    listed = [{"level": f.level, "where": f.where, "what": f.what, "mend": f.mend} for f in findings]
-    bad = any(each["level"] == "error" for each in listed) or (ready is not None and not ready["ready"])
+    listed = [finding._asdict() for finding in findings]
+    bad = any(each["severity"] == "error" for each in listed) or (ready is not None and not ready["ready"])
     if output is Output.JSON:
         print_json({"findings": listed, "service": ready})
     else:
@@ -117,7 +126,7 @@ def _print_check(
 ) -> None:
     for each in findings:
         mend = f"; {each['mend']}" if each["mend"] else ""
-        typer.echo(text.clean(f"{each['level']}: {each['where']}: {each['what']}{mend}"))
+        typer.echo(text.clean(f"{each['severity']}: {each['subject']}: {each['what']}{mend}"))
     if not findings:
         typer.echo(f"{config}: nothing to mend")
     if ready is None:
@@ -132,20 +141,20 @@ def _print_check(
 def baseline(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print the nftables baseline (default deny, corridor) to load at boot, before the network comes up."""
     with declared():
+        loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
-        from gateway import config as configuration  # noqa: PLC0415
 
-        typer.echo(service.baseline_text(configuration.load(config)), nl=False)
+        typer.echo(service.baseline_text(loaded), nl=False)
 
 
 @app.command()
 def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove every trace of enforcement from this host. The protected services are then open to everybody."""
     with declared():
+        loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
-        from gateway import config as configuration  # noqa: PLC0415
 
-        print_lines(service.uninstall(configuration.load(config)))
+        print_lines(service.uninstall(loaded))
 
 
 @app.command()

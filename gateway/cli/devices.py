@@ -116,13 +116,22 @@ def _act(verb: str, device: str, reason: str, config: Path, socket: Path | None,
 def import_devices(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="SEDIMENT's SQLite database, or a YAML inventory.")],
     config: ConfigOption = DEFAULT_CONFIG,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="The source of a database's devices, if several.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
-    drop: Annotated[
-        bool, typer.Option("--drop", help="Also drop devices that the inventory has and FILE has not.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Let known devices change, or go when FILE does not list them.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out devices of FILE that cannot be taken over.")
     ] = False,
 ) -> None:
-    """Replace the inventory and its keys by what FILE lists, showing the difference first."""
+    """Make the inventory and its keys what FILE lists, showing the difference first.
+
+    Without options only new devices are added. What is written has been loaded before.
+    """
     with declared():
         from gateway.cli.importing import import_inventory  # noqa: PLC0415
 
-        import_inventory(file, config, dry_run=dry_run, drop=drop)
+        import_inventory(file, config, source=source, dry_run=dry_run, overwrite=overwrite, partial=partial)

@@ -1,4 +1,4 @@
-"""``ragate devices import``: replacing the inventory by what another file lists.
+"""``ragate devices import``: making the inventory what another file lists.
 
 What lives here: the difference shown before, and the two files written after. What must not: understanding the
 other file (the configuration does). Keys are compared, and never printed.
@@ -6,22 +6,24 @@ other file (the configuration does). Keys are compared, and never printed.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
-import yaml
 
-from gateway import config as configuration
-from gateway.cli.terminal import EXIT_NO, end, setting
+from gateway.cli.terminal import EXIT_NO, end
+from gateway.config import Inventory, Source, import_sediment_db, import_yaml, load_inventory
+from gateway.config.document import LARGE_FILE, Problems, read_text
+from gateway.config.entries import read_entries
+from gateway.config.imports import KEYS_NAME, inventory_text
+from gateway.config.settings import read_settings
 from gateway.console import text
 from gateway.core.errors import ConfigError
-
-_INVENTORY_DEFAULT = "devices.yaml"
-_KEYS_DEFAULT = "devices.keys"
+from gateway.core.model import DeviceId, SourceName
+from gateway.core.policy import Finding
 
 #: First bytes of an SQLite file (file format, section 1.3).
 _SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -30,45 +32,75 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 _INVENTORY_MODE = 0o640
 _KEYS_MODE = 0o600
 
-#: What YAML means by nothing.
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
-#: Names shown when many devices are concerned; the difference above names them all.
-_NAMED = 10
+class Proposal(NamedTuple):
+    """What would be written, what kept devices out of it or should be looked at, and how it differs from what is
+    there: one line per device, ``+`` new, ``~`` other values, ``-`` no longer listed."""
+
+    inventory: str
+    keys: str
+    findings: Sequence[Finding]
+    changes: Sequence[str]
 
 
-def import_inventory(file: Path, config: Path, *, dry_run: bool, drop: bool) -> None:
-    """Show the difference and, unless ``dry_run``, write it. Ends with code 1 when devices would be dropped and
-    ``drop`` was not given, or when the file has errors. Raises ``ConfigError``."""
-    inventory = setting(config, ("inventory",), _INVENTORY_DEFAULT)
-    reader = configuration.import_sediment_db if _is_sqlite(file) else configuration.import_yaml
-    new, keys, findings = reader(file)
-    for finding in findings:
-        typer.echo(text.clean(f"{finding.level}: {finding.where}: {finding.what}"), err=True)
-    old = _read(inventory)
-    before, after = _listed(old, inventory), _listed(new, file)
-    old_keys, new_keys = _keys(_read(_keys_file(old, inventory))), _keys(keys)
-    names = (f"{inventory} (now)", f"{inventory} (new)")
-    for line in difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm=""):
+def import_inventory(
+    file: Path, config: Path, *, source: str | None, dry_run: bool, overwrite: bool, partial: bool
+) -> None:
+    """Show the difference and, unless ``dry_run``, write it.
+
+    Ends with code 1 and nothing written when a known device would change or go and ``overwrite`` was not given,
+    or when the file lists devices that cannot be taken over and ``partial`` was not given. Raises ``ConfigError``.
+    """
+    settings = read_settings(config)
+    inventory = settings.inventory
+    present = load_inventory(inventory, settings.sources) if inventory.exists() else Inventory((), {})
+    proposal = propose(file, settings.sources, source, present)
+    for finding in proposal.findings:
+        typer.echo(text.clean(f"{finding.severity}: {finding.subject}: {finding.what}; {finding.mend}"), err=True)
+    for line in proposal.changes:
         typer.echo(text.clean(line))
-    for line in _key_changes(old_keys, new_keys):
-        typer.echo(text.clean(line))
-    gone = [device for device in before if device not in after]
-    added = sum(device not in before for device in after)
-    typer.echo(f"{len(after)} devices: {added} new, {len(after) - added} kept, {len(gone)} dropped")
-    if any(finding.level == "error" for finding in findings):
-        end(f"{file} has errors; nothing was written", EXIT_NO)
-    if gone and not drop:
-        named = ", ".join(gone[:_NAMED]) + (" …" if len(gone) > _NAMED else "")
-        end(f"{file} lacks {named}; nothing was written; add them to it, or drop them with --drop", EXIT_NO)
+    _sum_up(proposal.changes)
+    if any(finding.severity == "error" for finding in proposal.findings) and not partial:
+        end(
+            f"{file} lists devices that cannot be taken over; nothing was written; mend them, or --partial", EXIT_NO
+        )
+    if any(not line.startswith("+") for line in proposal.changes) and not overwrite:
+        end("devices of the inventory would change or go; nothing was written; --overwrite lets them", EXIT_NO)
     if dry_run:
         typer.echo("dry run: nothing was written")
         return
-    # Keys first: an inventory must never name a device whose key is not there yet.
-    if keys:
-        write_whole(_keys_file(new, inventory), keys, _KEYS_MODE)
-    write_whole(inventory, new, _INVENTORY_MODE)
-    typer.echo(f"written: {inventory}; restart the service to take it up")
+    put(inventory, proposal, settings.sources)
+    typer.echo(f"written: {inventory} and {inventory.parent / KEYS_NAME}; restart the service to take them up")
+
+
+def propose(file: Path, sources: Sequence[Source], source: str | None, present: Inventory) -> Proposal:
+    """Read a SEDIMENT database or an inventory file, with its keys. Raises ``ConfigError``."""
+    if _is_sqlite(file):
+        found = import_sediment_db(file, _source(source, sources), present.devices)
+        inventory, keys = found.inventory, found.keys
+    else:
+        found = import_yaml(file, [each.name for each in sources], present.devices)
+        inventory, keys = _with_keys_beside(file, sources)
+    changed = _key_changes(present.hmac_keys, _keys(keys))
+    return Proposal(inventory, keys, found.findings, (*found.changes, *changed))
+
+
+def put(inventory: Path, proposal: Proposal, sources: Sequence[Source]) -> None:
+    """Replace inventory and keys, after having loaded both from a folder aside: what could not be loaded is never
+    put in place. Raises ``ConfigError``."""
+    with tempfile.TemporaryDirectory(prefix=".import.", dir=inventory.parent) as aside:
+        staged = Path(aside) / inventory.name
+        write_whole(staged.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
+        write_whole(staged, proposal.inventory, _INVENTORY_MODE)
+        try:
+            load_inventory(staged, sources)
+        except ConfigError as error:
+            # The folder aside will be gone when the message is read.
+            said = (part.replace(aside, str(inventory.parent)) for part in (error.where, error.what, error.mend))
+            raise ConfigError(*said) from error
+    # Keys first: the inventory must never name a device whose key is not there yet.
+    write_whole(inventory.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
+    write_whole(inventory, proposal.inventory, _INVENTORY_MODE)
 
 
 def write_whole(path: Path, content: str, mode: int) -> None:
@@ -110,51 +142,41 @@ def _is_sqlite(file: Path) -> bool:
         raise ConfigError(str(file), error.strerror or "cannot be read", "name a readable file") from error
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise ConfigError(str(path), error.strerror or "cannot be read") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"is no UTF-8 text: {error.reason}") from error
+def _source(named: str | None, sources: Sequence[Source]) -> SourceName:
+    """The source of devices that come without one."""
+    names = [str(source.name) for source in sources]
+    if named is None and len(names) == 1:
+        return sources[0].name
+    if named is None or named not in names:
+        raise ConfigError(
+            "--source", f"{named or 'nothing'} is no single source", f"name one of {', '.join(names)}"
+        )
+    return SourceName(named)
 
 
-def _document(content: str, where: Path) -> dict[str, object]:
-    try:
-        # Every scalar as the text that stands there: a device may well be called 0123 or no.
-        found = yaml.load(content, Loader=yaml.CBaseLoader)  # noqa: S506 - makes text only
-    except yaml.YAMLError as error:
-        raise ConfigError(str(where), f"is no YAML: {error}") from error
-    return found if isinstance(found, dict) else {}
+def _with_keys_beside(file: Path, sources: Sequence[Source]) -> tuple[str, str]:
+    """An inventory file and all its keys, wherever it keeps them, as one inventory with one key file beside it."""
+    problems = Problems()
+    written = read_entries(read_text(file, LARGE_FILE), file, problems)
+    problems.settle()
+    keys = load_inventory(file, sources).hmac_keys
+    entries = [entry._replace(key_file="") for entry in written.entries]
+    lines = [f"{device} {key.hex()}\n" for device, key in keys.items()]
+    return inventory_text(entries, KEYS_NAME), "".join(lines)
 
 
-def _listed(content: str, where: Path) -> dict[str, None]:
-    """Device ids in order."""
-    devices = _document(content, where).get("devices")
-    entries = devices if isinstance(devices, list) else []
-    return {str(entry["id"]): None for entry in entries if isinstance(entry, dict) and "id" in entry}
+def _keys(content: str) -> dict[DeviceId, bytes]:
+    pairs = (line.split() for line in content.splitlines())
+    return {DeviceId(device): bytes.fromhex(key) for device, key in pairs}
 
 
-def _keys_file(content: str, inventory: Path) -> Path:
-    named = _document(content, inventory).get("hmac_keys")
-    given = isinstance(named, str) and named not in _NULLS
-    return inventory.parent / (str(named) if given else _KEYS_DEFAULT)
+def _key_changes(old: Mapping[DeviceId, bytes], new: Mapping[DeviceId, bytes]) -> Iterator[str]:
+    for device, key in new.items():
+        if device in old and old[device] != key:
+            yield f"~ {device} another key"
 
 
-def _keys(content: str) -> dict[str, str]:
-    """Key per device from lines ``DEVICE 64-hex``."""
-    lines = (line.split() for line in content.splitlines() if line.strip() and not line.startswith("#"))
-    return {words[0]: words[1] for words in lines if len(words) == 2}
-
-
-def _key_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    for device in new:
-        if device not in old:
-            yield f"+ key of {device}"
-        elif old[device].lower() != new[device].lower():
-            yield f"~ key of {device} changes"
-    for device in old:
-        if device not in new:
-            yield f"- key of {device}"
+def _sum_up(changes: Sequence[str]) -> None:
+    marks = {mark: {line.split(" ")[1] for line in changes if line.startswith(mark)} for mark in "+~-"}
+    told = ", ".join(f"{len(marks[mark])} {word}" for mark, word in (("+", "new"), ("~", "changed"), ("-", "gone")))
+    typer.echo(f"devices: {told}")
