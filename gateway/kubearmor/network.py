@@ -65,7 +65,7 @@ def build_network(
         entries.append(NetworkEntry(peers, scope.management, Action.ALLOW))
     if scope.corridor:
         entries.append(NetworkEntry(EVERYBODY, scope.corridor, Action.ALLOW))
-    allowed = aggregate((*of_addresses(admitted), *scope.always_allowed))
+    allowed = of_addresses(admitted, scope.always_allowed)
     if allowed:
         entries.append(NetworkEntry(both_families(allowed), scope.gated, Action.ALLOW))
     entries.append(NetworkEntry(EVERYBODY, scope.gated, Action.BLOCK))

@@ -7,14 +7,18 @@ What must not live here: policies.
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gateway.core.model import Address
 from gateway.kubearmor.names import DocumentRefused
 
 _BITS = {4: 32, 6: 128}
+
+#: Integers sorted at a time: about 2 ms.
+_PIECE = 4096
 
 #: One closed range of addresses, as integers.
 Span = tuple[int, int]
@@ -93,7 +97,7 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(joined)
 
 
-def _split(family: int, start: int, end: int) -> Iterable[Prefix]:
+def _split(family: int, start: int, end: int) -> Iterator[Prefix]:
     bits = _BITS[family]
     while start <= end:
         # The largest block that starts here: limited by the alignment of start and by what is left.
@@ -103,19 +107,42 @@ def _split(family: int, start: int, end: int) -> Iterable[Prefix]:
         start += 1 << size
 
 
+def _in_order(keys: list[int]) -> Iterable[int]:
+    """Sort in pieces: one sort of 100,000 holds the interpreter for 0.1 s, and with it the path gate's thread."""
+    pieces = [sorted(keys[at : at + _PIECE]) for at in range(0, len(keys), _PIECE)]
+    return heapq.merge(*pieces)
+
+
+def _collapse(family: int, keys: list[int]) -> Iterator[Prefix]:
+    """Join prefixes given as ``first address << 8 | host bits``: plain integers cost no garbage collection."""
+    start, end = 0, -2
+    for key in _in_order(keys):
+        first = key >> 8
+        last = first + (1 << (key & 0xFF)) - 1
+        if first > end + 1:
+            if end >= 0:
+                yield from _split(family, start, end)
+            start, end = first, last
+        elif last > end:
+            end = last
+    if end >= 0:
+        yield from _split(family, start, end)
+
+
 def aggregate(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     """Return the fewest prefixes that cover exactly the same addresses, IPv4 first, in ascending order."""
-    spans: dict[int, list[Span]] = {4: [], 6: []}
-    for prefix in prefixes:
-        spans[prefix.family].append(prefix.span)
-    return tuple(
-        prefix for family in (4, 6) for start, end in merge(spans[family]) for prefix in _split(family, start, end)
-    )
+    return of_addresses((), prefixes)
 
 
-def of_addresses(addresses: Iterable[Address]) -> tuple[Prefix, ...]:
-    """Aggregate device addresses (single ones and /64s)."""
-    return aggregate(Prefix(a.family, int.from_bytes(a.packed), a.prefix) for a in addresses)
+def of_addresses(addresses: Iterable[Address], others: Iterable[Prefix] = ()) -> tuple[Prefix, ...]:
+    """Aggregate device addresses (single ones and /64s), together with other prefixes."""
+    keys: dict[int, list[int]] = {4: [], 6: []}
+    for packed, length in addresses:
+        family = 4 if len(packed) == 4 else 6
+        keys[family].append(int.from_bytes(packed) << 8 | _BITS[family] - length)
+    for family, network, length in others:
+        keys[family].append(network << 8 | _BITS[family] - length)
+    return tuple(prefix for family in (4, 6) for prefix in _collapse(family, keys[family]))
 
 
 def both_families(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:

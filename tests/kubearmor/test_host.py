@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.kubearmor.host import HOST_ENTRIES, Hardening, build_host, check_budget, read_file_rules
@@ -76,6 +76,7 @@ def test_what_would_not_be_enforced_is_refused_with_the_reason(spec: dict[str, A
 NAMES = st.lists(st.text("abz09._-", min_size=1, max_size=5).filter(lambda n: n not in {".", ".."}), min_size=1)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["private", "frozen", "sealed"])), min_size=1, max_size=5))
 def test_what_is_rendered_reads_back(rules: list[tuple[list[str], str]]) -> None:
     files = [
@@ -108,6 +109,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(["file", "action", "tags"]), JSON))
 def test_only_the_declared_refusal_escapes(spec: dict[str, Any]) -> None:
     with contextlib.suppress(DocumentRefused):

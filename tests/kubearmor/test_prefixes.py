@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.model import Address
+from gateway.kubearmor import prefixes
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.prefixes import (
     EVERYBODY,
@@ -32,15 +33,17 @@ def networks(draw: st.DrawFn) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return (ipaddress.IPv4Network if bits == 32 else ipaddress.IPv6Network)((network, length))
 
 
-@given(st.lists(networks(), max_size=40))
+@given(st.lists(networks(), max_size=40), st.integers(1, 7))
 def test_aggregates_as_the_standard_library_does(
-    nets: list[ipaddress.IPv4Network | ipaddress.IPv6Network],
+    nets: list[ipaddress.IPv4Network | ipaddress.IPv6Network], piece: int
 ) -> None:
     expected = [
         *map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv4Network))),
         *map(str, ipaddress.collapse_addresses(n for n in nets if isinstance(n, ipaddress.IPv6Network))),
     ]
-    found = aggregate(Prefix(n.version, int(n.network_address), n.prefixlen) for n in nets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "_PIECE", piece)
+        found = aggregate(Prefix(n.version, int(n.network_address), n.prefixlen) for n in nets)
     assert [str(prefix) for prefix in found] == expected
     for prefix in found:
         check_prefix(prefix)

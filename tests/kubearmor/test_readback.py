@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.model import Address
@@ -95,6 +95,7 @@ def test_what_nft_never_prints_is_refused(listing: bytes) -> None:
         read_rules(listing, 4)
 
 
+@settings(max_examples=50)
 @given(st.binary() | st.recursive(st.none() | st.integers() | st.text(), lambda i: st.lists(i)).map(json.dumps))
 def test_only_the_declared_refusal_escapes(listing: bytes | str) -> None:
     with contextlib.suppress(DocumentRefused):

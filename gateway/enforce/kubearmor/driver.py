@@ -225,8 +225,8 @@ class KubeArmorAdvisory:
             self._why_not = await self._evidence()
         if self._why_not:
             self._report.part(Kind.NETWORK, Stage.WITHHELD, self._why_not)
-        elif self._admitted is not None and self._admitted != self._declared:
-            sent = await self._push_network(daemon, self._admitted)
+        elif await self._changed():
+            sent = await self._push_network(daemon)
         await self._check_host(daemon)
         if self._refused:
             self._report.part(Kind.NETWORK, Stage.FAILED, self._refused)
@@ -261,8 +261,16 @@ class KubeArmorAdvisory:
             return
         self._host = policy if await self._push(daemon, policy) else None
 
-    async def _push_network(self, daemon: Daemon, admitted: frozenset[Address]) -> bool:
-        """Send the network policy for these addresses; False when there was nothing to send."""
+    async def _changed(self) -> bool:
+        """Whether the newest truth is another one than was sent last."""
+        admitted, declared = self._admitted, self._declared
+        if admitted is None or admitted is declared:
+            return False
+        return declared is None or await self._aside(lambda: admitted != declared)
+
+    async def _push_network(self, daemon: Daemon) -> bool:
+        """Send the network policy for the newest truth; False when there was nothing to send."""
+        admitted = self._admitted or frozenset()
         generation = self._next_generation()
         self._declared, self._refused = admitted, ""
         try:
