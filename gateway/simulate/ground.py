@@ -36,7 +36,10 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class Entrance:
-    """One way to the app server: ``dial`` is where devices connect, ``server`` where the app server listens."""
+    """One way to the app server: ``dial`` is where devices connect, ``server`` where the app server listens.
+
+    ``name`` is the service's in the book.
+    """
 
     name: str
     dial: Peer
@@ -112,7 +115,8 @@ def loopback_ground(why: str) -> Iterator[Ground]:
     )
     entrances = [_relayed("feed", "127.0.77.1", "127.0.77.3")]
     if v6:
-        entrances.append(_relayed("feed6", "::1", "::1"))
+        # ::1 is the device's, so the app server cannot have it too: the relay forwards to IPv4.
+        entrances.append(_relayed("feed6", "::1", "127.0.77.4"))
     with tempfile.TemporaryDirectory(prefix="ragate-", ignore_cleanup_errors=True) as folder:
         yield Ground(
             gate="relay",
