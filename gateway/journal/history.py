@@ -179,8 +179,8 @@ def _refusals(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
 def _verify(db: sqlite3.Connection, path: Path) -> list[str]:
     try:
         schema.check(db, path, whole=True)
-    except JournalError as error:
-        return [str(error)]
+    except (JournalError, sqlite3.DatabaseError) as error:
+        return [f"the file is damaged: {error}"]
     meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('anchor', 'anchor_digest')").fetchall())
     found = chain.verify(db, meta.get("anchor", 0), meta.get("anchor_digest", chain.START))
     rows, vouched = db.execute(

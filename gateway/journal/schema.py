@@ -145,8 +145,8 @@ def open_journal(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Op
             _begin(path, migrations)
         connection = _connect(path)
         try:
-            _settle(connection)
             _recognise(connection, path, len(migrations))
+            _settle(connection)
             check(connection, path)
             migrate(connection, migrations)
         except BaseException:

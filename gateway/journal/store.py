@@ -49,6 +49,9 @@ PRUNE_SLICE = 500
 REFUSAL_ROWS = 100_000
 """Aggregated refusals kept (about 15 MB): anyone can cause them."""
 
+REFUSAL_SLACK = 2_000
+"""How far below that number a pruning goes, so that a flood causes few of them (each about 10 ms)."""
+
 _WIDTHS = (64, 8, 1)
 """Rows a statement. SQLite runs each statement without the interpreter's lock and takes it again afterwards; on a
 busy machine that taking is the dearest part, so many rows share one."""
@@ -368,19 +371,22 @@ class Store:
             self._set(anchor=last[0], anchor_digest=last[4])
         return True
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more aggregated refusals than are kept (repeats of one are counted again until the
+        next pruning)."""
+        return self._refused > REFUSAL_ROWS
+
     def prune_refusals(self, before: float) -> None:
-        """Keep aggregated refusals within their number and age."""
-        if self._refused > REFUSAL_ROWS:
-            self._refused = self._db.execute("SELECT count(*) FROM refusals").fetchone()[0]
-        excess = min(max(self._refused - REFUSAL_ROWS, 0), PRUNE_SLICE)
-        gone = self._db.execute("DELETE FROM refusals WHERE slot < ?", (int(before),)).rowcount
-        if excess:
-            gone += self._db.execute(
+        """Keep aggregated refusals within their age (``before``: UNIX seconds) and their number."""
+        self._db.execute("DELETE FROM refusals WHERE slot < ?", (int(before),))
+        self._refused = self._db.execute("SELECT count(*) FROM refusals").fetchone()[0]
+        if self.crowded:
+            self._refused -= self._db.execute(
                 "DELETE FROM refusals WHERE (slot, peer, refusal) IN"
                 " (SELECT slot, peer, refusal FROM refusals ORDER BY slot, peer, refusal LIMIT ?)",
-                (excess,),
+                (self._refused - REFUSAL_ROWS + REFUSAL_SLACK,),
             ).rowcount
-        self._refused -= gone
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file; never waits for a reader."""

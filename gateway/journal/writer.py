@@ -175,10 +175,6 @@ class Writer:
         finally:
             # Also on the way out of a fault: nobody may go on believing that something can be made durable.
             self.trouble = str(error) if error else "the journal is closed"
-            while not self.queue.empty():
-                item = self.queue.get()
-                if isinstance(item, Unit) and item.done is not None:
-                    self._dones.append(item.done)
             self._answer(error)
             self._stopped(error)
 
@@ -325,13 +321,17 @@ class Writer:
 
     def _prune(self, *, idle: bool) -> None:
         now = time.monotonic()
+        before = self._clock.now().wall - self._limits.max_age_days * DAY
+        if self._store.crowded:
+            self._store.prune_refusals(before)
         if not self._pruning and now - self._pruned_at < PRUNE_EVERY:
             return
         self._pruned_at = now
-        before = self._clock.now().wall - self._limits.max_age_days * DAY
         large = self._store.size() > self._limits.max_bytes
+        again = self._pruning
         self._pruning = (idle or large) and self._store.prune(before, oldest=large)
-        self._store.prune_refusals(before)
+        if not again:
+            self._store.prune_refusals(before)
 
 
 def _raise_bug(error: sqlite3.Error) -> None:

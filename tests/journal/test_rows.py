@@ -1,0 +1,189 @@
+"""Encoding: what goes in comes out, and nothing hostile in a string can stop it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.control.ports import Entry
+from gateway.core.errors import Refusal
+from gateway.core.model import (
+    Applied,
+    DeviceId,
+    Effect,
+    Enforced,
+    Event,
+    EventKind,
+    Record,
+    Rejected,
+    SourceName,
+    Standing,
+    Transition,
+)
+from gateway.journal import rows
+from gateway.journal.plain import plain_fact
+from tests.journal import samples
+
+numbers = st.integers(0, 2**63 - 1)
+moments = st.floats(0, 1e12, allow_nan=False)
+texts = st.text()
+hostile = st.text(st.characters(exclude_categories=()))  # with lone surrogates
+nonces = st.binary(max_size=32)
+devices = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z").map(DeviceId)
+sources = texts.map(SourceName)
+
+records = st.builds(
+    Record,
+    standing=st.sampled_from(Standing),
+    deadline=st.none() | moments,
+    newest=numbers,
+    nonces=st.lists(nonces, max_size=4).map(tuple),
+    epoch=numbers,
+    debt=st.integers(0, 100),
+    paid_at=numbers,
+    suspected_since=moments,
+    hold=st.booleans(),
+    graced=st.booleans(),
+)
+events = st.builds(
+    Event,
+    kind=st.sampled_from(EventKind),
+    at=moments,
+    issued_at=numbers,
+    valid_until=st.none() | numbers,
+    nonce=nonces,
+    reason=texts,
+    actor=texts,
+    solicited=st.booleans(),
+    cut=st.booleans(),
+)
+
+
+def stored(row: rows.FactRow, wall: float = samples.WALL) -> rows.StoredRow:
+    return rows.StoredRow(*row[:7], rows.remaining(row.deadline, wall))
+
+
+@given(records)
+def test_a_record_comes_back_exactly(record: Record) -> None:
+    assert rows.decode_record(rows.encode_record(record)) == record
+
+
+@pytest.mark.parametrize("deadline", [math.inf, -math.inf, math.nan])
+def test_a_record_that_would_never_end_is_refused(deadline: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        rows.encode_record(Record(Standing.TRUSTED, deadline))
+
+
+@given(st.text(max_size=40))
+def test_only_declared_errors_for_other_text(text: str) -> None:
+    with pytest.raises((msgspec.MsgspecError, ValueError)):
+        rows.decode_record(text)
+
+
+@given(
+    devices,
+    sources,
+    events,
+    records,
+    records,
+    st.sampled_from(Effect),
+    texts,
+    st.sampled_from(["after", "before", "none"]),
+)
+def test_a_transition_comes_back_exactly(
+    device: DeviceId,
+    source: SourceName,
+    event: Event,
+    before: Record,
+    after: Record,
+    effect: Effect,
+    why: str,
+    leaves: str,
+) -> None:
+    fact = Transition(device, source, event, before, after, effect, why)
+    record = {"after": after, "before": before, "none": None}[leaves]
+    row = stored(rows.encode_entry(7, fact, record, samples.WALL))
+    assert rows.decode_transition(row) == fact
+    assert (None if row.record is None else rows.decode_record(row.record)) == record
+
+
+@given(hostile, hostile, hostile, hostile)
+def test_hostile_text_becomes_a_row_all_the_same(device: str, peer: str, detail: str, why: str) -> None:
+    rejected = Rejected(samples.SOURCE, Refusal.ORDER, detail, peer, samples.WALL, device, authentic=True)
+    fact = samples.passed().fact
+    assert isinstance(fact, Transition)
+    for odd in (rejected, fact._replace(why=why, event=fact.event._replace(reason=detail))):
+        row = rows.encode_entry(1, odd, None, samples.WALL)
+        for text in (row.device, row.source, row.body):
+            text.encode()
+        shown = plain_fact(stored(row), None)
+        msgspec.json.encode(shown)
+    kept = stored(rows.encode_entry(1, rejected, None, samples.WALL))
+    assert plain_fact(kept, None)["refusal"] == "order"
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(texts, json_values, max_size=5))
+def test_a_note_keeps_its_fields(fact: Mapping[str, Any]) -> None:
+    note = rows.prepare(fact)
+    shown = plain_fact(stored(rows.encode_entry(1, note, None, samples.WALL)), None)
+    for key, value in fact.items():
+        if key not in {"seq", "at", "kind", "device", "source", "outcome"}:
+            assert shown[key] == value
+
+
+@pytest.mark.parametrize("value", [object(), {("a", "b"): 1}, {1, object()}])
+def test_a_note_that_json_cannot_carry_is_the_callers_mistake(value: object) -> None:
+    with pytest.raises(TypeError):
+        rows.prepare({"kind": "odd", "value": value})
+
+
+def test_outcome_times_are_milliseconds_since_the_envelope() -> None:
+    row = rows.encode_outcome(3, samples.enforced())
+    assert (row.seq, row.accepted_ms, row.verified_ms, row.durable_ms) == (3, 1.0, 2.5, None)
+    timer = rows.encode_outcome(3, samples.enforced(received=0.0))
+    assert (timer.accepted_ms, timer.verified_ms, timer.durable_ms) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "received", "worth"),
+    [
+        (Applied.FAILED, "", 0.0, True),
+        (Applied.FAILED, "full", 5.0, True),
+        (Applied.VERIFIED, "repaired", 0.0, True),
+        (Applied.VERIFIED, "", 0.0, False),
+        (Applied.VERIFIED, "shared address", 5.0, False),
+    ],
+)
+def test_which_outcomes_deserve_a_row(state: Applied, detail: str, received: float, worth: bool) -> None:
+    fact = Enforced(DeviceId("a"), "gateway", "nft", "deny", state, detail, received, 0.0, 0.0)
+    assert rows.worth_a_row(fact) is worth
+
+
+def test_remaining_never_goes_below_zero() -> None:
+    assert rows.remaining(10.0, 4.0) == 6.0
+    assert rows.remaining(10.0, 40.0) == 0.0
+    assert rows.remaining(None, 40.0) is None
+
+
+def test_what_is_aggregated() -> None:
+    assert rows.unauthenticated(samples.refused())
+    assert not rows.unauthenticated(samples.replayed())
+    assert not rows.unauthenticated(samples.passed())
+    assert not rows.unauthenticated(Entry({"kind": "note"}))
