@@ -122,6 +122,7 @@ class KubeArmorAdvisory:
         finally:
             # Waiting here would stop the loop for the rest of a job; the thread ends by itself after it.
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
     async def withdraw(self) -> None:
         """Delete our policies and declare nothing more; idempotent. Raises ``BackendError`` when the daemon cannot
@@ -159,8 +160,9 @@ class KubeArmorAdvisory:
         )
 
     async def _aside(self, work: Callable[[], T]) -> T:
-        """Do pure work in the own thread: 100,000 addresses take seconds that the loop does not have."""
-        assert self._pool is not None
+        """Do pure work in the own thread while there is one: 100,000 addresses take seconds."""
+        if self._pool is None:
+            return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     # One session: from SERVING to the loss of the connection
@@ -194,8 +196,10 @@ class KubeArmorAdvisory:
             await asyncio.sleep(self._settings.quiet)
 
     async def _shown(self, daemon: Daemon) -> Mapping[str, int | None]:
+        async with self._lane:
+            reply = await daemon.probe()
         try:
-            return host_generations(await daemon.probe())
+            return host_generations(reply)
         except DocumentRefused as error:
             raise BackendError(NAME, str(error), transient=True) from error
 
@@ -314,8 +318,9 @@ class KubeArmorAdvisory:
     async def _delete(self, daemon: Daemon, policy: Policy | None) -> None:
         if policy is None:
             return
+        event = await self._aside(lambda: render_event(EventType.DELETED, policy))
         async with self._lane:
-            status = await daemon.send(policy.kind, render_event(EventType.DELETED, policy))
+            status = await daemon.send(policy.kind, event)
         if status not in _GONE:
             what = f"KubeArmor answered {_status_word(status)} to the deletion of {policy.name}"
             raise BackendError(NAME, what, transient=True)
@@ -326,8 +331,7 @@ class KubeArmorAdvisory:
         """Verified when the probe shows our generation; a lost one means that everything may be lost."""
         if self._host is None:
             return
-        async with self._lane:
-            shown = await self._shown(daemon)
+        shown = await self._shown(daemon)
         if self._withdrawn:
             return
         if shown.get(self._host.name) != self._host.generation:
