@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.errors import BackendError
 from gateway.core.model import AnchorKind, Applied, DeviceId, Effect, Outcome, Standing, Timeliness
-from tests.control.world import INVENTORY, device, running
+from tests.control.world import INVENTORY, SOURCE, device, running
 from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import ManualClock
 
@@ -111,7 +111,7 @@ async def test_when_the_journal_cannot_be_written_cuts_act_and_admissions_do_not
         world.clock.advance(1)
         await world.fails("cam-1")
         assert world.stands("10.0.0.1").tombstone
-        assert not world.devices.may_raise
+        assert world.raising() is False
         # What was already on its way when the disk filled up is taken back.
         world.verdict("cam-2", Outcome.PASSED)
         await world.settle()
@@ -119,9 +119,9 @@ async def test_when_the_journal_cannot_be_written_cuts_act_and_admissions_do_not
         assert world.standing("cam-2") is Standing.UNKNOWN
         world.journal.mend()
         await world.settle()
-        assert world.devices.may_raise
-        assert world.disk.records[DeviceId("cam-1"), "verifier"].standing is Standing.DISTRUSTED
-        assert world.disk.records[DeviceId("cam-2"), "verifier"].standing is Standing.UNKNOWN
+        assert world.raising() is True
+        assert world.disk.records[DeviceId("cam-1"), SOURCE].standing is Standing.DISTRUSTED
+        assert world.disk.records[DeviceId("cam-2"), SOURCE].standing is Standing.UNKNOWN
 
 
 async def test_an_operator_holds_and_releases_and_the_device_must_attest_again() -> None:
@@ -160,7 +160,7 @@ async def test_devices_that_share_an_address_are_judged_by_the_lowest_of_them() 
         view = world.devices.view(DeviceId("cam-2"))
         assert view is not None
         assert view.decision.standing is Standing.DISTRUSTED
-        assert view.records["verifier"].standing is Standing.TRUSTED
+        assert view.records[SOURCE].standing is Standing.TRUSTED
 
 
 async def test_an_anchored_device_is_not_lowered_by_an_unanchored_claim_to_its_address() -> None:

@@ -127,6 +127,10 @@ class World:
         assert view is not None
         return view.decision.standing
 
+    def raising(self) -> bool:
+        """Whether a pass would be taken now."""
+        return self.devices.may_raise
+
     def stands(self, address: str) -> Stands:
         return self.backend.stands(Address.parse(address))
 
