@@ -76,29 +76,6 @@ def check_story(output: str) -> list[str]:
     return [row[4] for row in rows]
 
 
-def tell(how: Sequence[str]) -> list[str]:
-    with running(how, "--once") as run:
-        output, _ = run.communicate(timeout=STORY_SECONDS)
-    assert run.returncode == 0, output
-    assert "Traceback" not in output
-    return check_story(output)
-
-
-@pytest.mark.netns
-@pytest.mark.skipif(os.geteuid() != 0, reason="the site in network namespaces needs root")
-def test_as_root_in_namespaces() -> None:
-    before = traces()
-    said = tell([])
-    assert "IPv4 TCP, IPv4 UDP" in said[1]
-    if Path("/proc/sys/net/ipv6").is_dir():
-        assert "IPv6 TCP" in said[1]
-    assert traces() == before
-
-
-def test_without_root_behind_the_relay() -> None:
-    tell(unprivileged())
-
-
 def until(lines: Iterable[str], marker: str) -> list[str]:
     """The lines up to the first one that matches ``marker``."""
     read = []
@@ -109,18 +86,42 @@ def until(lines: Iterable[str], marker: str) -> list[str]:
     pytest.fail("".join(read))
 
 
-def test_ctrl_c_after_the_story_ends_with_0_and_leaves_no_process() -> None:
-    with running(unprivileged()) as run:
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="the site in network namespaces needs root")
+def test_as_root_in_namespaces_until_ctrl_c() -> None:
+    before = traces()
+    with running([]) as run:
         assert run.stdout is not None
-        match = re.search(r"gateway ready, process (\d+)", "".join(until(run.stdout, "/readyz")))
-        assert match is not None
+        output = "".join(until(run.stdout, "/readyz"))
+        said = check_story(output)
+        gateway = gateway_process(output)
+        assert gateway.exists()
         run.send_signal(signal.SIGINT)
         rest, _ = run.communicate(timeout=STORY_SECONDS)
     assert (run.returncode, "Traceback" in rest) == (0, False), rest
-    assert not Path("/proc", match[1]).exists()
+    assert not gateway.exists()
+    assert traces() == before
+    ways = ["IPv4 TCP", "IPv4 UDP"] + ["IPv6 TCP", "IPv6 UDP"] * Path("/proc/sys/net/ipv6").is_dir()
+    for line in (said[1], said[6]):
+        assert all(way in line for way in ways), line
 
 
-@pytest.mark.parametrize("stage", ["surrogate devices", "gateway ready", "cam-1 .* trusted"])
+def gateway_process(output: str) -> Path:
+    match = re.search(r"gateway ready, process (\d+)", output)
+    assert match is not None
+    return Path("/proc", match[1])
+
+
+def test_without_root_behind_the_relay() -> None:
+    with running(unprivileged(), "--once") as run:
+        output, _ = run.communicate(timeout=STORY_SECONDS)
+    assert run.returncode == 0, output
+    assert "Traceback" not in output
+    check_story(output)
+    assert not gateway_process(output).exists()
+
+
+@pytest.mark.parametrize("stage", ["surrogate devices", "cam-1 .* trusted"])
 def test_ctrl_c_in_the_story_ends_it_without_a_traceback(stage: str) -> None:
     with running(unprivileged(), "--once") as run:
         assert run.stdout is not None
@@ -138,11 +139,9 @@ def test_kill_9_leaves_nothing_behind() -> None:
     before = traces()
     with running([]) as run:
         assert run.stdout is not None
-        match = re.search(r"gateway ready, process (\d+)", "".join(until(run.stdout, "/readyz")))
-        assert match is not None
+        gateway = gateway_process("".join(until(run.stdout, "cam-1 .* trusted")))
         run.kill()
         run.wait(10)
-        gateway = Path("/proc", match[1])
         while gateway.exists() and ") Z " not in (gateway / "stat").read_text():
             time.sleep(0.01)
     assert traces() == before
