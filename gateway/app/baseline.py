@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.app import build
+from gateway.app.clock import SystemClock
 from gateway.config import Config
 from gateway.enforce import nft
 
@@ -15,7 +18,12 @@ def baseline_text(config: Config) -> str:
 def uninstall(config: Config) -> list[str]:
     """Remove what enforcement left on this host; one line for each thing removed. Raises ``BackendError``."""
     nft.uninstall()
+    lines = ["nftables: table inet ragate is gone; the gated services are now open to everybody"]
+    layer = build.kubearmor(config, SystemClock())
+    if layer is not None:
+        asyncio.run(layer.withdraw())
+        lines.append(f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}")
     return [
-        "nftables: table inet ragate is gone; the gated services are now open to everybody",
+        *lines,
         f"kept: the journal {config.journal}; delete it by hand when nobody needs to ask any more",
     ]

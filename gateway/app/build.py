@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.config import Config
-from gateway.control.ports import Admission, Advisory, Authenticator, Backend, Clock, Notice
+from gateway.config import Config, KubeArmor
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
+from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
 from gateway.core.policy import PROFILES, CorridorEntry, Service
@@ -14,6 +15,7 @@ from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
+from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
@@ -96,11 +98,22 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
     )
 
 
-def advisories(config: Config, clock: Clock) -> tuple[Advisory, ...]:
-    """The declarative layers beside the path gate. Raises ``ConfigError`` for an address beyond this host."""
+def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
+    """The KubeArmor layer beside the path gate, where one is configured.
+
+    Raises ``ConfigError`` for an address beyond this host and for policies that KubeArmor could not enforce.
+    """
     wanted = config.target.kubearmor
     if wanted is None:
-        return ()
+        return None
+    try:
+        return _kubearmor(config, wanted, clock)
+    except DocumentRefused as error:
+        mend = "change the book or the paths, or leave kubearmor out of the target"
+        raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+
+
+def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:
     settings = KubeArmorSettings(
         address=str(wanted.address),
         health=None if wanted.health is None else str(wanted.health),
@@ -112,13 +125,11 @@ def advisories(config: Config, clock: Clock) -> tuple[Advisory, ...]:
         always_allowed=tuple(Prefix.parse(str(network)) for network in config.book.always_allowed),
         corridor=tuple(_ports(config.book.corridor)),
     )
-    private = [str(source.public_key_path) for source in config.sources]
+    # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
     hardening = Hardening(
-        journal=str(config.journal),
-        private=tuple(path for path in private if path.startswith("/")),
-        sealed=(f"{config.book_path.parent}/",),
+        journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
     )
-    return (KubeArmorAdvisory(settings, clock, scope, hardening),)
+    return KubeArmorAdvisory(settings, clock, scope, hardening)
 
 
 def _ports(named: Iterable[Service | CorridorEntry]) -> list[Port]:

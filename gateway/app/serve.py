@@ -29,7 +29,7 @@ from gateway.console.operator import OperatorWindow
 from gateway.control.admit import Admit
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Health, Observer
+from gateway.control.ports import Advisory, Health, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore
 from gateway.journal import SqliteJournal
@@ -114,7 +114,8 @@ class _Service:
             admit = Admit(build.authenticators(config), devices, journal, observers, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
-            advisories = build.advisories(config, clock)
+            layer = build.kubearmor(config, clock)
+            advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
             self._wire_metrics(watch)
@@ -140,7 +141,7 @@ class _Service:
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Any]) -> None:
+    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
@@ -190,7 +191,7 @@ class _Service:
             return self._config.console.listen
         return socket.socket(fileno=self._console_fd)
 
-    def _health(self, advisories: Sequence[Any]) -> Sequence[Health]:
+    def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
