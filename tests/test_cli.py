@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import stat
 import sys
@@ -231,11 +232,16 @@ def built(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_serve_hands_over_configuration_and_listener(home: Path, built: dict[str, Any]) -> None:
     built["code"] = 4
-    assert call("serve", "-c", home / "ragate.yaml", "--listen-fd", "7").exit_code == 4
+    with socket.socket() as handed:
+        number = handed.fileno()
+        assert call("serve", "-c", home / "ragate.yaml", "--listen-fd", str(number)).exit_code == 4
     config, fd = built["serve"]
-    assert (config.path, fd) == (home / "ragate.yaml", 7)
+    assert (config.path, fd) == (home / "ragate.yaml", number)
     assert [device.id for device in config.devices] == ["cam-1", "cam-2"]
     assert call("serve", "-c", home / "ragate.yaml", "--listen-fd", "0").exit_code == 2
+    closed = call("serve", "-c", home / "ragate.yaml", "--listen-fd", "999")
+    assert (closed.exit_code, closed.stdout) == (2, "")
+    assert "999 is no socket" in closed.stderr
 
 
 def test_serve_with_a_wrong_configuration(home: Path, built: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +29,7 @@ from gateway.cli.terminal import (
 )
 from gateway.console import text
 from gateway.console.client import NotRunning
+from gateway.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -63,6 +66,15 @@ def _load(config: Path) -> Config:
     return load(config)
 
 
+def _check_socket(number: int) -> None:
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError:
+        mode = 0
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError("--listen-fd", f"{number} is no socket", "hand in a listening one, open across exec")
+
+
 @app.command()
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -72,6 +84,8 @@ def serve(
 ) -> None:
     """Run the service in the foreground until SIGTERM or Ctrl-C; enforcement stays, with its leases."""
     with declared():
+        if listen_fd is not None:
+            _check_socket(listen_fd)
         loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
 

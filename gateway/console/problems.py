@@ -64,23 +64,31 @@ def answer_problems(seconds: float) -> Middleware:
                 return await handler(request)
         except Problem as problem:
             return problem.response()
-        except JournalError as error:
-            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the journal cannot answer: {error}").response()
+        except ConnectionError:
+            # The peer has left; the server finds that out by itself when it writes, and ends quietly.
+            return web.Response()
         except TimeoutError:
-            if request.transport is None or request.transport.is_closing():
-                msg = "the request's deadline passed while its answer was being written"
-                raise ConnectionAbortedError(msg) from None
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {seconds:g} s").response()
-        except web.HTTPMethodNotAllowed as error:
-            allowed = ", ".join(sorted(error.allowed_methods))
-            detail = f"{request.method[:EXCERPT]} is not taken here, only {allowed}"
-            return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed}).response()
-        except web.HTTPException as error:
-            status = HTTPStatus(error.status)
-            details = {HTTPStatus.NOT_FOUND: "there is nothing at this path; GET / lists what there is"}
-            return Problem(status, details.get(status, status.description or status.phrase)).response()
+        except (JournalError, web.RequestPayloadError, web.HTTPException) as error:
+            return problem_of(error, request.method).response()
 
     return guard
+
+
+def problem_of(error: JournalError | web.RequestPayloadError | web.HTTPException, method: str) -> Problem:
+    """What to answer for errors that others declare."""
+    if isinstance(error, JournalError):
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the journal cannot answer: {error}")
+    if isinstance(error, web.RequestPayloadError):
+        return Problem(HTTPStatus.BAD_REQUEST, "the request's body is broken")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        detail = f"{method[:EXCERPT]} is not taken here, only {allowed}"
+        return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
+    status = HTTPStatus(error.status)
+    if status is HTTPStatus.NOT_FOUND:
+        return Problem(status, "there is nothing at this path; GET / lists what there is")
+    return Problem(status, status.description or status.phrase)
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -14,11 +14,11 @@ from aiohttp import http_exceptions, web
 
 
 class _NotThePeersFault(logging.Filter):
-    """Keeps out what is not HTTP: the peer got 400 for it, and must not be able to fill the log."""
+    """Keeps out what is not HTTP (the peer got 400 for it) and peers that left: nobody outside may fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, http_exceptions.HttpProcessingError)
+        return not isinstance(error, http_exceptions.HttpProcessingError | ConnectionError)
 
 
 _log = logging.getLogger("gateway.console")
@@ -65,6 +65,7 @@ class HttpServer:
             max_field_size=limits.field_bytes,
             max_headers=limits.headers,
             lingering_time=1.0,
+            auto_decompress=False,
             shutdown_timeout=limits.stop_seconds,
         )
         self._server: asyncio.Server | None = None
