@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
-from gateway.control.reconcile import Cause, Reconciler
+from gateway.control.reconcile import Reconciler
+from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
 from gateway.core.binding import AddressBook
@@ -21,7 +23,6 @@ from gateway.core.model import (
     DENY,
     Address,
     Applied,
-    Decision,
     Device,
     DeviceId,
     Effect,
@@ -39,29 +40,7 @@ from gateway.core.model import (
 )
 from gateway.core.policy import Book
 
-_TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
-"""Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
-
 _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
-
-
-class Slot:
-    """One device's living state. ``floor`` is the version of the last decision that tightened."""
-
-    __slots__ = ("decision", "device", "ends", "floor", "last", "last_ms", "records", "until_boot", "version")
-
-    def __init__(self, device: Device, decision: Decision) -> None:
-        self.device = device
-        self.records: dict[SourceName, Record] = {}
-        self.decision = decision
-        self.ends: tuple[
-            tuple[SourceName, float, float], ...
-        ] = ()  # source, deadline (wall), the same on boot time
-        self.until_boot = 0.0
-        self.version = 0
-        self.floor = 0
-        self.last: Transition | None = None
-        self.last_ms: float | None = None
 
 
 class _Touch(NamedTuple):
@@ -395,13 +374,3 @@ class Devices:
         self._journal.enforced(cause.seq, fact)
         for observer in self._observers:
             observer.observe(fact)
-
-
-def rule_of(slot: Slot) -> Rule | None:
-    """What a device's decision asks of its own addresses; None once it is retired."""
-    decision = slot.decision
-    if decision.standing is Standing.RETIRED:
-        return None
-    if decision.profile == DENY or decision.until is None:
-        return Rule(slot.device.id, DENY, 0.0, decision.standing in _TOMBSTONED)
-    return Rule(slot.device.id, decision.profile, slot.until_boot)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from gateway.control.followed import Cause, drift
 from gateway.control.ports import Backend, Clock, Notice, TargetState
 from gateway.core import plan
 from gateway.core.errors import BackendError
@@ -38,45 +39,9 @@ SWEEP_SECONDS = 60.0
 
 SWEEP_STEP = 0.25
 
-MISSING_SLACK = 1.0
-"""Seconds before its end in which an admission's absence is no drift: kernel timers round."""
-
 
 UNDER_WAY = Rule(DeviceId(""), "under-way", 0.0)
 """Stands for an admission that may or may not have reached the backend."""
-
-
-class Cause:
-    """One journalled event whose enforcement is followed to the end.
-
-    ``left`` counts what is still to come: each address it touches, and its commit. ``verified`` is the boot time
-    at which the last address was read back, ``durable`` that of the commit.
-    """
-
-    __slots__ = (
-        "accepted",
-        "detail",
-        "device",
-        "durable",
-        "failed",
-        "left",
-        "profile",
-        "received",
-        "seq",
-        "verified",
-    )
-
-    def __init__(self, seq: int, device: DeviceId, profile: str, received: float, left: int) -> None:
-        self.seq = seq
-        self.device = device
-        self.profile = profile
-        self.received = received
-        self.left = left
-        self.accepted = 0.0
-        self.verified = 0.0
-        self.durable = 0.0
-        self.failed = False
-        self.detail = ""
 
 
 class Report(Protocol):
@@ -421,19 +386,3 @@ class Reconciler:
                     for address in queue[start : start + BATCH]:
                         self.want(address, self._want.get(address))
                     await asyncio.sleep(0)
-
-
-def drift(expected: Rule | None, stands: Stands, now: float) -> str:
-    """Say what is wrong with what stands, or "" when it is as expected at boot time ``now``."""
-    tombstone = expected is not None and expected.profile == DENY and expected.tombstone
-    if tombstone:
-        return "" if stands.tombstone and not stands.profile else "the tombstone is gone or is not alone"
-    if expected is None or expected.profile == DENY:
-        return f"admitted as {stands.profile} though nothing admits it" if stands.profile else ""
-    if stands.tombstone:
-        return "a tombstone stands that was never set here"
-    if stands.profile == expected.profile:
-        return "" if stands.remaining is not None else "the admission has no end"
-    if expected.until - now <= MISSING_SLACK and not stands.profile:
-        return ""
-    return f"expected {expected.profile}, found {stands.profile or 'nothing'}"

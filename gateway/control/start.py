@@ -11,9 +11,10 @@ from dataclasses import replace
 from itertools import islice
 
 from gateway.control.clockwork import BEHIND
-from gateway.control.devices import Devices, Slot
+from gateway.control.devices import Devices
 from gateway.control.ports import Clock, Entry, Journal, Loaded, Notice
 from gateway.control.reconcile import Reconciler
+from gateway.control.slots import Slot
 from gateway.core import lifecycle
 from gateway.core.lifecycle import Rules
 from gateway.core.model import (

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.control import reconcile
-from gateway.control.reconcile import drift
+from gateway.control.followed import drift
 from gateway.core.model import DENY, Address, Applied, DeviceId, Outcome, Rule, Stands
 from tests.control.world import LEASE, running
 

@@ -1,0 +1,40 @@
+"""One device's living state, and what its decision asks of its own addresses.
+
+What must not live here: changing a standing (the single writer does), gates, journals.
+"""
+
+from __future__ import annotations
+
+from gateway.core.model import DENY, Decision, Device, Record, Rule, SourceName, Standing, Transition
+
+_TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
+"""Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
+
+
+class Slot:
+    """One device's living state. ``floor`` is the version of the last decision that tightened."""
+
+    __slots__ = ("decision", "device", "ends", "floor", "last", "last_ms", "records", "until_boot", "version")
+
+    def __init__(self, device: Device, decision: Decision) -> None:
+        self.device = device
+        self.records: dict[SourceName, Record] = {}
+        self.decision = decision
+        self.ends: tuple[
+            tuple[SourceName, float, float], ...
+        ] = ()  # source, deadline (wall), the same on boot time
+        self.until_boot = 0.0
+        self.version = 0
+        self.floor = 0
+        self.last: Transition | None = None
+        self.last_ms: float | None = None
+
+
+def rule_of(slot: Slot) -> Rule | None:
+    """What a device's decision asks of its own addresses; None once it is retired."""
+    decision = slot.decision
+    if decision.standing is Standing.RETIRED:
+        return None
+    if decision.profile == DENY or decision.until is None:
+        return Rule(slot.device.id, DENY, 0.0, decision.standing in _TOMBSTONED)
+    return Rule(slot.device.id, decision.profile, slot.until_boot)
