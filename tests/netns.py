@@ -39,7 +39,7 @@ CHILD_SECONDS = 45.0
 #: Seconds in which a packet that is let through has arrived, on a loaded machine.
 ARRIVES = 5.0
 #: Seconds of silence taken as "does not arrive".
-SILENCE = 0.25
+SILENCE = 0.15
 
 _SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -221,6 +221,12 @@ def sysctl(name: str, value: str) -> None:
     Path("/proc/sys/net", name).write_text(value)
 
 
+def without_duplicate_detection() -> None:
+    """Let IPv6 addresses of links made from now on be used at once, link-local ones too."""
+    sysctl("ipv6/conf/default/accept_dad", "0")
+    sysctl("ipv6/conf/default/dad_transmits", "0")
+
+
 class Echo:
     """A TCP and a UDP echo server on one port of one address, and what they received."""
 
@@ -326,6 +332,10 @@ class Site:
 
     def __init__(self) -> None:
         self.client, self.server = Space("client"), Space("server")
+        without_duplicate_detection()
+        for space in (self.client, self.server):
+            with space.entered():
+                without_duplicate_detection()
         link("devices", self.client)
         link("servers", self.server)
         sysctl("ipv4/ip_forward", "1")
@@ -347,5 +357,5 @@ class Site:
     @staticmethod
     def _configure(space: Space, addresses: list[str], router4: str, router6: str) -> None:
         lines = [f"addr add {one} dev eth0{' nodad' if ':' in one else ''}" for one in addresses]
-        lines += ["link set eth0 up", f"route add default via {router4}", f"-6 route add default via {router6}"]
+        lines += ["link set eth0 up", f"route add default via {router4}", f"route add ::/0 via {router6}"]
         space.ip("\n".join(lines) + "\n")

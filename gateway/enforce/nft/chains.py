@@ -78,10 +78,10 @@ def render_chains(families: Sequence[Family], profiles: Sequence[str]) -> dict[s
     return rules
 
 
-# Behind judging: what this host's own programs send is theirs to send, when no device is the client. Answers of
-# a local service go to local clients only.
+# Behind judging, when no device is the client: what this host's own programs ask of a service is theirs to ask, and
+# the answers come in; answers of a local service go to local clients only.
 _TAILS = (
-    ("arrive", ("goto refuse",), ("goto refuse",)),
+    ("arrive", ("goto refuse",), ("fib daddr type local ct direction reply accept", "goto refuse")),
     ("leave", ("accept",), ("fib daddr type local accept", "goto refuse")),
 )
 

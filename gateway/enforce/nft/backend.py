@@ -1,0 +1,191 @@
+"""The Backend port over nftables: two lanes for elements, a guard for the static part.
+
+What must not live here: rules, messages, decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from gateway.control.ports import Clock
+from gateway.core.errors import BackendError
+from gateway.core.model import Address, Change, ChangeKind, ChangeOutcome, Stands
+from gateway.enforce.nft.commit import Committer
+from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.fence import Fence
+from gateway.enforce.nft.guard import Guard
+from gateway.enforce.nft.lanes import CutLane, Job, Lane, OrdinaryLane, Result
+from gateway.enforce.nft.libnftables import run_commands
+from gateway.enforce.nft.netlink import NetlinkSocket
+from gateway.enforce.nft.ruleset import Baseline, render_uninstall
+
+#: Seconds in which the static part must be settled at start: 100,000 addresses take about half a second.
+START_SECONDS = 30.0
+#: Seconds in which a lane must answer: a hundred times the longest wait for the kernel's lock that was seen.
+LANE_SECONDS = 15.0
+#: Seconds in which each thread must end once told to.
+STOP_SECONDS = 5.0
+#: Reports of damage kept for a listener that is slow: each asks for the same, a complete resynchronisation.
+MAX_REPORTS = 16
+
+_LOWERING = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
+
+
+class NftBackend:
+    """The path gate in nftables.
+
+    ``known`` are the inventory's addresses: traffic between them and hosts with a gated service is judged.
+    Threads and sockets belong to the network namespace of the thread that calls ``start``.
+    """
+
+    def __init__(self, baseline: Baseline, known: Sequence[Address], clock: Clock) -> None:
+        self._baseline = baseline
+        self._known = tuple(dict.fromkeys(known))
+        self._clock = clock
+        self._fence = Fence()
+        self._sockets: list[NetlinkSocket] = []
+        self._cuts: Lane | None = None
+        self._ordinary: Lane | None = None
+        self._guard: Guard | None = None
+        self._reports: asyncio.Queue[str | BaseException] = asyncio.Queue(MAX_REPORTS)
+
+    @property
+    def name(self) -> str:
+        """The ``backend`` label of metrics."""
+        return "nft"
+
+    async def start(self) -> bool:
+        """Adopt what stands, mend its static part, or lay it; then start the lanes.
+
+        True: a table in use was found and its device elements kept. False: there was none, or it was only loaded
+        from the baseline file; everything begins shut. Raises ``BackendError``.
+        """
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[bool] = loop.create_future()
+
+        def on_settled(result: bool | BaseException) -> None:
+            loop.call_soon_threadsafe(_resolve, settled, result)
+
+        def on_damage(report: str | BaseException) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._report, report)
+
+        self._guard = Guard(self._baseline, self._known, on_settled, on_damage)
+        self._guard.start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                found = await settled
+            self._cuts = self._lane("cut", CutLane, loop)
+            self._ordinary = self._lane("apply", OrdinaryLane, loop)
+        except TimeoutError as error:
+            await self.stop()
+            raise BackendError("nft", f"not settled within {START_SECONDS:g} s", transient=True) from error
+        except BackendError:
+            await self.stop()
+            raise
+        return found
+
+    def _lane(
+        self, name: str, kind: type[CutLane | OrdinaryLane], loop: asyncio.AbstractEventLoop
+    ) -> CutLane | OrdinaryLane:
+        netlink = NetlinkSocket()
+        self._sockets.append(netlink)
+        committer = Committer(netlink, DeviceSets(self._baseline.profiles), self._clock)
+        lane = kind(name, loop, committer, self._fence)
+        lane.start()
+        return lane
+
+    async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
+        """Take CUT, WITHDRAW and FORGET changes now, on the cut lane.
+
+        Whatever the ordinary lane was asked before for the same addresses cannot win any more. Raises
+        ``BackendError``; ``ValueError`` for other kinds of change.
+        """
+        lane = self._running(self._cuts)
+        if not changes:
+            return []
+        if any(change.kind not in _LOWERING for change in changes):
+            msg = "the cut lane takes CUT, WITHDRAW and FORGET only"
+            raise ValueError(msg)
+        changes = tuple(changes)
+        self._fence.lower(changes)
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        lane.submit(Job(changes, (), 0, done))
+        return [outcome for outcome in await _answer(done) if isinstance(outcome, ChangeOutcome)]
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
+        """Take any changes, in order, on the ordinary lane. Raises ``BackendError``."""
+        lane = self._running(self._ordinary)
+        if not changes:
+            return []
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        lane.submit(Job(tuple(changes), (), self._fence.open_job(), done))
+        return [outcome for outcome in await _answer(done) if isinstance(outcome, ChangeOutcome)]
+
+    async def observe(self, addresses: Sequence[Address]) -> Mapping[Address, Stands]:
+        """Read back these addresses, one by one, on the ordinary lane. Raises ``BackendError``."""
+        lane = self._running(self._ordinary)
+        if not addresses:
+            return {}
+        addresses = tuple(addresses)
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        lane.submit(Job((), addresses, 0, done))
+        stands = [one for one in await _answer(done) if isinstance(one, Stands)]
+        return dict(zip(addresses, stands, strict=True))
+
+    async def damages(self) -> AsyncIterator[str]:
+        """Yield a sentence each time the static part was found damaged and laid again, shut and empty; also,
+        once per run of failures, when it could not be looked after."""
+        while True:
+            report = await self._reports.get()
+            if isinstance(report, BaseException):
+                raise report
+            yield report
+
+    async def stop(self) -> None:
+        """Finish what was handed in, end the threads, close the sockets; what is enforced stays with its ends.
+
+        Raises ``BackendError`` when a thread does not end.
+        """
+        workers = [worker for worker in (self._guard, self._cuts, self._ordinary) if worker is not None]
+        self._guard = self._cuts = self._ordinary = None
+        ended = [await asyncio.to_thread(worker.stop, STOP_SECONDS) for worker in workers]
+        if not all(ended):
+            raise BackendError("nft", f"a thread did not end within {STOP_SECONDS:g} s", transient=False)
+        for netlink in self._sockets:
+            netlink.close()
+        self._sockets.clear()
+
+    def _running(self, lane: Lane | None) -> Lane:
+        if lane is None:
+            raise BackendError("nft", "not started, or stopped", transient=False)
+        return lane
+
+    def _report(self, report: str | BaseException) -> None:
+        if isinstance(report, BaseException) and self._reports.full():
+            self._reports.get_nowait()
+        if not self._reports.full():
+            self._reports.put_nowait(report)
+
+
+def _resolve(settled: asyncio.Future[bool], result: bool | BaseException) -> None:
+    if settled.done():
+        return
+    if isinstance(result, BaseException):
+        settled.set_exception(result)
+    else:
+        settled.set_result(result)
+
+
+async def _answer(done: asyncio.Future[Result]) -> Result:
+    try:
+        async with asyncio.timeout(LANE_SECONDS):
+            return await done
+    except TimeoutError as error:
+        raise BackendError("nft", f"no answer within {LANE_SECONDS:g} s", transient=True) from error
+
+
+def uninstall() -> None:
+    """Remove every trace of the path gate from this network namespace. Raises ``BackendError``."""
+    run_commands(render_uninstall())

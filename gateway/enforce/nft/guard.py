@@ -1,0 +1,202 @@
+"""The guard: a thread that settles the static part at start and lays it again when somebody damages it.
+
+A thread and a socket of its own, so that neither a busy loop nor a held lane delays it. What must not live here:
+admissions and tombstones; whoever hears of damage brings those back.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+
+from gateway.core.errors import BackendError
+from gateway.core.model import Address
+from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.messages import (
+    NFT_MSG_GETSETELEM,
+    SetName,
+    chain_request,
+    generation_request,
+    table_request,
+)
+from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
+from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
+from gateway.enforce.nft.standing import SENTINELS, Layer, rule_handles
+
+#: Seconds between probes: with laying again (5 ms) well below the 50 ms for which traffic may stand open.
+PROBE_SECONDS = 0.015
+#: Probes between two listings of the rules' handles, about a second: a rule replaced by another shows only there.
+RULES_EVERY = 64
+#: Keys asked of one static set at each probe, and of one set of known addresses; all get their turn.
+STATIC_KEYS = 32
+KNOWN_KEYS = 8
+
+Request = tuple[int, bytes]
+
+
+def _question(where: SetName, key: bytes) -> Request:
+    return NFT_MSG_GETSETELEM, where.question + key
+
+
+class _Witnesses:
+    """Keys of the sets that must not lose an element: some each time, so that all get their turn."""
+
+    def __init__(self, baseline: Baseline, known: Sequence[Address]) -> None:
+        device_sets = DeviceSets(baseline.profiles)
+        self._groups: list[tuple[SetName, list[bytes], int]] = [
+            (SetName(TABLE, name, len(static.keys[0])), list(static.keys), STATIC_KEYS)
+            for name, static in static_sets(baseline).items()
+            if static.keys
+        ]
+        for prefix, where in device_sets.cut.items():
+            keys = [one.packed for one in SENTINELS if one.prefix == prefix]
+            self._groups.append((where, keys, STATIC_KEYS))
+        for prefix, where in device_sets.known.items():
+            if keys := [address.packed for address in known if address.prefix == prefix]:
+                self._groups.append((where, keys, KNOWN_KEYS))
+        self._turn = 0
+        #: probes after which each key has been asked for
+        self.turns = max(-(-len(keys) // most) for _, keys, most in self._groups)
+
+    def next(self) -> list[tuple[SetName, bytes]]:
+        """The keys to ask for this time."""
+        wanted = []
+        for where, keys, most in self._groups:
+            start = self._turn * most % (-(-len(keys) // most) * most)
+            wanted += [(where, key) for key in keys[start : start + most]]
+        self._turn += 1
+        return wanted
+
+
+class Guard:
+    """Owns the static part of one table."""
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        known: Sequence[Address],
+        settled: Callable[[bool | BaseException], None],
+        damaged: Callable[[str | BaseException], None],
+    ) -> None:
+        self._baseline = baseline
+        self._known = tuple(known)
+        self._settled = settled
+        self._damaged = damaged
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ragate-nft-guard", daemon=True)
+        self._fixed: list[Request] = [table_request(TABLE)]
+        self._names = ["table"]
+        for chain in chains(baseline):
+            self._fixed.append(chain_request(TABLE, chain))
+            self._names.append(f"chain {chain}")
+        self._expected: list[bytes | int] = []
+        self._handles: dict[str, tuple[int, ...]] = {}
+        self._generation: list[bytes | int] = []
+        self._listed: list[bytes | int] = []  # the generation at the last listing of rules
+        self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
+        self._probes = 0
+        self._witnesses = _Witnesses(baseline, known)
+
+    def start(self) -> None:
+        """Start the thread; ``settled`` is called from it once, then ``damaged`` each time."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> bool:
+        """End the thread; False if it has not ended within ``seconds``."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            netlink = NetlinkSocket()
+        except BackendError as error:
+            self._settled(error)
+            return
+        try:
+            layer = Layer(netlink, self._baseline, self._known)
+            try:
+                found = layer.settle()
+                self._learn(netlink, layer)
+            except BackendError as error:
+                self._settled(error)
+                return
+            self._settled(found)
+            self._watch(netlink, layer)
+        except BaseException as error:  # a bug: whoever listens must learn of it before this thread dies
+            self._settled(error)
+            self._damaged(error)
+            raise
+        finally:
+            netlink.close()
+
+    def _watch(self, netlink: NetlinkSocket, layer: Layer) -> None:
+        trouble = ""
+        while not self._stopping.wait(PROBE_SECONDS):
+            try:
+                damage = self._damage(netlink)
+                if damage:
+                    layer.lay()
+                    self._damaged(f"{damage}: laid again, shut and empty")
+                    layer.fill()
+                    self._learn(netlink, layer)
+                trouble = ""
+            except BackendError as error:  # tried again at the next probe
+                self._generation = []
+                if not trouble:
+                    trouble = f"the path gate cannot be looked after: {error}"
+                    self._damaged(trouble)
+
+    def _learn(self, netlink: NetlinkSocket, layer: Layer) -> None:
+        """Remember what whole looks like. Raises ``BackendError`` when it is not whole."""
+        expected = netlink.ask(self._fixed)
+        handles = rule_handles(netlink)
+        if not layer.rules_are_whole(handles) or not all(isinstance(one, bytes) for one in expected):
+            raise BackendError("nft", "the static part was changed while it was laid", transient=True)
+        self._expected = expected
+        self._handles = handles
+        self._generation = []
+
+    def _damage(self, netlink: NetlinkSocket) -> str:
+        """What is wrong with the static part; "" when nothing is."""
+        # asked before the rest: a change in between shows as another generation next time
+        generation = netlink.ask([generation_request()])
+        self._probes += 1
+        if generation != self._generation:
+            self._turns_left = self._witnesses.turns
+        if self._turns_left:
+            damage = self._look(netlink)
+            if damage:
+                return damage
+            self._turns_left -= 1
+            self._generation = generation
+        if self._probes % RULES_EVERY == 0 and generation != self._listed:
+            if not self._rules_stand(netlink):
+                return "rules were replaced"
+            self._listed = generation
+        return ""
+
+    def _look(self, netlink: NetlinkSocket) -> str:
+        """Compare table and chains with what was learnt, and ask for witnesses."""
+        witnesses = self._witnesses.next()
+        answers = netlink.ask(self._fixed + [_question(where, key) for where, key in witnesses])
+        names = self._names + [f"set {where.name}" for where, _ in witnesses]
+        for place, (name, answer) in enumerate(zip(names, answers, strict=True)):
+            fixed = place < len(self._fixed)
+            if isinstance(answer, int):
+                if answer != errno.ENOENT:
+                    raise NetlinkError(answer, f"looking at {name}")
+                return f"{name} is gone" if fixed else f"{name} lost an element"
+            if fixed and answer != self._expected[place]:
+                return f"{name} was changed"
+        return ""
+
+    def _rules_stand(self, netlink: NetlinkSocket) -> bool:
+        try:
+            return rule_handles(netlink) == self._handles
+        except NetlinkError as error:
+            if error.code != errno.EINTR:
+                raise
+            return True  # others keep changing the ruleset: looked at again later

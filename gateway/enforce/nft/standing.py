@@ -1,0 +1,269 @@
+"""What stands in the kernel against what a baseline wants: adopt it, mend its static part, or lay it anew.
+
+Belongs to the guard's thread. What must not live here: admissions and tombstones of single devices, the loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.core.model import Address
+from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.libnftables import run_commands
+from gateway.enforce.nft.messages import (
+    INET,
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_GETCHAIN,
+    NFT_MSG_GETRULE,
+    NFT_MSG_GETSET,
+    NFT_MSG_NEWSETELEM,
+    NFTA_CHAIN_NAME,
+    NFTA_CHAIN_TABLE,
+    NFTA_RULE_CHAIN,
+    NFTA_RULE_HANDLE,
+    NFTA_RULE_TABLE,
+    NFTA_SET_DESC,
+    NFTA_SET_DESC_SIZE,
+    NFTA_SET_FLAGS,
+    NFTA_SET_NAME,
+    NFTA_SET_TABLE,
+    NFTA_SET_USERDATA,
+    NFTA_TABLE_FLAGS,
+    SetName,
+    attributes,
+    element,
+    element_messages,
+    table_request,
+    text_attribute,
+)
+from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
+from gateway.enforce.nft.ruleset import (
+    FINGERPRINT_SET,
+    TABLE,
+    Baseline,
+    chains,
+    device_sets,
+    fingerprint,
+    render_fresh,
+    render_static,
+    static_sets,
+)
+
+#: Addresses added or removed in one transaction, so that the kernel's lock is not held long.
+CHUNK = 1_000
+#: Times a listing is tried while others change the ruleset.
+LISTING_TRIES = 20
+#: Tombstones that no device has: their presence tells a table that was lived in from one that was only loaded, and
+#: their absence that tombstones were flushed. RFC 7600: IPv4 dummy address; RFC 6666: discard-only prefix.
+SENTINELS = (Address.parse("192.0.0.8"), Address.parse("100::"), Address.parse("100::/64"))
+
+_NFT_SET_TIMEOUT = 0x10  # enum nft_set_flags
+
+
+class Declared(NamedTuple):
+    """A standing set: flags (enum nft_set_flags), declared size (0: none), comment bytes."""
+
+    flags: int
+    size: int
+    userdata: bytes
+
+
+class Standing(NamedTuple):
+    """The standing table: names of chains, sets by name, rule handles by chain, flags of the table."""
+
+    chains: frozenset[str]
+    sets: Mapping[str, Declared]
+    rules: Mapping[str, tuple[int, ...]]
+    flags: int
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("ascii", "replace")
+
+
+def _undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
+    """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
+    for tries_left in reversed(range(LISTING_TRIES)):
+        try:
+            return listing()
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                break
+            if error.code != errno.EINTR or not tries_left:
+                raise
+    return []
+
+
+def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
+    """All objects of a kind in our table, each as its attributes."""
+    body = INET + text_attribute(table_attribute, TABLE)
+    objects = [dict(attributes(reply)) for reply in _undisturbed(lambda: netlink.dump(kind, body))]
+    return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
+
+
+def rule_handles(netlink: NetlinkSocket) -> dict[str, tuple[int, ...]]:
+    """Handles of our rules by chain, in order. A replaced rule has a new handle. Raises ``NetlinkError``."""
+    handles: dict[str, tuple[int, ...]] = {}
+    for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE):
+        chain = _text(one[NFTA_RULE_CHAIN])
+        handles[chain] = (*handles.get(chain, ()), int.from_bytes(one[NFTA_RULE_HANDLE], "big"))
+    return handles
+
+
+def inspect(netlink: NetlinkSocket) -> Standing | None:
+    """The table that stands; ``None``: there is none. Raises ``NetlinkError``."""
+    (table,) = netlink.ask([table_request(TABLE)])
+    if isinstance(table, int):
+        if table != errno.ENOENT:
+            raise NetlinkError(table, f"looking for table inet {TABLE}")
+        return None
+    flags = int.from_bytes(dict(attributes(table)).get(NFTA_TABLE_FLAGS, b""), "big")
+    sets = {}
+    for one in _listing(netlink, NFT_MSG_GETSET, NFTA_SET_TABLE):
+        size = dict(attributes(one.get(NFTA_SET_DESC, b""))).get(NFTA_SET_DESC_SIZE, b"")
+        sets[_text(one[NFTA_SET_NAME])] = Declared(
+            int.from_bytes(one.get(NFTA_SET_FLAGS, b""), "big"),
+            int.from_bytes(size, "big"),
+            one.get(NFTA_SET_USERDATA, b""),
+        )
+    names = frozenset(_text(one[NFTA_CHAIN_NAME]) for one in _listing(netlink, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE))
+    return Standing(names, sets, rule_handles(netlink), flags)
+
+
+class Layer:
+    """Brings the kernel to one baseline."""
+
+    def __init__(self, netlink: NetlinkSocket, baseline: Baseline, known: Sequence[Address]) -> None:
+        self._netlink = netlink
+        self._baseline = baseline
+        self._known = tuple(known)
+        self._sets = DeviceSets(baseline.profiles)
+        self._rule_counts = {name: len(rules) for name, rules in chains(baseline).items()}
+        for base in ("arrive", "leave"):
+            self._rule_counts[base] -= 1  # the hook is no rule
+
+    def settle(self) -> bool:
+        """Adopt, mend or lay. True: a table in use was found and its device elements kept."""
+        standing = inspect(self._netlink)
+        if standing is None:
+            run_commands(render_fresh(self._baseline))
+            found = False
+        elif not self._fits(standing):
+            run_commands(render_fresh(self._baseline, self._tombstones()))
+            found = False
+        else:
+            found = self._lived_in()
+            if not self._is_whole(standing):
+                run_commands(self._mending(standing))
+            self._drop_strangers()
+        self.fill()
+        return found
+
+    def lay(self) -> None:
+        """Replace whatever stands by an empty, shut table: default deny first; ``fill`` follows."""
+        run_commands(render_fresh(self._baseline))
+
+    def fill(self) -> None:
+        """Put in the sentinels and the inventory's addresses, in chunks; those that stand stay."""
+        self._change(NFT_MSG_NEWSETELEM, self._sets.cut, SENTINELS)
+        for start in range(0, len(self._known), CHUNK):
+            self._change(NFT_MSG_NEWSETELEM, self._sets.known, self._known[start : start + CHUNK])
+
+    def rules_are_whole(self, handles: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether each chain has as many rules as the baseline gives it, and no other chain has any."""
+        expected = {name: count for name, count in self._rule_counts.items() if count}
+        return {name: len(found) for name, found in handles.items()} == expected
+
+    def _change(self, kind: int, sets: Mapping[int, SetName], addresses: Sequence[Address]) -> None:
+        messages = []
+        for prefix, where in sets.items():
+            elements = [element(address.packed) for address in addresses if address.prefix == prefix]
+            messages += element_messages(kind, where, elements)
+        self._netlink.transact(messages)
+
+    def _fits(self, standing: Standing) -> bool:
+        """Whether the standing device sets can be kept: there, of the right kind, with room enough."""
+        if standing.flags:  # dormant, or owned by another process
+            return False
+        mark = standing.sets.get(FINGERPRINT_SET)
+        structure = fingerprint(self._baseline).partition(" ")[0].encode()
+        if mark is None or structure + b" " not in mark.userdata:
+            return False
+        must = set(device_sets(()))
+        for name in device_sets(self._baseline.profiles):
+            declared = standing.sets.get(name)
+            if declared is None:
+                if name in must:
+                    return False
+                continue  # a new profile's set
+            flags = 0 if name in must else _NFT_SET_TIMEOUT
+            if declared.flags != flags or declared.size < self._baseline.smallest_set_size:
+                return False
+        return True
+
+    def _is_whole(self, standing: Standing) -> bool:
+        """Whether the standing static part is exactly the baseline's."""
+        statics = static_sets(self._baseline)
+        names = {FINGERPRINT_SET, *statics, *device_sets(self._baseline.profiles)}
+        return (
+            fingerprint(self._baseline).encode() in standing.sets[FINGERPRINT_SET].userdata
+            and standing.chains == set(self._rule_counts)
+            and {name for name in standing.sets if not name.startswith("__")} == names
+            and self.rules_are_whole(standing.rules)
+            and all(
+                sorted(self._keys(SetName(TABLE, name, len(static.keys[0])))) == sorted(static.keys)
+                for name, static in statics.items()
+                if static.keys
+            )
+        )
+
+    def _mending(self, standing: Standing) -> str:
+        """Text that makes the static part right and removes what a baseline before it had."""
+        ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles)}
+        obsolete = [
+            f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))
+        ]
+        obsolete += [
+            f"delete set inet {TABLE} {name}"
+            for name in sorted(set(standing.sets) - ours)
+            if not name.startswith("__")  # anonymous sets go with their rules
+        ]
+        sizes = {standing.sets[name].size for name in device_sets(()) if name in standing.sets}
+        return render_static(self._baseline, obsolete, size=max(sizes))
+
+    def _lived_in(self) -> bool:
+        wanted = [(self._sets.cut[one.prefix], one.packed) for one in SENTINELS]
+        return all(found is not None for found in self._netlink.get_elements(wanted))
+
+    def _tombstones(self) -> dict[str, list[str]]:
+        """Tombstones of known addresses, to be carried into a new table."""
+        wanted = [(self._sets.cut[address.prefix], address.packed) for address in self._known]
+        carried: dict[str, list[str]] = {}
+        for (where, key), found in zip(wanted, self._netlink.get_elements(wanted), strict=True):
+            if found is not None:
+                carried.setdefault(where.name, []).append(str(ipaddress.ip_address(key)))
+        return carried
+
+    def _drop_strangers(self) -> None:
+        """Take addresses that the inventory no longer lists out of the profiles and the known ones.
+
+        What a dump misses stays until its end or the next start, which only keeps more shut.
+        """
+        known = {(address.prefix, address.packed) for address in self._known}
+        for sets in (self._sets.known, *self._sets.of.values()):
+            for prefix, where in sets.items():
+                keys = dict.fromkeys(self._keys(where))
+                strangers = [key for key in keys if (prefix, key) not in known]
+                for start in range(0, len(strangers), CHUNK):
+                    plain = [element(key) for key in strangers[start : start + CHUNK]]
+                    # added first: one that has expired meanwhile would spoil the delete
+                    self._netlink.transact(
+                        element_messages(NFT_MSG_NEWSETELEM, where, plain)
+                        + element_messages(NFT_MSG_DELSETELEM, where, plain)
+                    )
+
+    def _keys(self, where: SetName) -> list[bytes]:
+        return _undisturbed(lambda: self._netlink.dump_keys(where))
