@@ -160,8 +160,8 @@ def _read_body(file: BinaryIO) -> Body:
 class Report:
     """What became of a campaign. Times are ``CLOCK_BOOTTIME`` nanoseconds.
 
-    ``due[i]`` when alert ``i`` should have gone; ``sent[i]`` when the kernel had taken its last byte (0: never).
-    ``errors`` counts alerts that were not sent, by error name. ``cpu_seconds`` is this process's CPU time from
+    ``due[i]`` when alert ``i`` should have gone; ``sent[i]`` when its last byte was handed to the kernel, read just
+    before the call (0: never): a receiver may act on it before the call returns. ``errors`` counts alerts that were not sent, by error name. ``cpu_seconds`` is this process's CPU time from
     the first to the last alert, ``seconds`` the time that took; ``start`` UNIX seconds of the first due time.
     """
 
@@ -262,6 +262,7 @@ class _Sender:
 
     def _continue(self, connection: socket.socket, number: int, done: int) -> None:
         frame = self._frames[number]
+        at = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         try:
             done += connection.send(frame[done:] if done else frame)
         except BlockingIOError:
@@ -271,7 +272,7 @@ class _Sender:
             return
         if done == len(frame):
             connection.close()
-            self.sent[number] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            self.sent[number] = at
             return
         descriptor = connection.fileno()
         if descriptor not in self._waiting:

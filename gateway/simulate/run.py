@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -161,6 +162,7 @@ def _show_ways_in(site: Site, service: Service, api: Api, screen: Screen) -> Non
     screen.say("The site keeps running; Ctrl-C ends it and leaves nothing behind.")
     # The private mount namespace can be looked into only through a process that lives in it.
     inside = f"/proc/{service.pid}/root" if site.ground.namespace != NO_NAMESPACE else ""
-    screen.say(f"  operator  ragate devices list --config {inside}{site.config}")
+    ragate = "ragate" if shutil.which("ragate") else f"{os.path.relpath(sys.executable)} -m gateway"
+    screen.say(f"  operator  {ragate} devices list --config {inside}{site.config}")
     for name, path in (("devices", "/v1/devices"), ("metrics", "/metrics"), ("health", "/readyz")):
         screen.say(f"  {name:9} {api.base}{path}")
