@@ -25,10 +25,31 @@ W = TypeVar("W", bound=str)
 SMALL_FILE = 1 << 20
 #: Bytes of an inventory: a million devices with two addresses each.
 LARGE_FILE = 1 << 28
+#: Levels of nesting; the deepest that any file of ours has is 7.
+DEPTH = 32
 #: Mistakes told at once: more would hide the first.
 SHOWN = 20
 
-_TAG = "tag:yaml.org,2002:"
+_NULL = "tag:yaml.org,2002:null"
+#: What YAML 1.1 finds in plain and quoted scalars; any other tag was written on purpose and is refused.
+_SCALARS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "timestamp", "merge", "value")
+)
+
+
+class _Loader(yaml.CSafeLoader):
+    """The C composer calls itself for every level, and a file of brackets would exhaust its stack."""
+
+    depth = 0
+
+    def descend_resolver(self, current_node: yaml.Node | None, _index: object) -> None:
+        self.depth += 1
+        if self.depth > DEPTH:
+            mark = None if current_node is None else current_node.start_mark
+            raise yaml.composer.ComposerError(None, None, "it is nested too deeply", mark)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
 
 
 class Problems:
@@ -92,7 +113,7 @@ def read_text(path: Path, limit: int) -> str:
 def compose(text: str, path: Path, problems: Problems) -> Section:
     """Return the one mapping that ``text`` is. Raises ``ConfigError`` for anything else."""
     try:
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = str(path) if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
@@ -102,8 +123,6 @@ def compose(text: str, path: Path, problems: Problems) -> Section:
         raise ConfigError(
             str(path), f"is not YAML: {str(error).splitlines()[0]}", "save it as plain text"
         ) from error
-    except RecursionError as error:
-        raise ConfigError(str(path), "is nested too deeply", "is this the right file?") from error
     if node is None:
         raise ConfigError(str(path), "is empty", "see the example in the documentation")
     return Section(node, path, problems, "the file")
@@ -111,7 +130,7 @@ def compose(text: str, path: Path, problems: Problems) -> Section:
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return the mend for an unknown word."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"use one of: {', '.join(known)}"
 
 
@@ -137,12 +156,12 @@ class Value:
     @property
     def is_null(self) -> bool:
         """Whether nothing, ``~`` or ``null`` stands here."""
-        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == f"{_TAG}null"
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _NULL
 
     def text(self) -> str:
         """A single word or sentence, as it stands."""
         node = self.node
-        if not isinstance(node, yaml.ScalarNode) or self.is_null or not node.tag.startswith(_TAG):
+        if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
             raise self.wrong(f"{self.name} must be a single value", "write one word, in quotes if it has spaces")
         return str(node.value)
 

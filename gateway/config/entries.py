@@ -101,7 +101,9 @@ def read_common(text: str, path: Path) -> Entries | None:
     def where(number: int, key: str) -> str:
         match = _ENTRY.match(text, starts[number])
         assert match is not None
-        place = match.start(key) if key in match.re.groupindex and match[key] is not None else match.start("id")
+        if key not in match.re.groupindex or match[key] is None:
+            key = "id"
+        place = match.start(key) - (key in ("addresses", "labels"))  # where the bracket stands
         return _place(text, path, place)
 
     file = head["hmac_keys"]

@@ -31,7 +31,8 @@ KEYS_NAME = "devices.keys"
 #: The source that imported devices get, unless another is given.
 SOURCE = SourceName("verifier")
 
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+# What starts with a digit could be taken for a number, a date or a time, except an IPv4 address.
+_PLAIN = re.compile(r"(?:[A-Za-z][A-Za-z0-9._-]*|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+)\Z")
 _RESERVED = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
@@ -126,7 +127,7 @@ def _word(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+    return text.encode("unicode_escape").decode("ascii")
 
 
 def _split(what: str) -> tuple[str, str]:

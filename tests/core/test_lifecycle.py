@@ -381,7 +381,7 @@ def access(record: Record) -> tuple[int, float]:
     return (2 if record.standing is S.TRUSTED else 1), record.deadline
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(histories, any_rules)
 @example([passed(T), failed(T), passed(T + 1)], Rules())
 def test_invariants_of_any_history(history: list[Event], rules: Rules) -> None:
