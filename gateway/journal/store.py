@@ -10,9 +10,11 @@ What lives here: statements and what must be remembered between them. What must 
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain as flatten
+from itertools import islice
 from typing import Any, NamedTuple
 
 from gateway.core.errors import JournalError
@@ -39,6 +41,9 @@ the next start takes about 0.2 s."""
 
 REPLAYED = 65_536
 """Sequence numbers behind ``folded`` at which a fold begins however few devices they concern."""
+
+SORTED_RUN = 1_024
+"""Keys sorted at a time."""
 
 FOLD_SLICE = 256
 """Pairs folded in one transaction: about a millisecond."""
@@ -125,7 +130,11 @@ class Store:
         self._db = connection
         self._tails: dict[Key, Tail] = {}
         self._sweep: dict[Key, Tail] = {}
-        self._order: list[Key] = []
+        self._fresh: list[Key] = []
+        self._runs: list[list[Key]] = []
+        self._order: Iterator[Key] = iter(())
+        self._ahead: list[Key] = []
+        self._left = 0
         self._upto = 0
         self._digest = chain.START
         self._group = 0
@@ -209,7 +218,7 @@ class Store:
             if record is not None and seq > seqs.get(key, 0):
                 rec = seq
                 states[key] = (record, rest)
-            self._tails[key] = Tail(seq, rec)
+            self._note({key: Tail(seq, rec)})
         for (device, source), (record, rest) in states.items():
             pair = (DeviceId(device), SourceName(source))
             records[pair] = decode_record(record)
@@ -244,7 +253,7 @@ class Store:
                 (number, wall, highest, *_range(stored), *_range(outcomes), value),
             )
         self._group, self.highest, self._digest = number, highest, value
-        self._tails.update(tails)
+        self._note(tails)
         self._refused += len(group.refusals)
         if stored:
             self._newest = stored[-1].seq
@@ -278,21 +287,24 @@ class Store:
     @property
     def fold_due(self) -> bool:
         """Whether enough rows have come to make a fold worth while, or the next start slow."""
-        return not self._order and (
+        return not self._left and (
             len(self._tails) >= FOLD_AFTER or (self._newest - self._upto >= REPLAYED and bool(self._tails))
         )
 
     @property
     def folding(self) -> bool:
         """Whether a fold is under way."""
-        return bool(self._order)
+        return self._left > 0
 
     def start_fold(self) -> None:
         """Begin to bring ``devices`` up to date with every row committed so far."""
-        if not self._order and self._tails:
-            self._sweep, self._tails = self._tails, {}
-            self._order = sorted(self._sweep, reverse=True)
-            self._upto = self._newest
+        if self._left or not self._tails:
+            return
+        runs, self._runs, self._fresh = [*self._runs, sorted(self._fresh)], [], []
+        self._sweep, self._tails = self._tails, {}
+        self._order = heapq.merge(*runs)
+        self._left = len(self._sweep)
+        self._upto = self._newest
 
     def fold_slice(self) -> None:
         """Take one slice in a transaction of its own."""
@@ -301,8 +313,19 @@ class Store:
             self._fold(keys)
         self._folded(keys)
 
+    def _note(self, tails: Mapping[Key, Tail]) -> None:
+        """Remember newest rows. New keys are sorted in small runs and merged later: sorting all of them at once
+        would hold the interpreter, and with it the loop, for tens of milliseconds."""
+        self._fresh += [key for key in tails if key not in self._tails]
+        self._tails.update(tails)
+        if len(self._fresh) >= SORTED_RUN:
+            self._runs.append(sorted(self._fresh))
+            self._fresh = []
+
     def _slice(self) -> list[Key]:
-        return self._order[-FOLD_SLICE:][::-1]
+        if not self._ahead:
+            self._ahead = list(islice(self._order, FOLD_SLICE))
+        return self._ahead
 
     def _fold(self, keys: Sequence[Key]) -> None:
         tails = [self._sweep[key] for key in keys]
@@ -323,14 +346,15 @@ class Store:
             else:
                 rows.append((device, source, last, rec, rest, record, checksum(device, source, record, rest)))
         _DEVICES.run(self._db, rows)
-        if len(keys) == len(self._order):
+        if len(keys) == self._left:
             self._set(folded=self._upto)
 
     def _folded(self, keys: Sequence[Key]) -> None:
         if keys:
             self.logged += FOLD_SLICE * PAGE_SIZE // 4
-            del self._order[-len(keys) :]
-            if not self._order:
+            self._left -= len(keys)
+            self._ahead = []
+            if not self._left:
                 self._sweep = {}
 
     # --- keeping the file small -------------------------------------------------------------------------------
@@ -396,7 +420,7 @@ class Store:
     def close(self, next_seq: int) -> None:
         """Fold everything, mark the stop as clean, and close."""
         self.start_fold()
-        while self._order:
+        while self._left:
             self.fold_slice()
             self.start_fold()
         self._set(clean=1, reserved=next_seq)
