@@ -15,6 +15,7 @@ from gateway.control.ports import Backend, Clock
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
+from gateway.enforce.relay import RelayBackend, RelayRoute
 from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import ManualClock
 from tests.netns import KernelClock, in_namespaces
@@ -77,7 +78,18 @@ def run_nft(scenario: Scenario) -> None:
     in_namespaces(body)
 
 
-RIGS: Mapping[str, Callable[[Scenario], None]] = {"fake": run_fake, "nft": run_nft}
+def run_relay(scenario: Scenario) -> None:
+    clock = ManualClock()
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+
+    routes = [RelayRoute("feed", "127.0.0.1:0", "127.0.0.1", 9)]
+    profiles = {"admitted": frozenset({"feed"}), "probation": frozenset({"feed"})}
+    asyncio.run(_life(Rig(RelayBackend(routes, profiles, clock), clock, pass_time), scenario))
+
+
+RIGS: Mapping[str, Callable[[Scenario], None]] = {"fake": run_fake, "nft": run_nft, "relay": run_relay}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.netns if name == "nft" else ()) for name in RIGS])

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway.control.ports import Clock
 from gateway.core.errors import BackendError, ConfigError
-from gateway.core.model import Address, Applied, Change, ChangeOutcome, Stands
+from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.relay.flow import End, Flow, reset
 from gateway.enforce.relay.settings import Network, RelayConnection, RelayRoute, RelaySettings
 from gateway.enforce.relay.table import Table
@@ -20,13 +20,15 @@ ACCEPTS_PER_WAKE = 16  #: connections judged before others on the loop get their
 END_CHECK_SECONDS = 0.25  #: longest sleep of the timer: the loop's clock stands still in suspend, ends do not
 REST_SECONDS = 0.1  #: without accepting, once it has failed
 
+_CUTS = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
+
 
 class RelayBackend:
     """Implements the ``Backend`` port by relaying TCP connections.
 
     ``VERIFIED`` means: the table, read back, is as the change wants it, and no connection is open that it
     forbids. Cuts and ordinary changes are made on the spot, without waiting for anything, so neither lane can
-    hold up the other; a batch takes the loop for about 2 us a change.
+    hold up the other; a batch takes the loop for about 10 us a change.
 
     Counts, for metrics: ``accepted``, ``refused`` (by the table), ``limited`` (by connection limits),
     ``accept_failures`` (mostly: out of descriptors), ``ends`` by ``End``.
@@ -55,6 +57,7 @@ class RelayBackend:
         self._by_address: dict[bytes, set[Flow]] = {}
         self._by_net: dict[bytes, set[Flow]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._running = False
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
         self.accepted = 0
         self.refused = 0
@@ -103,14 +106,21 @@ class RelayBackend:
                 raise BackendError(self.name, what, transient=False) from error
         for route, sock in self._listeners:
             self._loop.add_reader(sock.fileno(), self._on_waiting, route, sock)
+        self._running = True
         return False
 
     async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
-        """Take CUT, WITHDRAW and FORGET changes: the connections they forbid are reset when this returns."""
+        """Take CUT, WITHDRAW and FORGET changes: the connections they forbid are reset when this returns.
+
+        Raises ``ValueError`` for any other change, and ``BackendError`` when the relay does not run.
+        """
+        if any(change.kind not in _CUTS for change in changes):
+            msg = "the cut lane takes CUT, WITHDRAW and FORGET only"
+            raise ValueError(msg)
         return self._take(changes)
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
-        """Take any changes, in order."""
+        """Take any changes, in order. Raises ``BackendError`` when the relay does not run."""
         return self._take(changes)
 
     async def observe(self, addresses: Sequence[Address]) -> Mapping[Address, Stands]:
@@ -125,6 +135,7 @@ class RelayBackend:
 
     async def stop(self) -> None:
         """Stop listening and end every connection: a relay that is gone admits nobody."""
+        self._running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -141,6 +152,8 @@ class RelayBackend:
     # Changes
 
     def _take(self, changes: Sequence[Change]) -> list[ChangeOutcome]:
+        if not self._running:
+            raise BackendError(self.name, "the relay does not run", transient=False)
         now = self._clock.now().boot
         outcomes: list[ChangeOutcome] = []
         for change in changes:
