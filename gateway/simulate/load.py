@@ -160,9 +160,10 @@ def _read_body(file: BinaryIO) -> Body:
 class Report:
     """What became of a campaign. Times are ``CLOCK_BOOTTIME`` nanoseconds.
 
-    ``due[i]`` when alert ``i`` should have gone; ``sent[i]`` when its last byte was handed to the kernel, read just
-    before the call (0: never): a receiver may act on it before the call returns. ``errors`` counts alerts that were not sent, by error name. ``cpu_seconds`` is this process's CPU time from
-    the first to the last alert, ``seconds`` the time that took; ``start`` UNIX seconds of the first due time.
+    ``due[i]`` when alert ``i`` should have gone; ``sent[i]`` when its last byte was handed to the kernel (0:
+    never), read just before the call, since a receiver may act on it before the call returns. ``errors``
+    counts alerts that were not sent, by error name. ``cpu_seconds`` is this process's CPU time from the first
+    to the last alert, ``seconds`` the time that took; ``start`` UNIX seconds of the first due time.
     """
 
     start: float

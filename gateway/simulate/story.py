@@ -30,6 +30,9 @@ CUT_SECONDS = 0.5
 """Data that arrives later than this after the verdict was not cut. Generous, so that a busy machine does not
 spoil the story; what was really seen is printed."""
 
+EARLY_SECONDS = 1.0
+"""A device that may send and has not been heard for so long is cut: fifty messages are missing."""
+
 _POLL_SECONDS = 0.01
 
 
@@ -110,7 +113,12 @@ class Story:
             self._line(device, seen, attestation, what)
 
     async def _tamper(self, device: SurrogateDevice) -> Attestation:
-        live = [link for link in device.links if link.connected or link.route.udp]
+        live = device.links
+        await self._happens(
+            f"{device.id} has live connections before it is tampered with",
+            lambda: all(link.connected for link in live if not link.route.udp),
+            lambda: f"not connected: {', '.join(str(link.route) for link in live if not link.connected)}",
+        )
         device.tamper()
         attestation = await self._attest(device)
         seen = await self._until(device, attestation, "distrusted")
@@ -149,9 +157,12 @@ class Story:
         # Wall and monotonic clock are read together: the deadline is wall time, arrivals are not.
         deadline_at = deadline - time.time() + time.monotonic()
         last = await self._stays_shut(device, deadline_at, f"the live flow of {device.id} stops")
+        if last < deadline_at - EARLY_SECONDS:
+            instead = f"the last DATA arrived {_relative(last - deadline_at)} it"
+            raise StepFailedError(f"data of {device.id} flows until its deadline", instead)
         await self._happens(
             f"the live connection of {device.id} dies",
-            lambda: all(link.died_at > deadline_at - 1 for link in device.links if not link.route.udp),
+            lambda: all(link.died_at > deadline_at - EARLY_SECONDS for link in device.links if not link.route.udp),
             lambda: f"still alive: {', '.join(str(link.route) for link in device.links if link.connected)}",
         )
         what = f"silent, no pass for {MAX_AGE} s: cut at its deadline, last DATA {_relative(last - deadline_at)} it"
@@ -164,7 +175,7 @@ class Story:
             seen = await self.api.device(device.id)
             age = time.monotonic() - self.site.appserver.of(device.id).last_at
             died = _died(device.links, self._connects[device.id])
-            if seen.standing != "trusted" or age > STEP_SECONDS or died:
+            if seen.standing != "trusted" or age > EARLY_SECONDS or died:
                 instead = f"{device.id} is {seen}; last DATA {age:.1f} s ago; died: {', '.join(died) or 'none'}"
                 raise StepFailedError("the other devices are never interrupted", instead)
 

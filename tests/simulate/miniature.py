@@ -35,6 +35,7 @@ class Flaw(Enum):
     NEVER_LETS_BACK_IN = auto()
     NEVER_LAPSES = auto()
     LAPSES_IN_WORDS_ONLY = auto()
+    LAPSES_EARLY = auto()
     CUTS_EVERYBODY = auto()
 
 
@@ -124,7 +125,8 @@ class Miniature:
         elif state.standing != "distrusted" or self.flaw is not Flaw.NEVER_LETS_BACK_IN:
             state.standing, deadline = "trusted", float(state.issued_at + MAX_AGE)
             state.deadline = deadline
-            asyncio.get_running_loop().call_later(deadline - time.time(), self._lapse, name, deadline)
+            left = deadline - time.time() - (1.2 if self.flaw is Flaw.LAPSES_EARLY else 0.0)
+            asyncio.get_running_loop().call_later(left, self._lapse, name, deadline)
 
     def _cut(self, name: str) -> None:
         if self.flaw is not Flaw.KEEPS_LIVE_CONNECTIONS:

@@ -97,7 +97,6 @@ def test_open_loop_sends_when_due_and_never_before(bodies: list[Body]) -> None:
     assert steps == {2_000_000}
     assert all(at >= due for due, at in zip(report.due, report.sent, strict=True))
     assert report.lateness == sorted(report.lateness)
-    assert report.seconds >= 49 * 0.002
 
 
 def test_sources_are_taken_in_turn(bodies: list[Body]) -> None:

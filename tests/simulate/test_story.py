@@ -27,6 +27,7 @@ BROKEN = {
     Flaw.NEVER_LETS_BACK_IN: "cam-1 becomes trusted on PASS, verified",
     Flaw.NEVER_LAPSES: "sensor-2 lapses at its deadline",
     Flaw.LAPSES_IN_WORDS_ONLY: "the live flow of sensor-2 stops",
+    Flaw.LAPSES_EARLY: "data of sensor-2 flows until its deadline",
     Flaw.CUTS_EVERYBODY: "the other devices are never interrupted",
 }
 
@@ -41,7 +42,7 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
             screen = Screen(out, time.monotonic())
             story = Story(site, api, screen)
             for device in site.devices.values():
-                device.period = 0.05  # eleven sites share this process
+                device.period = 0.05  # twelve sites share this process
             running = [asyncio.create_task(device.run()) for device in site.devices.values()]
             running.append(asyncio.create_task(story.keep_attesting()))
             try:
@@ -60,7 +61,7 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
 
 async def test_a_sound_gateway_passes_and_every_broken_promise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story_module, "STEP_SECONDS", 3.0)
-    monkeypatch.setattr(story_module, "CUT_SECONDS", 1.0)  # eleven sites at once are a busy machine
+    monkeypatch.setattr(story_module, "CUT_SECONDS", 1.0)  # twelve sites at once are a busy machine
     told = dict(zip(Flaw, await asyncio.gather(*map(tell, Flaw)), strict=True))
     assert {flaw: step for flaw, (step, _) in told.items() if step} == BROKEN
     shown = told[Flaw.NONE][1].splitlines()
