@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
@@ -34,6 +35,9 @@ PAGE_MOST = 5_000
 #: Devices made into JSON in one turn of the loop: 32 x 30 us is about a millisecond.
 SLICE = 32
 
+#: Ids compared in one turn when looking for ``after``: 0.2 ms; a table of places would cost memory instead.
+SEARCH_SLICE = 5_000
+
 #: Devices looked at for one page when a standing is asked for; a page may then be short, and ``next`` goes on.
 SCAN_MOST = 20_000
 
@@ -52,8 +56,8 @@ _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - refused here, not 
 class Windows:
     """What the windows look at.
 
-    ``inventory`` gives the device ids in inventory order, the same object until the inventory changes;
-    ``exposition`` the metrics text; ``health`` one line per part.
+    ``inventory`` gives the device ids in inventory order; ``exposition`` the metrics text; ``health`` one line
+    per part.
     """
 
     directory: Directory
@@ -99,8 +103,6 @@ class Reads:
     def __init__(self, windows: Windows, *, acts: bool) -> None:
         self._windows = windows
         self._page = index.page(acts=acts)
-        self._order: Sequence[DeviceId] = ()
-        self._position: dict[str, int] = {}
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -143,7 +145,7 @@ class Reads:
     async def devices(self, request: web.Request) -> web.StreamResponse:
         """A page of devices, written while it is made."""
         query = PageQuery.of(request)
-        order, start = self._start(query.after)
+        order, start = await self._start(query.after)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         counts = msgspec.json.encode(dict(self._windows.directory.counts()))
         await response.prepare(request)
@@ -177,17 +179,16 @@ class Reads:
             await asyncio.sleep(0)
         return order[at - 1] if at < len(order) else None
 
-    def _start(self, after: str | None) -> tuple[Sequence[DeviceId], int]:
+    async def _start(self, after: str | None) -> tuple[Sequence[DeviceId], int]:
         order = self._windows.inventory()
-        if order is not self._order:
-            self._order = order
-            self._position = {device: position for position, device in enumerate(order)}
         if after is None:
             return order, 0
-        position = self._position.get(after)
-        if position is None:
-            raise _bad(f"after: {after[:EXCERPT]!r} is not in the inventory; begin again without it")
-        return order, position + 1
+        device = DeviceId(after)
+        for start in range(0, len(order), SEARCH_SLICE):
+            with suppress(ValueError):
+                return order, order.index(device, start, start + SEARCH_SLICE) + 1
+            await asyncio.sleep(0)
+        raise _bad(f"after: {after[:EXCERPT]!r} is not in the inventory; begin again without it")
 
     def _rows(self, devices: Iterable[DeviceId], standing: str | None) -> Iterable[bytes]:
         for device in devices:

@@ -171,6 +171,8 @@ def open_socket(path: Path, group: str | None) -> socket.socket:
         if not path.parent.exists():
             path.parent.mkdir(mode=FOLDER_MODE, parents=True)
             os.chown(path.parent, -1, gid)
+        if group is not None:
+            _check_way(path, gid, group)
         with _folder_lock(path.parent):
             _clear(path)
             os.fchmod(sock.fileno(), 0)
@@ -197,6 +199,16 @@ def _group_id(group: str | None) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise ConfigError("operator.group", f"there is no group {group!r}", "groupadd it, or write null") from None
+
+
+def _check_way(path: Path, gid: int, group: str) -> None:
+    """A group that may use the socket must also be able to get there."""
+    for folder in path.absolute().parents:
+        found = folder.stat()
+        if not (found.st_mode & stat.S_IXOTH or (found.st_gid == gid and found.st_mode & stat.S_IXGRP)):
+            what = f"group {group!r} cannot pass {folder} on its way to {path.name}"
+            mend = f"give the socket a folder of its own, or: chgrp {group} {folder}; chmod g+x {folder}"
+            raise ConfigError("operator.socket", what, mend)
 
 
 @contextmanager

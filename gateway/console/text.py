@@ -194,5 +194,5 @@ def _verdict_line(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row.get("effect") or "-"),
         f"{before} → {after}" if before and before != after else str(after or "-"),
         milliseconds(took if isinstance(took, int | float) else None),
-        str(row.get("why") or row.get("detail") or ""),
+        str(row.get("why") or row.get("detail") or "") + (f" (by {row['actor']})" if row.get("actor") else ""),
     )

@@ -9,6 +9,8 @@ import os
 import pwd
 import socket
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -125,12 +127,35 @@ def test_nobody_can_connect_before_the_mode_is_set(tmp_path: Path, monkeypatch: 
         assert mode(path) == 0o660
 
 
-def test_group_is_set(tmp_path: Path) -> None:
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every group can pass on the way to, unlike the private one of the test run."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def test_group_is_set(reachable: Path) -> None:
     group = grp.getgrgid(os.getgid())
-    with open_socket(tmp_path / "op.sock", group.gr_name):
-        assert (tmp_path / "op.sock").stat().st_gid == group.gr_gid
+    path = reachable / "run" / "op.sock"
+    with open_socket(path, group.gr_name):
+        assert path.stat().st_gid == group.gr_gid
+        assert path.parent.stat().st_gid == group.gr_gid
+        assert mode(path.parent) & 0o077 == 0o050
     with pytest.raises(ConfigError, match=r"operator\.group: there is no group 'no-such-group'"):
-        open_socket(tmp_path / "op2.sock", "no-such-group")
+        open_socket(reachable / "op2.sock", "no-such-group")
+
+
+def test_a_group_that_could_not_get_there_is_told(reachable: Path) -> None:
+    group = grp.getgrgid(os.getgid())
+    folder = reachable / "private"
+    folder.mkdir(mode=0o700)
+    with pytest.raises(ConfigError, match=r"cannot pass .*private"):
+        open_socket(folder / "op.sock", group.gr_name)
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o710)
+    with open_socket(folder / "op.sock", group.gr_name):
+        pass
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:

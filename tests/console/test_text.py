@@ -117,6 +117,12 @@ async def test_explain_tells_everything() -> None:
         assert words in told, words
 
 
+async def test_explain_names_the_operator() -> None:
+    device = await detail("cam-1")
+    device["verdicts"] = [{"at": NOW, "event": "held", "actor": "unix:alice", "why": "held: lens replaced"}]
+    assert "held: lens replaced (by unix:alice)" in "\n".join(text.explain(device, NOW))
+
+
 async def test_explain_a_device_that_nothing_is_known_of() -> None:
     device = await detail("cam-1", Standing.UNKNOWN)
     device |= {"last": None, "verified_ms": None, "verdicts": [], "anchor": "none", "labels": {}}
