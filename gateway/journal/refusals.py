@@ -15,7 +15,11 @@ WINDOW = 10
 """Seconds that one aggregated row covers."""
 
 MOST_WAITING = 20_000
-"""Different aggregates kept in memory while the journal cannot be written (about 10 MB); more only count."""
+"""Different aggregates kept in memory while the journal cannot be written (about 10 MB); what comes beyond is
+added up under ``OTHERS``, whoever sent it and whenever."""
+
+OTHERS = "others"
+"""Stands for the peer prefix where there were too many."""
 
 SAMPLE = 200
 """Characters of one refusal's detail kept as the sample."""
@@ -57,12 +61,12 @@ def peer_prefix(peer: str) -> str:
 
 
 class Tally:
-    """Aggregates not yet written. ``count`` refusals went in, ``unkept`` of them only as a number."""
+    """Aggregates not yet written. ``count`` refusals went in."""
 
     def __init__(self) -> None:
         self._rows: dict[RefusalKey, RefusalRow] = {}
         self.count = 0
-        self.unkept = 0
+        self._others = 0  # the window under which those beyond the bound are added up
 
     def __bool__(self) -> bool:
         return bool(self.count)
@@ -72,11 +76,12 @@ class Tally:
         self.count += 1
         at = float(fact.at)
         key = RefusalKey(int(at) // WINDOW * WINDOW, peer_prefix(fact.peer), fact.refusal.value)
+        if key not in self._rows and len(self._rows) >= MOST_WAITING:
+            self._others = self._others or key.slot
+            key = RefusalKey(self._others, OTHERS, key.refusal)
         row = self._rows.get(key)
         if row is not None:
             self._rows[key] = row._replace(times=row.times + 1, first=min(row.first, at), last=max(row.last, at))
-        elif len(self._rows) >= MOST_WAITING:
-            self.unkept += 1
         else:
             sample = fact.detail[:SAMPLE].encode("utf-8", "backslashreplace").decode()
             source = fact.source.encode("utf-8", "backslashreplace").decode()

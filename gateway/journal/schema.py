@@ -154,7 +154,9 @@ def open_journal(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Op
             raise
     except (sqlite3.Error, OSError) as error:
         os.close(lock)
-        raise JournalError(f"{path}: cannot be opened: {error}; {_KEEP}") from error
+        # An operational error (locked, full, not readable) says nothing against the file itself.
+        mend = "" if isinstance(error, sqlite3.OperationalError | OSError) else f"; {_KEEP}"
+        raise JournalError(f"{path}: cannot be opened: {error}{mend}") from error
     except BaseException:
         os.close(lock)
         raise

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ MOST_LINGERING = 2_048
 """Such rows at which the writer is woken at once."""
 
 MOST_KEPT = 100_000
-"""Fact rows, and as many outcomes, kept while the file cannot be written (about 60 MB); more are counted as lost.
-Of device records the newest of every device is always kept."""
+"""Fact rows kept while the file cannot be written (about 60 MB); more are counted as lost, but the newest record of
+every device is always kept. Of outcomes as many are kept; rows beyond show none."""
 
 FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
@@ -153,6 +154,7 @@ class Writer:
         self._committed_at = self._pruned_at = time.monotonic()
         self._pruning = False
         self._upkeep_at = 0.0
+        # A daemon: a process that ends by a fault must end, and the file is made to be left at any moment.
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
@@ -247,7 +249,7 @@ class Writer:
             self._orphans[row.device, row.source] = row
 
     def _waiting(self) -> bool:
-        return bool(self._facts or self._tally or self._lost or self._outcomes)
+        return bool(self._dones or self._facts or self._tally or self._lost or self._outcomes)
 
     # --- committing -----------------------------------------------------------------------------------------
 
@@ -255,23 +257,25 @@ class Writer:
         """Write everything kept. After an outage in several groups: one that fits is better than one that does
         not."""
         while True:
-            taken = self._facts[:MOST_IN_A_GROUP] if self.trouble else self._facts
-            last = len(taken) == len(self._facts)
             wall = self._clock.now().wall
+            # State first: should it end here again, what is durable is rather too new than too old.
+            orphans = list(islice(self._orphans.values(), MOST_IN_A_GROUP))
+            facts = [] if orphans else self._facts[:MOST_IN_A_GROUP] if self.trouble else self._facts
+            last = not orphans and len(facts) == len(self._facts)
             lost = [lost_entry(*self._lost, wall)] if last and self._lost else []
-            orphans = list(self._orphans.values()) if last else []
-            group = Group([*taken, *lost], self._outcomes, self._tally.rows(), orphans)
+            group = Group([*facts, *lost], self._outcomes, self._tally.rows(), orphans)
             try:
                 self._store.commit(group, wall, fold=not self.trouble)
             except sqlite3.Error as error:
                 return self._failed(error)
-            self.settled += len(taken) + self._tally.count
-            self._facts = self._facts[len(taken) :]
+            for row in orphans:
+                del self._orphans[row.device, row.source]
+            self.settled += len(facts) + self._tally.count
+            self._facts = self._facts[len(facts) :]
             self._outcomes, self._tally = [], Tally()
             self._committed_at = time.monotonic()
             if last:
-                self._orphans, self._lost = {}, None
-                self.trouble, self._delay = "", FIRST_RETRY
+                self._lost, self.trouble, self._delay = None, "", FIRST_RETRY
                 return None
 
     def _failed(self, error: sqlite3.Error) -> JournalError:

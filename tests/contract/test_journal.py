@@ -159,6 +159,14 @@ async def test_done_comes_once_on_the_loop_after_record_returned(bench: Bench) -
     await journal.close()
 
 
+async def test_nothing_to_record_is_done_all_the_same(bench: Bench) -> None:
+    journal, _ = bench.make()
+    journal.load()
+    assert await durable(journal) == []
+    assert journal.pending == 0
+    await journal.close()
+
+
 async def test_a_row_says_what_happened_and_what_came_of_it(bench: Bench) -> None:
     journal, history = bench.make()
     journal.load()

@@ -59,9 +59,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         tally.add(rejected(f"10.0.{number}.1"))
     tally.add(rejected("10.0.3.9"))
-    assert len(tally.rows()) == 10
-    assert (tally.count, tally.unkept) == (31, 20)
-    assert sum(row.times for row in tally.rows()) == 11
+    tally.add(rejected("10.0.99.1", samples.WALL + 500, Refusal.FRAMING))
+    by_peer = {(row.peer, row.refusal): row.times for row in tally.rows()}
+    assert len(by_peer) == 12
+    assert by_peer[refusals.OTHERS, "hmac"] == 20
+    assert by_peer[refusals.OTHERS, "framing"] == 1
+    assert by_peer["10.0.3.0/24", "hmac"] == 2
+    assert sum(by_peer.values()) == tally.count == 32
 
 
 def test_the_sample_is_bounded_and_can_be_written() -> None:

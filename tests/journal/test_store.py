@@ -244,6 +244,21 @@ def test_a_change_to_history_shows_and_stops_the_start(file: File, change: str, 
         file.open()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO facts VALUES (99, 1, 'note', 'cam-1', 'verifier', '{}', '{\"standing\":6}', 900, NULL)",
+        "DELETE FROM groups",
+    ],
+)
+def test_rows_that_no_group_vouches_for_never_become_state(file: File, change: str) -> None:
+    file.write(samples.failed(1))
+    file.db.execute(change)
+    file.crash()
+    with pytest.raises(JournalError, match="were changed"):
+        file.open()
+
+
 def test_old_groups_go_whole_and_the_chain_still_holds(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PRUNE_SLICE", 4)
     for number in range(10):
