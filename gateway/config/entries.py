@@ -2,8 +2,8 @@
 
 What lives here: the two readers, which agree on every text that the short one takes. What must not: judging values.
 
-The general reader composes a tree at about 7,000 devices a second. The short one is a pattern for the form that
-``ragate devices import`` writes (one block per device, keys in order, plain words) and reads 30 times as fast;
+The general reader composes a tree, at some ten thousand devices a second. The short one is a pattern for the form
+that ``ragate devices import`` writes (one block per device, keys in order, plain words) and is ten times as fast;
 whatever it does not know for certain it leaves to the other.
 """
 
