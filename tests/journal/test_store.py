@@ -98,7 +98,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_whatever_was_folded_or_cut_short_the_newest_records_come_back(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[tuple[int, bool]] | None]]
