@@ -18,6 +18,7 @@ import msgspec
 from gateway.control.ports import Clock, Entry, Loaded
 from gateway.core.errors import JournalError
 from gateway.core.model import Enforced, Rejected, Transition
+from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.history import SqliteHistory
 from gateway.journal.rows import Note, prepare, unauthenticated, worth_a_row
 from gateway.journal.schema import Opened, open_journal
@@ -89,7 +90,8 @@ class SqliteJournal:
                 gc.enable()
         self._opened = opened
         self._next = known.next_seq
-        self._writer = Writer(store, self._clock, self._limits, self._hand_back, self._stopped)
+        checkpointer = Checkpointer(self._path)
+        self._writer = Writer(store, checkpointer, self._clock, self._limits, self._hand_back, self._stopped)
         self._writer.start()
         return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id)
 

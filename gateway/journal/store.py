@@ -414,7 +414,8 @@ class Store:
             ).rowcount
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file; never waits for a reader."""
+        """Move what is left of the write-ahead log into the file, so that it begins anew; never waits for a
+        reader (then the next attempt moves it)."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self.logged = 0
 

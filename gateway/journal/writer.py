@@ -23,6 +23,7 @@ from typing import NamedTuple
 from gateway.control.ports import Clock
 from gateway.core.errors import JournalError
 from gateway.core.model import Enforced, Record, Rejected, Transition
+from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.refusals import Tally
 from gateway.journal.rows import (
     FactRow,
@@ -60,10 +61,10 @@ IDLE = 0.5
 """Seconds without work after which upkeep begins."""
 
 CHECKPOINT_IDLE = 1 * 1024 * 1024
-CHECKPOINT_BUSY = 8 * 1024 * 1024
+CHECKPOINT_BUSY = 4 * 1024 * 1024
 """Bytes of write-ahead log at which it is moved into the file: when nothing is waiting, and in any case. SQLite's
-own trigger (1,000 pages) is off, for it fires inside whatever commit comes by; at the second size the move costs
-about 20 ms, once in some 10,000 rows, and no reader finds a longer log to look through."""
+own trigger (1,000 pages) is off, for it does all the work inside whatever commit comes by. Here most of it is done
+beside the commits and the rest, what came meanwhile, between two of them."""
 
 PRUNE_EVERY = 60.0
 """Seconds between looks at age and size. While there is something to prune, slices follow each other."""
@@ -128,6 +129,7 @@ class Writer:
     def __init__(
         self,
         store: Store,
+        checkpointer: Checkpointer,
         clock: Clock,
         limits: Limits,
         deliver: Callable[[Sequence[Done], JournalError | None], None],
@@ -138,6 +140,7 @@ class Writer:
         self.settled = 0
         self.trouble = ""
         self._store = store
+        self._checkpointer = checkpointer
         self._clock = clock
         self._limits = limits
         self._deliver = deliver
@@ -159,6 +162,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin."""
+        self._checkpointer.start()
         self._thread.start()
 
     def join(self, seconds: float) -> bool:
@@ -176,6 +180,7 @@ class Writer:
             error = self._finish(self._stop)
         finally:
             # Also on the way out of a fault: nobody may go on believing that something can be made durable.
+            self._checkpointer.close()
             self.trouble = str(error) if error else "the journal is closed"
             self._answer(error)
             self._stopped(error)
@@ -293,6 +298,7 @@ class Writer:
 
     def _finish(self, stop: Stop) -> JournalError | None:
         """The last group has been tried: close, as clean when it was written."""
+        self._checkpointer.close()
         if self.trouble:
             self._store.abandon()
             return JournalError(f"{self.trouble}; {len(self._facts)} rows were not written")
@@ -315,8 +321,10 @@ class Writer:
                 self._store.start_fold()
             if idle and self._store.folding:
                 self._store.fold_slice()
-            if self._store.logged >= (CHECKPOINT_IDLE if idle else CHECKPOINT_BUSY):
+            if self._checkpointer.finished():
                 self._store.checkpoint()
+            elif self._store.logged >= (CHECKPOINT_IDLE if idle else CHECKPOINT_BUSY):
+                self._checkpointer.ask()
             self._prune(idle=idle)
         except sqlite3.Error as error:
             # Not a failed commit: commits find out for themselves whether they can be made durable.
