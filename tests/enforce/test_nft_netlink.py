@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import json
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -175,7 +176,8 @@ def test_missing_sets_and_tables() -> None:
     def story(netlink: NetlinkSocket) -> None:
         for table, name in (("ragate", "nowhere"), ("nowhere", "four")):
             where = SetName(table, name, 4)
-            error = refusal(lambda where=where: netlink.transact(element_messages(ADD, where, [element(key(1))])))
+            messages = element_messages(ADD, where, [element(key(1))])
+            error = refusal(partial(netlink.transact, messages))
             assert (error.code, error.index) == (errno.ENOENT, 0)
             assert netlink.get_element(where, key(1)) is None
         assert netlink.ask([table_request("nowhere"), chain_request("ragate", "nowhere")]) == [errno.ENOENT] * 2

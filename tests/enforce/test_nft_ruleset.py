@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce.nft.libnftables import MAX_ERROR_TEXT, run_commands
+from gateway.enforce.nft.netlink import NetlinkSocket
 from gateway.enforce.nft.ruleset import (
     Baseline,
     Endpoint,
@@ -25,6 +26,7 @@ from gateway.enforce.nft.ruleset import (
     render_uninstall,
     static_sets,
 )
+from gateway.enforce.nft.standing import Layer
 from tests.netns import in_namespaces, run
 
 FEED = Endpoint(Address.parse("10.77.3.2"), 8001, "tcp")
@@ -115,6 +117,29 @@ def test_nft_takes_every_text_and_repeating_changes_nothing(made: Baseline) -> N
         for _ in range(2):
             run_commands(render_uninstall())
         assert run("nft", "list", "ruleset") == ""
+
+    in_namespaces(body)
+
+
+@pytest.mark.netns
+def test_what_the_kernel_keeps_of_static_sets_is_what_we_expect() -> None:
+    lists = [
+        (),
+        ("0.0.0.0/0", "::/0"),
+        ("10.0.1.0/24", "10.0.2.0/24", "10.0.4.7/32", "fd77:1::/64", "fd77:1:0:1::/64", "fd77:1:0:2::9/128"),
+        ("0.0.0.0/8", "255.255.255.255/32", "::/16", "ffff::/16"),
+    ]
+
+    def body() -> None:
+        netlink = NetlinkSocket()
+        for texts in lists:
+            made = baseline(always_allowed=tuple(ipaddress.ip_network(text) for text in texts))
+            layer = Layer(netlink, made, [])
+            layer.lay()
+            assert layer.lost_or_strange() == ""
+            run("nft", "add element inet ragate always4 { 192.0.2.1 }" if len(texts) != 2 else "flush ruleset")
+            assert layer.lost_or_strange().startswith(("always", "gated"))
+        netlink.close()
 
     in_namespaces(body)
 

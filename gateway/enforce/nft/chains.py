@@ -30,6 +30,11 @@ class Family(NamedTuple):
     datatype: str
     suffixes: tuple[str, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of an address."""
+        return 4 if self.number == 4 else 16
+
     def member(self, end: str, name: str) -> list[str]:
         """Matches, one of which holds when the address at ``end`` (saddr, daddr) is in the device set."""
         plain = f"{self.word} {end} @{name}{self.number}"

@@ -14,23 +14,30 @@ from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.messages import (
+    INET,
+    NFT_MSG_GETCHAIN,
     NFT_MSG_GETSETELEM,
+    NFTA_CHAIN_TABLE,
     SetName,
-    chain_request,
     generation_request,
     table_request,
+    text_attribute,
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
-from gateway.enforce.nft.standing import SENTINELS, Layer, rule_handles
+from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules
 
-#: Seconds between probes: with laying again (5 ms) well below the 50 ms for which traffic may stand open.
-PROBE_SECONDS = 0.015
-#: Probes between two listings of the rules' handles, about a second: a rule replaced by another shows only there.
-RULES_EVERY = 64
+#: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
+#: stand open.
+PROBE_SECONDS = 0.010
+#: Probes between two listings of rules and static sets, about 2/3 s: a rule replaced by another, or an element
+#: added to a static set, shows only there.
+LISTING_EVERY = 64
 #: Keys asked of one static set at each probe, and of one set of known addresses; all get their turn.
-STATIC_KEYS = 32
-KNOWN_KEYS = 8
+STATIC_KEYS = 2
+KNOWN_KEYS = 2
+#: Every so many probes chains and witnesses are looked at; the table, which `flush ruleset` takes, each time.
+LOOK_EVERY = 2
 
 Request = tuple[int, bytes]
 
@@ -39,15 +46,21 @@ def _question(where: SetName, key: bytes) -> Request:
     return NFT_MSG_GETSETELEM, where.question + key
 
 
+def _chains(netlink: NetlinkSocket) -> frozenset[bytes]:
+    """Our chains as the kernel describes them: name, handle, hook, policy, use count."""
+    ours = text_attribute(NFTA_CHAIN_TABLE, TABLE)  # always the first attribute (nf_tables_api.c)
+    return frozenset(one for one in netlink.dump(NFT_MSG_GETCHAIN, INET) if one.startswith(ours))
+
+
 class _Witnesses:
     """Keys of the sets that must not lose an element: some each time, so that all get their turn."""
 
     def __init__(self, baseline: Baseline, known: Sequence[Address]) -> None:
         device_sets = DeviceSets(baseline.profiles)
         self._groups: list[tuple[SetName, list[bytes], int]] = [
-            (SetName(TABLE, name, len(static.keys[0])), list(static.keys), STATIC_KEYS)
+            (SetName(TABLE, name, static.key_length), list(static.keys), STATIC_KEYS)
             for name, static in static_sets(baseline).items()
-            if static.keys
+            if static.keys and static.single
         ]
         for prefix, where in device_sets.cut.items():
             keys = [one.packed for one in SENTINELS if one.prefix == prefix]
@@ -85,13 +98,10 @@ class Guard:
         self._damaged = damaged
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ragate-nft-guard", daemon=True)
-        self._fixed: list[Request] = [table_request(TABLE)]
-        self._names = ["table"]
-        for chain in chains(baseline):
-            self._fixed.append(chain_request(TABLE, chain))
-            self._names.append(f"chain {chain}")
-        self._expected: list[bytes | int] = []
-        self._handles: dict[str, tuple[int, ...]] = {}
+        self._table: list[bytes | int] = []  # what whole looks like: the table, its chains, its rules
+        self._chains: frozenset[bytes] = frozenset()
+        self._chain_count = len(chains(baseline))
+        self._rules: dict[str, tuple[bytes, ...]] = {}
         self._generation: list[bytes | int] = []
         self._listed: list[bytes | int] = []  # the generation at the last listing of rules
         self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
@@ -136,7 +146,7 @@ class Guard:
         trouble = ""
         while not self._stopping.wait(PROBE_SECONDS):
             try:
-                damage = self._damage(netlink)
+                damage = self._damage(netlink, layer)
                 if damage:
                     layer.lay()
                     self._damaged(f"{damage}: laid again, shut and empty")
@@ -145,21 +155,25 @@ class Guard:
                 trouble = ""
             except BackendError as error:  # tried again at the next probe
                 self._generation = []
+                if isinstance(error, NetlinkError) and error.code == errno.EINTR:
+                    continue  # others keep changing the ruleset
                 if not trouble:
                     trouble = f"the path gate cannot be looked after: {error}"
                     self._damaged(trouble)
 
     def _learn(self, netlink: NetlinkSocket, layer: Layer) -> None:
         """Remember what whole looks like. Raises ``BackendError`` when it is not whole."""
-        expected = netlink.ask(self._fixed)
-        handles = rule_handles(netlink)
-        if not layer.rules_are_whole(handles) or not all(isinstance(one, bytes) for one in expected):
+        table = netlink.ask([table_request(TABLE)])
+        standing = _chains(netlink)
+        rules = standing_rules(netlink)
+        if not layer.rules_are_whole(rules) or len(standing) != self._chain_count:
             raise BackendError("nft", "the static part was changed while it was laid", transient=True)
-        self._expected = expected
-        self._handles = handles
+        self._table = table
+        self._chains = standing
+        self._rules = rules
         self._generation = []
 
-    def _damage(self, netlink: NetlinkSocket) -> str:
+    def _damage(self, netlink: NetlinkSocket, layer: Layer) -> str:
         """What is wrong with the static part; "" when nothing is."""
         # asked before the rest: a change in between shows as another generation next time
         generation = netlink.ask([generation_request()])
@@ -167,36 +181,37 @@ class Guard:
         if generation != self._generation:
             self._turns_left = self._witnesses.turns
         if self._turns_left:
-            damage = self._look(netlink)
+            damage = self._look(netlink) if self._probes % LOOK_EVERY == 0 else self._glance(netlink)
             if damage:
                 return damage
-            self._turns_left -= 1
             self._generation = generation
-        if self._probes % RULES_EVERY == 0 and generation != self._listed:
-            if not self._rules_stand(netlink):
-                return "rules were replaced"
+        if self._probes % LISTING_EVERY == 0 and generation != self._listed:
+            if standing_rules(netlink) != self._rules:
+                return "a rule was replaced"
+            if name := layer.lost_or_strange():
+                return f"set {name} was changed"
             self._listed = generation
         return ""
 
+    def _glance(self, netlink: NetlinkSocket) -> str:
+        """Compare the table with what was learnt."""
+        table = netlink.ask([table_request(TABLE)])
+        if table == [errno.ENOENT]:
+            return "the table is gone"
+        return "" if table == self._table else "the table was changed"
+
     def _look(self, netlink: NetlinkSocket) -> str:
         """Compare table and chains with what was learnt, and ask for witnesses."""
+        if damage := self._glance(netlink):
+            return damage
         witnesses = self._witnesses.next()
-        answers = netlink.ask(self._fixed + [_question(where, key) for where, key in witnesses])
-        names = self._names + [f"set {where.name}" for where, _ in witnesses]
-        for place, (name, answer) in enumerate(zip(names, answers, strict=True)):
-            fixed = place < len(self._fixed)
+        found = netlink.ask([_question(where, key) for where, key in witnesses])
+        for (where, _), answer in zip(witnesses, found, strict=True):
+            if answer == errno.ENOENT:
+                return f"set {where.name} lost an element"
             if isinstance(answer, int):
-                if answer != errno.ENOENT:
-                    raise NetlinkError(answer, f"looking at {name}")
-                return f"{name} is gone" if fixed else f"{name} lost an element"
-            if fixed and answer != self._expected[place]:
-                return f"{name} was changed"
+                raise NetlinkError(answer, f"looking at set {where.name}")
+        if _chains(netlink) != self._chains:
+            return "a chain was changed"
+        self._turns_left -= 1
         return ""
-
-    def _rules_stand(self, netlink: NetlinkSocket) -> bool:
-        try:
-            return rule_handles(netlink) == self._handles
-        except NetlinkError as error:
-            if error.code != errno.EINTR:
-                raise
-            return True  # others keep changing the ruleset: looked at again later

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, Address
-from gateway.enforce.nft.chains import FULL_PROFILE, Family, render_chains
+from gateway.enforce.nft.chains import FULL_PROFILE, HOOK_PRIORITY, Family, render_chains
 
 TABLE = "ragate"
 #: Raised when device sets or hooks change their shape, so that a standing table is not taken for this one.
@@ -120,12 +120,15 @@ def device_sets(profiles: Sequence[str]) -> tuple[str, ...]:
 class StaticSet(NamedTuple):
     """A set that only the baseline fills: what it declares, its elements as nft text and as packed keys.
 
-    ``keys`` are what a look-up reads back (address, protocol and port each padded to four bytes).
+    ``keys`` are what the kernel keeps: address, protocol and port each padded to four bytes; of an interval its
+    first address and the one behind it. ``single`` is whether each of them is an element of its own.
     """
 
     declaration: str
     elements: tuple[str, ...]
     keys: tuple[bytes, ...]
+    key_length: int
+    single: bool = True
 
 
 #: Protocol numbers of linux/in.h, as concatenated keys carry them.
@@ -141,24 +144,35 @@ def _endpoints(family: Family, endpoints: Sequence[Endpoint]) -> StaticSet:
             e.address.packed + bytes([_NUMBERS[e.protocol], 0, 0, 0]) + e.port.to_bytes(2, "big") + bytes(2)
             for e in mine
         ),
+        family.bytes + 8,
     )
 
 
 def _hosts(family: Family, services: Sequence[GatedService]) -> StaticSet:
     mine = sorted({s.endpoint.address for s in services if s.endpoint.address.family == family.number})
     return StaticSet(
-        f"type {family.datatype}", tuple(str(host) for host in mine), tuple(host.packed for host in mine)
+        f"type {family.datatype}",
+        tuple(str(host) for host in mine),
+        tuple(host.packed for host in mine),
+        family.bytes,
     )
 
 
 def _always(family: Family, networks: Sequence[Network]) -> StaticSet:
     if family.number == 4:
         four = [net for net in networks if isinstance(net, ipaddress.IPv4Network)]
-        texts = [str(net) for net in ipaddress.collapse_addresses(four)]
+        mine: list[Network] = list(ipaddress.collapse_addresses(four))
     else:
         six = [net for net in networks if isinstance(net, ipaddress.IPv6Network)]
-        texts = [str(net) for net in ipaddress.collapse_addresses(six)]
-    return StaticSet(f"type {family.datatype}; flags interval", tuple(texts), ())
+        mine = list(ipaddress.collapse_addresses(six))
+    bounds = {bound for net in mine for bound in (int(net[0]), int(net[-1]) + 1)}
+    # where one network ends and the next begins both bounds stand; behind the last address there is none
+    keys = tuple(
+        bound.to_bytes(family.bytes, "big") for bound in sorted(bounds) if bound >> (8 * family.bytes) == 0
+    )
+    return StaticSet(
+        f"type {family.datatype}; flags interval", tuple(map(str, mine)), keys, family.bytes, single=False
+    )
 
 
 def static_sets(baseline: Baseline) -> dict[str, StaticSet]:
@@ -242,6 +256,30 @@ def render_fresh(baseline: Baseline, tombstones: Mapping[str, Sequence[str]] | N
         if texts
     ]
     return "\n".join((render_uninstall() + render_static(baseline) + "\n".join(carried), ""))
+
+
+def render_shut(baseline: Baseline) -> str:
+    """Text of one short transaction that replaces whatever stands and lets nobody reach a gated service.
+
+    Five times quicker to read than the whole, and to be followed by it at once: without a corridor.
+    """
+    gated = {name: static for name, static in static_sets(baseline).items() if name.startswith("gated")}
+    sets = [
+        f"set {name} {{ {static.declaration}; elements = {{ {', '.join(static.elements)} }}; }}"
+        for name, static in gated.items()
+        if static.elements
+    ]
+    drops = [
+        f"{family.tuple(end, 'gated')} drop"
+        for family in FAMILIES
+        if gated[f"gated{family.number}"].elements
+        for end in ("daddr", "saddr")
+    ]
+    hooks = (("arrive", "prerouting"), ("leave", "output"))
+    for chain, hook in hooks:
+        rules = (f"type filter hook {hook} priority {HOOK_PRIORITY}; policy accept;", *drops)
+        sets += _chain_lines({chain: rules})
+    return "\n".join((render_uninstall() + f"table {_HEAD} {{", *sets, "}", ""))
 
 
 def render_baseline_file(baseline: Baseline, known: Sequence[Address] = ()) -> str:

@@ -22,8 +22,9 @@ from gateway.enforce.nft.messages import (
     NFT_MSG_NEWSETELEM,
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_TABLE,
+    NFTA_EXPR_NAME,
     NFTA_RULE_CHAIN,
-    NFTA_RULE_HANDLE,
+    NFTA_RULE_EXPRESSIONS,
     NFTA_RULE_TABLE,
     NFTA_SET_DESC,
     NFTA_SET_DESC_SIZE,
@@ -48,6 +49,7 @@ from gateway.enforce.nft.ruleset import (
     device_sets,
     fingerprint,
     render_fresh,
+    render_shut,
     render_static,
     static_sets,
 )
@@ -72,11 +74,11 @@ class Declared(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The standing table: names of chains, sets by name, rule handles by chain, flags of the table."""
+    """The standing table: names of chains, sets by name, rules by chain, flags of the table."""
 
     chains: frozenset[str]
     sets: Mapping[str, Declared]
-    rules: Mapping[str, tuple[int, ...]]
+    rules: Mapping[str, tuple[bytes, ...]]
     flags: int
 
 
@@ -104,13 +106,27 @@ def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[di
     return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
 
 
-def rule_handles(netlink: NetlinkSocket) -> dict[str, tuple[int, ...]]:
-    """Handles of our rules by chain, in order. A replaced rule has a new handle. Raises ``NetlinkError``."""
-    handles: dict[str, tuple[int, ...]] = {}
+def standing_rules(netlink: NetlinkSocket) -> dict[str, tuple[bytes, ...]]:
+    """Our rules by chain, in order, as the kernel describes them without their counts. Raises ``NetlinkError``.
+
+    A rule that another has replaced keeps its handle: only its expressions tell.
+    """
+    rules: dict[str, tuple[bytes, ...]] = {}
     for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE):
         chain = _text(one[NFTA_RULE_CHAIN])
-        handles[chain] = (*handles.get(chain, ()), int.from_bytes(one[NFTA_RULE_HANDLE], "big"))
-    return handles
+        rules[chain] = (*rules.get(chain, ()), _without_counts(one[NFTA_RULE_EXPRESSIONS]))
+    return rules
+
+
+def _without_counts(expressions: bytes) -> bytes:
+    if b"counter\0" not in expressions:
+        return expressions
+    kept = []
+    for _, expression in attributes(expressions):
+        parts = dict(attributes(expression))
+        name = parts[NFTA_EXPR_NAME]
+        kept.append(name if name == b"counter\0" else expression)
+    return b"".join(kept)
 
 
 def inspect(netlink: NetlinkSocket) -> Standing | None:
@@ -130,7 +146,7 @@ def inspect(netlink: NetlinkSocket) -> Standing | None:
             one.get(NFTA_SET_USERDATA, b""),
         )
     names = frozenset(_text(one[NFTA_CHAIN_NAME]) for one in _listing(netlink, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE))
-    return Standing(names, sets, rule_handles(netlink), flags)
+    return Standing(names, sets, standing_rules(netlink), flags)
 
 
 class Layer:
@@ -141,6 +157,7 @@ class Layer:
         self._baseline = baseline
         self._known = tuple(known)
         self._sets = DeviceSets(baseline.profiles)
+        self._shut, self._fresh = render_shut(baseline), render_fresh(baseline)
         self._rule_counts = {name: len(rules) for name, rules in chains(baseline).items()}
         for base in ("arrive", "leave"):
             self._rule_counts[base] -= 1  # the hook is no rule
@@ -149,7 +166,7 @@ class Layer:
         """Adopt, mend or lay. True: a table in use was found and its device elements kept."""
         standing = inspect(self._netlink)
         if standing is None:
-            run_commands(render_fresh(self._baseline))
+            run_commands(self._fresh)
             found = False
         elif not self._fits(standing):
             run_commands(render_fresh(self._baseline, self._tombstones()))
@@ -164,7 +181,8 @@ class Layer:
 
     def lay(self) -> None:
         """Replace whatever stands by an empty, shut table: default deny first; ``fill`` follows."""
-        run_commands(render_fresh(self._baseline))
+        run_commands(self._shut)
+        run_commands(self._fresh)
 
     def fill(self) -> None:
         """Put in the sentinels and the inventory's addresses, in chunks; those that stand stay."""
@@ -172,10 +190,10 @@ class Layer:
         for start in range(0, len(self._known), CHUNK):
             self._change(NFT_MSG_NEWSETELEM, self._sets.known, self._known[start : start + CHUNK])
 
-    def rules_are_whole(self, handles: Mapping[str, tuple[int, ...]]) -> bool:
+    def rules_are_whole(self, rules: Mapping[str, tuple[bytes, ...]]) -> bool:
         """Whether each chain has as many rules as the baseline gives it, and no other chain has any."""
         expected = {name: count for name, count in self._rule_counts.items() if count}
-        return {name: len(found) for name, found in handles.items()} == expected
+        return {name: len(found) for name, found in rules.items()} == expected
 
     def _change(self, kind: int, sets: Mapping[int, SetName], addresses: Sequence[Address]) -> None:
         messages = []
@@ -213,12 +231,20 @@ class Layer:
             and standing.chains == set(self._rule_counts)
             and {name for name in standing.sets if not name.startswith("__")} == names
             and self.rules_are_whole(standing.rules)
-            and all(
-                sorted(self._keys(SetName(TABLE, name, len(static.keys[0])))) == sorted(static.keys)
-                for name, static in statics.items()
-                if static.keys
-            )
+            and self.lost_or_strange() == ""
         )
+
+    def lost_or_strange(self) -> str:
+        """Name of a static set that has other elements than the baseline's; "" when there is none.
+
+        Raises ``NetlinkError``.
+        """
+        for name, static in static_sets(self._baseline).items():
+            keys = self._keys(SetName(TABLE, name, static.key_length))
+            # an interval set may carry a closing zero in front of its first interval
+            if {*keys, bytes(static.key_length)} != {*static.keys, bytes(static.key_length)}:
+                return name
+        return ""
 
     def _mending(self, standing: Standing) -> str:
         """Text that makes the static part right and removes what a baseline before it had."""
