@@ -93,9 +93,15 @@ class _Service:
     async def _run(self) -> None:
         config, clock = self._config, self._clock
         boot = boot_id()
-        journal = SqliteJournal(config.journal, loop=asyncio.get_running_loop(), clock=clock, boot_id=boot)
-        loaded = journal.load()
         self.metrics = Metrics(CollectorRegistry(), [source.name for source in config.sources])
+        journal = SqliteJournal(
+            config.journal,
+            loop=asyncio.get_running_loop(),
+            clock=clock,
+            boot_id=boot,
+            on_commit=self.metrics.journal_committed,
+        )
+        loaded = journal.load()
         observers: Sequence[Observer] = (self.metrics, Log(clock))
         rules = build.rules(config)
         devices = Devices(config.devices, config.book, rules, journal, clock, observers)
@@ -119,6 +125,8 @@ class _Service:
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
             self._wire_metrics(watch)
+            for each in advisories:
+                self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories)
         finally:
             await gate.backend.stop()

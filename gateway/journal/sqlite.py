@@ -36,7 +36,8 @@ class SqliteJournal:
     """Implements ``Journal`` on one SQLite file; ``history`` implements ``History`` on the same.
 
     ``load`` opens the file and starts the writer thread; ``close`` ends both. Rows are kept for ``max_age_days``
-    and while they use at most ``max_bytes``; the state of devices is kept for ever.
+    and while they use at most ``max_bytes``; the state of devices is kept for ever. ``on_commit`` takes the seconds
+    of each commit group, on the writer's thread.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class SqliteJournal:
         boot_id: str,
         max_age_days: float = MAX_AGE_DAYS,
         max_bytes: int = MAX_BYTES,
+        on_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._path = path
         self._loop = loop
         self._clock = clock
         self._boot_id = boot_id
         self._limits = Limits(max_age_days, max_bytes)
+        self._on_commit = on_commit
         self._opened: Opened | None = None
         self._writer: Writer | None = None
         self._next = 0
@@ -92,6 +95,8 @@ class SqliteJournal:
         self._next = known.next_seq
         checkpointer = Checkpointer(self._path)
         self._writer = Writer(store, checkpointer, self._clock, self._limits, self._hand_back, self._stopped)
+        if self._on_commit is not None:
+            self._writer.committed = self._on_commit
         self._writer.start()
         return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id)
 

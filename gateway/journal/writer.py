@@ -123,7 +123,7 @@ class Writer:
     """Owns the store from ``start`` on. ``queue`` wakes the thread, ``lingering`` does not.
 
     ``deliver`` and ``stopped`` are called on the writer thread: the callbacks of a whole group at once, and once
-    at the end (with an error when the stop is not clean).
+    at the end (with an error when the stop is not clean). ``committed`` takes the seconds of each commit there.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Writer:
         self.lingering: deque[Unit | tuple[int, Enforced]] = deque()
         self.settled = 0
         self.trouble = ""
+        self.committed: Callable[[float], None] = _nobody
         self._store = store
         self._checkpointer = checkpointer
         self._clock = clock
@@ -269,10 +270,12 @@ class Writer:
             last = not orphans and len(facts) == len(self._facts)
             lost = [lost_entry(*self._lost, wall)] if last and self._lost else []
             group = Group([*facts, *lost], self._outcomes, self._tally.rows(), orphans)
+            began = time.monotonic()
             try:
                 self._store.commit(group, wall, fold=not self.trouble)
             except sqlite3.Error as error:
                 return self._failed(error)
+            self.committed(time.monotonic() - began)
             for row in orphans:
                 del self._orphans[row.device, row.source]
             self.settled += len(facts) + self._tally.count
@@ -344,6 +347,10 @@ class Writer:
         self._pruning = (idle or large) and self._store.prune(before, oldest=large)
         if not again:
             self._store.prune_refusals(before)
+
+
+def _nobody(_seconds: float) -> None:
+    """Takes commit durations where nobody measures."""
 
 
 def _raise_bug(error: sqlite3.Error) -> None:

@@ -168,3 +168,15 @@ async def test_questions_work_on_a_file_nobody_has_open(make: Make, path: Path) 
     assert len(await alone.verdicts(samples.device(1), 5)) == 1
     assert len(await alone.refusals(5)) == 1
     alone.close()
+
+
+async def test_the_duration_of_each_commit_is_told(path: Path) -> None:
+    told: list[float] = []
+    journal = SqliteJournal(
+        path, loop=asyncio.get_running_loop(), clock=ManualClock(), boot_id="boot", on_commit=told.append
+    )
+    journal.load()
+    await durable(journal, samples.passed(0, samples.device(1)))
+    assert told
+    assert all(seconds >= 0 for seconds in told)
+    await journal.close()
