@@ -1,0 +1,501 @@
+"""The recorded messages, byte for byte through the real door, authenticator, devices and journal, at their time.
+
+Only the clock and the path gate are fakes: the clock stands at the moment at which each message was captured.
+What must come out is worked out here from the recorded fields alone, not by asking our lifecycle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import random
+import re
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway.console.metrics import Metrics
+from gateway.control.admit import Admit
+from gateway.control.clockwork import Clockwork
+from gateway.control.devices import Devices
+from gateway.control.ports import Fact, Observer
+from gateway.control.reconcile import Reconciler
+from gateway.control.start import restore
+from gateway.core.errors import Refusal
+from gateway.core.lifecycle import Rules
+from gateway.core.model import (
+    Address,
+    AnchorKind,
+    Binding,
+    Device,
+    DeviceId,
+    Enforced,
+    Record,
+    Rejected,
+    Transition,
+)
+from gateway.core.policy import Book
+from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
+from gateway.journal import SqliteJournal
+from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from tests.fakes.backend import FakeBackend
+from tests.fakes.clock import ManualClock
+from tests.sediment.recorded import SOURCE, VERIFIER_ID, Message, messages, published_hmac_keys, published_key
+
+MAX_AGE = 900
+LEASE = 3_600.0  # beyond every deadline here: what ends an admission in these tests is its deadline alone
+VERIFIER = "127.0.0.2"
+RULES = {SOURCE: Rules(max_age=MAX_AGE)}
+BEFORE = 1_795_283_400.0
+
+#: Which devices the recordings speak of; each gets an address, none of which any alert names.
+INVENTORY = tuple(
+    Device(name, SOURCE, Binding(name, (Address.parse(f"10.77.1.{n}"),), AnchorKind.UPSTREAM))
+    for n, name in enumerate(sorted(published_hmac_keys()), 11)
+)
+
+
+def alerts() -> list[Message]:
+    """Every recorded ALERT, in the order in which it arrived."""
+    files = ("pass", "full-session", "failed-record-altered-on-demand", "requested", "synthetic")
+    found = [message for file in files for message in messages(file) if message.kind == "ALERT"]
+    return sorted(found, key=lambda message: float(message.about["captured_at"]))
+
+
+# --- what design and recording together demand -------------------------------------------------------------------
+
+
+@dataclass
+class Expected:
+    """One device as its recorded alerts alone make it: newest pass, newest failure, and what they mean."""
+
+    passed: int = 0
+    failed: int = 0
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, alert: Mapping[str, Any], now: float) -> None:
+        issued, reason = alert["timestamp"], alert["fields"]["reason"]
+        if reason in ("FAILED_ATTEST", "FAILED_AUTH", "USER_REJECT"):
+            self.failed = max(self.failed, issued)
+        elif reason == "PASS" and now - 120 <= issued <= now + 2 and issued > max(self.passed, self.failed):
+            assert not self.failed, "the recordings hold no recovery; the rule for it is not written down here"
+            self.passed = issued
+
+    def standing(self, now: float) -> str:
+        if self.failed:
+            return "distrusted"
+        if not self.passed:
+            return "unknown"
+        return "trusted" if now < self.passed + MAX_AGE else "lapsed"
+
+    def deadline(self, now: float) -> float | None:
+        return self.passed + MAX_AGE if self.standing(now) == "trusted" else None
+
+
+# --- a gateway of real parts -------------------------------------------------------------------------------------
+
+
+class Seen:
+    """An observer that counts messages judged (a verdict, or a refusal), and transitions under way."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self.under_way = 0
+
+    def observe(self, fact: Fact) -> None:
+        if isinstance(fact, Transition):
+            self.under_way += 1
+            self.judged += fact.event.issued_at > 0
+        elif isinstance(fact, Enforced):
+            self.under_way -= 1
+        elif isinstance(fact, Rejected):
+            self.judged += 1
+
+
+class Gate:
+    """The parts as ``serve`` puts them together, around a manual clock."""
+
+    def __init__(self, path: Path, clock: ManualClock) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = clock
+        self.journal = SqliteJournal(path, loop=loop, clock=clock, boot_id="one boot")
+        self.loaded = self.journal.load()
+        self.metrics = Metrics(CollectorRegistry(), [SOURCE])
+        book = Book(node_default="admitted", suspect="deny")
+        self.seen = Seen()
+        observers: Sequence[Observer] = (self.metrics, self.seen)
+        self.devices = Devices(INVENTORY, book, RULES, self.journal, clock, observers)
+        self.backend = FakeBackend(clock)
+        self.reconciler = Reconciler(
+            self.backend,
+            target="gateway",
+            clock=clock,
+            lease=LEASE,
+            report=self.devices.enforced,
+            notice=self.devices.notice,
+        )
+        self.devices.add_gate(self.reconciler)
+        # The published key is refused by the configuration; these parts are handed it directly.
+        source = SedimentSource(SOURCE, published_key(), VERIFIER_ID)
+        authenticator = SedimentAuthenticator(source, published_hmac_keys())
+        self.admit = Admit({SOURCE: authenticator}, self.devices, self.journal, observers, clock)
+        self.clockwork = Clockwork(self.devices, [self.reconciler], self.journal, clock)
+        settings = DoorSettings(peers=(), verifiers={ipaddress.ip_network(VERIFIER): SOURCE}, frame_seconds=0.5)
+        self.door = SedimentDoor(open_listeners(["127.0.0.1:0"]), self.admit, clock, settings, self.devices.notice)
+        self.handled = 0
+
+    async def rejected(self) -> Counter[str]:
+        """Refusals so far, by named reason, as a scrape of the metrics shows them."""
+        text = (await self.metrics.exposition()).decode()
+        found: Counter[str] = Counter()
+        for sample in re.finditer(r"^ragate_rejections_total\{(.+)\} (\S+)$", text, re.MULTILINE):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', sample[1]))
+            if labels["source"] == SOURCE and float(sample[2]):
+                found[labels["reason"]] = int(float(sample[2]))
+        return found
+
+    def set_clock(self, wall: float) -> None:
+        """Both clocks move on; setting the clock back is ``ManualClock.jump``."""
+        self.clock.advance(wall - self.clock.wall)
+        self.clockwork.turn()
+
+    async def feed(self, frame: bytes, peer: str = VERIFIER) -> None:
+        """One connection, one message; returns when it is judged, and what it changed journalled and enforced."""
+        await self.send(frame, peer)
+        self.handled += 1
+        async with asyncio.timeout(20):
+            while self.seen.judged < self.handled:
+                await asyncio.sleep(0.001)
+        await self.settled()
+
+    async def send(self, frame: bytes, peer: str = VERIFIER) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            connection.bind((peer, 0))
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(connection, self.door.addresses[0])
+            await loop.sock_sendall(connection, frame)
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(20):
+            while self.seen.under_way:
+                await asyncio.sleep(0.001)
+
+    def standings(self) -> dict[str, str]:
+        return {view.device.id: view.decision.standing.label for view in self.devices.views()}
+
+    def records(self) -> dict[DeviceId, Record]:
+        return {view.device.id: view.records[SOURCE] for view in self.devices.views()}
+
+    def admitted(self) -> set[str]:
+        inside = self.backend
+        return {d.id for d in INVENTORY if inside.stands(d.binding.addresses[0]).profile}
+
+    async def facts(self) -> Sequence[Mapping[str, Any]]:
+        return await self.journal.history.facts(0, 10_000)
+
+
+@asynccontextmanager
+async def gate(path: Path, clock: ManualClock) -> AsyncIterator[Gate]:
+    made = Gate(path, clock)
+    await restore(
+        made.devices, made.loaded, [made.reconciler], made.journal, clock, RULES, made.loaded.boot_id or "one boot"
+    )
+    tasks = [asyncio.create_task(made.reconciler.run()), asyncio.create_task(made.door.run())]
+    await asyncio.sleep(0)
+    try:
+        yield made
+        assert not any(task.done() for task in tasks), "door and gate still run"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await made.journal.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(wall=BEFORE)
+
+
+async def replay(inside: Gate) -> dict[str, Expected]:
+    """Everything at its time, every standing checked after every message; returns what is expected."""
+    expected = {device.id: Expected() for device in INVENTORY}
+    for alert in alerts():
+        now = float(alert.about["captured_at"])
+        inside.set_clock(now)
+        await inside.feed(alert.frame)
+        about = alert.about["decoded"]
+        if about["device_id"] in expected:
+            expected[DeviceId(about["device_id"])].take(about, now)
+        demanded = {name: one.standing(now) for name, one in expected.items()}
+        assert inside.standings() == demanded, alert.name
+        assert inside.admitted() == {name for name, standing in demanded.items() if standing == "trusted"}
+    return {str(name): one for name, one in expected.items()}
+
+
+# --- the recordings ----------------------------------------------------------------------------------------------
+
+
+async def test_recorded_alerts_give_the_standings_that_the_design_demands(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        expected = await replay(inside)
+        now = clock.wall
+        final = {name: one.standing(now) for name, one in expected.items() if one.standing(now) != "unknown"}
+        assert final == {
+            "Ubuntu-001": "distrusted",  # FAILED_AUTH, then a stale pass that must not count
+            "Ubuntu-002": "trusted",
+            "Ubuntu-003": "trusted",
+            "Ubuntu-004": "distrusted",  # FAILED_ATTEST three times, then USER_REJECT
+            "Ubuntu-005": "trusted",
+        }
+        for name, record in inside.records().items():
+            assert record.deadline == expected[name].deadline(now), name
+            assert record.newest == max(expected[name].passed, expected[name].failed), name
+            assert record.epoch == expected[name].failed, name
+            assert record.debt == (2 if expected[name].failed else 0), name
+        rows = await inside.facts()
+        verdicts = [row for row in rows if row["kind"] == "transition"]
+        refused = await inside.rejected()
+        assert len(verdicts) + sum(refused.values()) == len(alerts()), "each is a row, or counted as refused"
+        assert refused == {"device": 3, "freshness": 1}
+        # silence: whoever does not attest again lapses at its deadline, and only that
+        trusted = {name for name, standing in final.items() if standing == "trusted"}
+        for end in sorted({expected[name].passed + MAX_AGE for name in trusted}):
+            for at in (end - 0.001, end):
+                inside.set_clock(at)
+                assert inside.standings() == {name: one.standing(at) for name, one in expected.items()}
+        await inside.settled()
+        assert inside.admitted() == set()
+        assert await inside.journal.history.verify_chain() == []
+
+
+@pytest.mark.parametrize("order", ["as recorded", "backwards", "shuffled"])
+async def test_a_second_replay_changes_nothing(tmp_path: Path, clock: ManualClock, order: str) -> None:
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        await replay(inside)
+        standings, records, admitted = inside.standings(), inside.records(), inside.admitted()
+        before, refused = await inside.facts(), await inside.rejected()
+        again = alerts()
+        if order == "backwards":
+            again.reverse()
+        elif order == "shuffled":
+            random.Random(20_261_121).shuffle(again)
+        # those of the newest second are still fresh: what has no effect may be recorded once more
+        noted = {"INIT", "EXPIRATION", "TIME_OUT", "SQN_OUT_OF_SYNC"}
+        for alert in again:
+            await inside.feed(alert.frame)
+            assert inside.records() == records, alert.name
+        assert (inside.standings(), inside.admitted()) == (standings, admitted)
+        new = (await inside.facts())[len(before) :]
+        assert {(row["kind"], row.get("effect") or "refused") for row in new} <= {
+            ("refusal", "refused"),
+            ("transition", "recorded"),
+        }
+        recorded = [row for row in new if row["kind"] == "transition"]
+        assert len(recorded) == sum(alert.fields["reason"] in noted for alert in again)
+        more = await inside.rejected() - refused
+        assert sum(more.values()) + len(recorded) == len(again)
+        assert set(more) == {"device", "freshness", "replay", "order"}
+
+
+async def test_every_alert_sent_twice_in_its_own_second_counts_once(tmp_path: Path, clock: ManualClock) -> None:
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        for alert in alerts():
+            inside.set_clock(float(alert.about["captured_at"]))
+            await inside.feed(alert.frame)
+            records, admitted = inside.records(), inside.admitted()
+            await inside.feed(alert.frame)
+            assert (inside.records(), inside.admitted()) == (records, admitted), alert.name
+        assert (await inside.rejected())["replay"] > 0
+
+
+async def test_a_replay_after_a_restart_is_refused_by_what_the_journal_kept(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    path = tmp_path / "journal.db"
+    async with gate(path, clock) as inside:
+        await replay(inside)
+        records = inside.records()
+    async with gate(path, clock) as inside:
+        # a path gate in memory died with the process: nobody is admitted, nothing else is forgotten
+        assert inside.admitted() == set()
+        kept = inside.records()
+        for name, record in records.items():
+            marks = ("newest", "nonces", "epoch", "debt", "paid_at")
+            assert [getattr(kept[name], mark) for mark in marks] == [getattr(record, mark) for mark in marks]
+        for alert in alerts():
+            await inside.feed(alert.frame)
+        assert inside.records() == kept
+        assert inside.admitted() == set()
+
+
+# --- input that must be refused ----------------------------------------------------------------------------------
+
+
+#: By which named reason each broken or forged message is refused.
+REFUSED_BY = {
+    "address-changed": Refusal.SIGNATURE,
+    "bad-hmac": Refusal.HMAC,
+    "bad-signature": Refusal.SIGNATURE,
+    "device-changed": Refusal.SIGNATURE,
+    "digest-length-0": Refusal.FRAMING,
+    "message-id-99": Refusal.KIND,
+    "nonce-length-65535": Refusal.FRAMING,
+    "not-sediment": Refusal.FRAMING,
+    "reason-changed": Refusal.SIGNATURE,
+    "size-max": Refusal.FRAMING,
+    "size-zero": Refusal.FRAMING,
+    "trailing-bytes": Refusal.LENGTHS,
+    "truncated": Refusal.FRAMING,
+    "zero-digest-known-device": Refusal.HMAC,
+}
+
+
+@pytest.mark.parametrize("at", ["when captured", "when issued"])
+async def test_every_broken_or_forged_message_is_refused_counted_and_explained(
+    tmp_path: Path, clock: ManualClock, at: str
+) -> None:
+    broken = messages("negative")
+    assert {message.name for message in broken} == set(REFUSED_BY)
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        if at == "when captured":
+            await replay(inside)
+        else:
+            # fresh, and before anything was accepted: no order or freshness stands before the other steps
+            inside.set_clock(1_795_283_424.5)
+        for message in broken:
+            if at == "when captured":
+                inside.set_clock(max(clock.wall, float(message.about["captured_at"])))
+                await inside.settled()
+            before, refused = inside.records(), await inside.rejected()
+            await inside.feed(message.frame)
+            assert await inside.rejected() - refused == {REFUSED_BY[message.name].value: 1}, message.name
+            assert inside.records() == before, message.name
+        told = await explained(inside)
+        for name, refusal in REFUSED_BY.items():
+            assert told[refusal.value], f"{name} is not explained"
+        assert sum(sum(rows.values()) for rows in told.values()) >= len(broken)
+        await still_open(inside)
+
+
+async def explained(inside: Gate) -> dict[str, Counter[str]]:
+    """What the journal tells of refusals: reason, to its explanations and how often. Waits for aggregates."""
+    told: dict[str, Counter[str]] = {refusal.value: Counter() for refusal in Refusal}
+    wanted = sum((await inside.rejected()).values())
+    async with asyncio.timeout(20):
+        while sum(sum(each.values()) for each in told.values()) < wanted:
+            await asyncio.sleep(0.05)
+            told = {refusal.value: Counter() for refusal in Refusal}
+            for row in await inside.journal.history.refusals(1_000):
+                told[row["refusal"]][row["detail"]] += row["times"]
+            for row in await inside.facts():
+                if row["kind"] == "refusal":
+                    told[row["refusal"]][row["detail"]] += 1
+    return told
+
+
+async def still_open(inside: Gate) -> None:
+    """The door takes the next good alert."""
+    alert = next(alert for alert in alerts() if alert.fields["reason"] == "PASS")
+    known = alert.about["device_id"]
+    if clock_of(inside) <= alert.about["captured_at"] + 100:
+        await inside.feed(alert.frame)
+        assert inside.standings()[known] == "trusted"
+    else:
+        before = await inside.rejected()
+        await inside.feed(alert.frame)
+        assert await inside.rejected() - before == {"freshness": 1}
+
+
+def clock_of(inside: Gate) -> float:
+    return inside.clock.now().wall
+
+
+async def test_all_of_them_at_once_in_one_stream_and_in_pieces(tmp_path: Path, clock: ManualClock) -> None:
+    """Broken messages on many connections at once, each cut into pieces, harm no other and no good one."""
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        inside.set_clock(1_795_283_424.5)
+        frames = [message.frame for message in messages("negative")]
+
+        async def dribble(frame: bytes) -> None:
+            loop = asyncio.get_running_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.setblocking(False)
+                connection.bind((VERIFIER, 0))
+                await loop.sock_connect(connection, inside.door.addresses[0])
+                for start in range(0, len(frame), 50):
+                    try:
+                        await loop.sock_sendall(connection, frame[start : start + 50])
+                    except (ConnectionResetError, BrokenPipeError):
+                        return  # refused before it was whole
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*map(dribble, itertools.chain(frames, frames)))
+        inside.handled += 2 * len(frames)
+        async with asyncio.timeout(20):
+            while inside.seen.judged < inside.handled:
+                await asyncio.sleep(0.001)
+        assert sum((await inside.rejected()).values()) == 2 * len(frames)
+        assert set(inside.standings().values()) == {"unknown"}
+        await still_open(inside)
+
+
+async def test_requests_for_anybody_touch_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    requested = messages("requested")
+    async with gate(tmp_path / "journal.db", clock) as inside:
+        for alert in alerts():
+            if alert.about["captured_at"] < requested[0].about["captured_at"]:
+                inside.set_clock(float(alert.about["captured_at"]))
+                await inside.feed(alert.frame)
+        records, admitted = inside.records(), inside.admitted()
+        refused = await inside.rejected()
+        for message in requested:
+            inside.set_clock(float(message.about["captured_at"]))
+            await inside.feed(message.frame)
+            assert (inside.records(), inside.admitted()) == (records, admitted), message.name
+        known = [m for m in requested if m.about["device_id"] in inside.standings()]
+        assert len(known) == 7
+        assert await inside.rejected() - refused == {"device": 3}
+        rows = [row for row in await inside.facts() if row.get("event") == "requested"]
+        assert len(rows) >= len(known)
+        assert all(row["effect"] == "recorded" for row in rows)
+        told = (await explained(inside))["device"]
+        assert sum(told.values()) == 3
+
+
+async def test_synthetic_reasons_do_what_the_table_says_in_any_order(tmp_path: Path, clock: ManualClock) -> None:
+    """One second, every order of a failure and what only notes something: the failure decides."""
+    of = {message.fields["reason"]: message for message in messages("synthetic") if "stale" not in message.name}
+    stale = next(message for message in messages("synthetic") if "stale" in message.name)
+    second = 1_795_284_023
+    for number, first in enumerate(("EXPIRATION", "FAILED_AUTH")):
+        here = replace_clock(clock, second + 0.5)
+        async with gate(tmp_path / f"{number}.db", here) as inside:
+            await inside.feed(stale.frame)
+            assert await inside.rejected() == {"freshness": 1}
+            assert set(inside.standings().values()) == {"unknown"}
+            reasons = [first, *(reason for reason in of if reason != first)]
+            for reason in reasons:
+                await inside.feed(of[reason].frame)
+            found = {name: standing for name, standing in inside.standings().items() if standing != "unknown"}
+            assert found == {"Ubuntu-001": "distrusted", "Ubuntu-004": "distrusted"}
+            await inside.feed(stale.frame)
+            assert inside.standings()["Ubuntu-001"] == "distrusted"
+            rows = [row for row in await inside.facts() if row["kind"] == "transition"]
+            effects = Counter(row["effect"] for row in rows)
+            assert effects == {"recorded": 4, "lowered": 2}
+
+
+def replace_clock(clock: ManualClock, wall: float) -> ManualClock:
+    return ManualClock(wall=wall, boot=clock.boot)
