@@ -355,6 +355,7 @@ class Devices:
 
     def enforced(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
         """A gate reports what came of a cause: a fact for journal and windows."""
+        verified = cause.verified or now
         fact = Enforced(
             device=cause.device,
             target=gate.target,
@@ -363,8 +364,8 @@ class Devices:
             state=state,
             detail=cause.detail,
             received=cause.received,
-            accepted=cause.accepted or now,
-            verified=cause.verified or now,
+            accepted=cause.accepted or verified,
+            verified=verified,
             durable=cause.durable,
         )
         if cause.received and state is Applied.VERIFIED:

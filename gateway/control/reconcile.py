@@ -267,6 +267,8 @@ class Reconciler:
                 self._forget(address, rule)
             else:
                 self._remember(address, after)
+            for cause in causes:
+                cause.accepted = max(cause.accepted, outcome.accepted)
             self._done(causes, Applied.VERIFIED, outcome.detail, now)
             return True
         self._failing[address] = outcome.detail

@@ -339,11 +339,13 @@ class Applied(Enum):
 
 
 class ChangeOutcome(NamedTuple):
-    """The result of one change at one backend."""
+    """The result of one change at one backend. ``accepted``: boot seconds at which the backend had taken it, where
+    it tells (0: with its verification)."""
 
     change: Change
     state: Applied
     detail: str = ""
+    accepted: float = 0.0
 
 
 class Stands(NamedTuple):

@@ -37,6 +37,7 @@ class Committer:
         self._netlink = netlink
         self._sets = sets
         self._clock = clock
+        self._accepted = 0.0  # when the kernel took the newest transaction
         elements = 3 + 2 * len(sets.profiles)
         self.max_changes = min(MAX_CHANGES, netlink.largest_transaction // (ELEMENT_BYTES * elements))
 
@@ -50,7 +51,7 @@ class Committer:
         details = self._attempt([changes[place] for place in tried])
         again = [place for place, detail in zip(tried, details, strict=True) if detail]
         failures.update(zip(again, self._one_by_one([changes[place] for place in again]), strict=True))
-        return [_outcome(change, failures.get(place, "")) for place, change in enumerate(changes)]
+        return [_outcome(change, failures.get(place, ""), self._accepted) for place, change in enumerate(changes)]
 
     def observe(self, addresses: Sequence[Address]) -> list[Stands]:
         """Read back addresses one by one. Raises ``NetlinkError``."""
@@ -81,6 +82,7 @@ class Committer:
             self._netlink.transact(self._sets.messages(steps))
         except NetlinkError as error:
             return [str(error)] * len(changes)
+        self._accepted = self._clock.now().boot
         return self._unverified(steps)
 
     def _one_by_one(self, changes: Sequence[Change]) -> Iterator[str]:
@@ -128,5 +130,5 @@ class Committer:
         return [self._sets.unverified(step, found, boot) for step, found in zip(steps, read, strict=True)]
 
 
-def _outcome(change: Change, failure: str) -> ChangeOutcome:
-    return ChangeOutcome(change, Applied.FAILED if failure else Applied.VERIFIED, failure)
+def _outcome(change: Change, failure: str, accepted: float) -> ChangeOutcome:
+    return ChangeOutcome(change, Applied.FAILED if failure else Applied.VERIFIED, failure, accepted)
