@@ -47,6 +47,7 @@ class _Touch(NamedTuple):
     slot: Slot
     transition: Transition
     received: float  # boot seconds of the envelope, 0 when no envelope caused it
+    entry: int  # place of its fact in this turn's entries; -1: another device's fact bears on this one
 
 
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause]]
@@ -195,16 +196,16 @@ class Devices:
         before = slot.records[source]
         step = lifecycle.step(before, event, self._rules[source])
         transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
-        changed = step.record is not before and step.record != before
+        changed = step.record is not before
         if changed:
             slot.records[source] = step.record
             self._decide(slot, now)
             for other in self.addresses.affected(slot.device.id):
                 self._decide(self._slots[other], now)
-                self._touched.append(_Touch(self._slots[other], transition, 0.0))
+                self._touched.append(_Touch(self._slots[other], transition, 0.0, -1))
         slot.last = transition
+        self._touched.append(_Touch(slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
-        self._touched.append(_Touch(slot, transition, received))
         for observer in self._observers:
             observer.observe(transition)
         return transition
@@ -246,22 +247,26 @@ class Devices:
 
     def _arm(self, slot: Slot, now: Instant) -> None:
         """Set the timer of a device. A deadline that did not change keeps the boot time it was given first."""
-        known = {source: (deadline, due) for source, deadline, due in slot.ends}
         ends = []
         for source, record in slot.records.items():
-            if record.deadline is None:
+            deadline = record.deadline
+            if deadline is None:
                 continue
-            deadline, due = known.get(source, (None, 0.0))
-            if deadline != record.deadline:
-                left = min(record.deadline - now.wall, self._rules[source].max_age)
-                due = now.boot + left
-            ends.append((source, record.deadline, due))
-        slot.ends = tuple(ends)
+            for end in slot.ends:
+                if end[0] == source and end[1] == deadline:
+                    ends.append(end)
+                    break
+            else:
+                left = min(deadline - now.wall, self._rules[source].max_age)
+                ends.append((source, deadline, now.boot + left))
         if not ends:
-            self.deadlines.clear(slot.device.id)
-            slot.until_boot = 0.0
+            if slot.ends:
+                slot.ends = ()
+                slot.until_boot = 0.0
+                self.deadlines.clear(slot.device.id)
             return
-        slot.until_boot = min(due for _, _, due in ends)
+        slot.ends = tuple(ends)
+        slot.until_boot = ends[0][2] if len(ends) == 1 else min(due for _, _, due in ends)
         self.deadlines.set(slot.device.id, slot.until_boot)
         self.on_armed()
 
@@ -289,11 +294,9 @@ class Devices:
         opening: list[_Opening] = []
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
-        seqs = iter(self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised)))
-        by_fact = {id(entry.fact): seq for entry, seq in zip(entries, seqs, strict=True)}
-        for touch in touched:
-            slot, transition, received = touch
-            seq = by_fact[id(transition)] if slot.device.id == transition.device else 0
+        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised))
+        for slot, transition, received, entry in touched:
+            seq = seqs[entry] if entry >= 0 else 0
             addresses = slot.device.binding.addresses
             causes = [
                 Cause(seq, slot.device.id, slot.decision.profile, received, len(addresses) + 1) for _ in self._gates
@@ -343,7 +346,7 @@ class Devices:
     def _take_back(self, raised: Sequence[_Touch]) -> None:
         """The journal could not keep these: nothing was opened by them, and the records forget them."""
         now = self._clock.now()
-        for slot, transition, _ in reversed(raised):
+        for slot, transition, _, _ in reversed(raised):
             source = transition.source
             if slot.records.get(source) is transition.after:
                 slot.records[source] = transition.before
