@@ -1,0 +1,277 @@
+"""The parts of the benchmark: each makes its measurements and returns rows.
+
+What must not live here: how anything is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.simulate.namespaces import Network
+from tests.bench import live, rival
+from tests.bench.alerts import Bodies, Result, percentile, plan, send
+from tests.bench.beside import rebuilding
+from tests.bench.report import Machine, Row
+from tests.bench.site import BenchError, Gateway, Site, running
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done."""
+
+    many: int = 100_000
+    active: int = 20_000  # of the many devices, evenly spread, that alerts are sent for
+    idle: int = 400
+    paced: int = 8_000
+    rounds: int = 3
+    sustained: int = 60_000
+    sustained_few: int = 10_000
+    cuts: int = 20
+    flushes: int = 10
+    rival_alone: int = 30
+    rival_burst: int = 100
+
+
+FULL = Sizes()
+QUICK = Sizes(20_000, 2_000, 100, 4_000, 1, 6_000, 6_000, 5, 3, 10, 30)
+FEW = 100
+IDLE_RATE = 50.0
+PACED_RATE = 2_000.0
+
+
+@dataclass
+class Bench:
+    """One run: what it stands on, and what it has found. ``raw`` goes into the JSON as it is."""
+
+    net: Network
+    scratch: Path
+    sizes: Sizes
+    machine: Machine
+    rows: list[Row] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+    _sites: dict[int, tuple[Site, Bodies]] = field(default_factory=dict)
+
+    def site(self, count: int) -> tuple[Site, Bodies]:
+        """The site of so many devices, made once, with the bodies for its active devices."""
+        if count not in self._sites:
+            made = Site.make(self.scratch / f"site-{count}", count)
+            bodies = Bodies(made)
+            bodies.prepare(self.active(count), 2)
+            self._sites[count] = made, bodies
+        return self._sites[count]
+
+    def active(self, count: int) -> range:
+        """The devices that alerts are sent for."""
+        return range(0, count, max(1, count // min(count, self.sizes.active)))
+
+    def alerts(self, gateway: Gateway, count: int, rate: float) -> Result:
+        """Send and account for ``count`` alerts. Raises ``BenchError`` when they did not do what they should."""
+        site, bodies = self.site(gateway.site.count)
+        result = send(
+            gateway,
+            plan(site, bodies, self.active(site.count), count, rate),
+            self.net.hosts["verifier"].descriptor,
+        )
+        if result.refused or result.failed or result.unsent:
+            raise BenchError(
+                f"of {result.alerts} alerts {result.refused} were refused, {result.failed} could not be enforced "
+                f"and {result.unsent} not be sent: {result.details} {result.errors}; the service says: "
+                f"{gateway.log_tail()}"
+            )
+        return result
+
+    def keep(self, name: str, result: Result) -> None:
+        """Put a result into the JSON, its latencies as percentiles."""
+        told = {key: value for key, value in vars(result).items() if key not in {"sent", "due"}}
+        for kind in ("sent", "due"):
+            told[kind] = {f"p{p}": percentile(getattr(result, kind), p) for p in (50, 90, 99, 99.9, 100)}
+        self.raw[name] = told
+
+    def running(self, count: int) -> Any:
+        """A service with an empty journal for the site of so many devices."""
+        return running(self.site(count)[0], self.net.router.descriptor)
+
+
+def idle(bench: Bench) -> None:
+    """One alert at a time, without and with a program beside that rebuilds its rules."""
+    for count in (FEW, bench.sizes.many):
+        with bench.running(count) as gateway:
+            bench.alerts(gateway, FEW, IDLE_RATE)  # warm
+            for beside in (False, True):
+                other = rebuilding(bench.scratch, bench.net.router.descriptor) if beside else nullcontext()
+                with other:
+                    result = bench.alerts(gateway, bench.sizes.idle, IDLE_RATE)
+                name = f"{count:,} devices{', 10,000 addresses rebuilt beside' if beside else ''}"
+                bench.keep(f"idle {name}", result)
+                p50, p99 = percentile(result.sent, 50), percentile(result.sent, 99)
+                note = f"max {percentile(result.sent, 100):.3g} ms, {result.alerts} alerts at {IDLE_RATE:.0f}/s"
+                bench.rows += [
+                    Row(
+                        "idle",
+                        f"p50, {name}",
+                        p50,
+                        "ms",
+                        "at most",
+                        None if beside else 3.0,
+                        None if beside else 1.0,
+                    ),
+                    Row(
+                        "idle",
+                        f"p99, {name}",
+                        p99,
+                        "ms",
+                        "at most",
+                        None if beside else 10.0,
+                        20.0 if beside else 3.0,
+                        note,
+                    ),
+                ]
+
+
+def paced(bench: Bench) -> None:
+    """2,000 alerts a second: latency, and CPU per alert as devices grow, in alternating rounds."""
+    best: dict[int, Result] = {}
+    memory: dict[int, int] = {}
+    for turn in range(bench.sizes.rounds):
+        for count in (FEW, bench.sizes.many):
+            with bench.running(count) as gateway:
+                memory[count] = gateway.rss()
+                bench.alerts(gateway, 1_000, 500)  # warm
+                result = bench.alerts(gateway, bench.sizes.paced, PACED_RATE)
+            bench.keep(f"paced {count:,} devices, round {turn + 1}", result)
+            if count not in best or result.server_us < best[count].server_us:
+                best[count] = result
+    for count, result in best.items():
+        goal = 20.0 if count == bench.sizes.many else None
+        note = f"p50 {percentile(result.sent, 50):.3g} ms, max {percentile(result.sent, 100):.3g} ms"
+        what = f"p99 at {PACED_RATE:,.0f}/s, {count:,} devices"
+        bench.rows.append(Row("paced", what, percentile(result.sent, 99), "ms", "at most", None, goal, note))
+        bench.rows.append(
+            Row(
+                "paced",
+                f"server CPU per alert, {count:,} devices",
+                result.server_us,
+                "us",
+                note=f"client {result.client_us:.0f} us; best of {bench.sizes.rounds}",
+            )
+        )
+    few, many = best[FEW].server_us, best[bench.sizes.many].server_us
+    what = f"server CPU per alert, {bench.sizes.many:,} over {FEW} devices"
+    bench.rows.append(Row("paced", what, many / few, "x", "at most", 1.5, 1.2))
+    growth = (memory[bench.sizes.many] - memory[FEW]) / (bench.sizes.many - FEW)
+    bench.rows.append(Row("paced", "memory per device", growth, "bytes", "at most", None, 1_024.0))
+    bench.raw["memory"] = memory
+
+
+def rate(bench: Bench) -> None:
+    """As many alerts as go through, one connection each."""
+    for count in (FEW, bench.sizes.many):
+        alerts = bench.sizes.sustained_few if count == FEW else bench.sizes.sustained
+        with bench.running(count) as gateway:
+            bench.alerts(gateway, 500, 500)  # warm
+            result = bench.alerts(gateway, alerts, 0)
+        bench.keep(f"rate {count:,} devices", result)
+        note = f"{alerts:,} alerts: {result.verified:,} verified, {result.superseded:,} superseded"
+        bench.rows += [
+            Row("rate", f"sustained, {count:,} devices", result.rate, "/s", "at least", 4_000.0, 10_000.0, note),
+            Row("rate", f"alerts lost, {count:,} devices", result.lost, "", "at most", 0, 0),
+            Row(
+                "rate",
+                f"server CPU per alert, {count:,} devices",
+                result.server_us,
+                "us",
+                note=f"client {result.client_us:.0f} us",
+            ),
+        ]
+
+
+def today(bench: Bench) -> None:
+    """What a site has today, on the same alerts."""
+    why = rival.missing()
+    for rules in (10, 1_000):
+        if why:
+            bench.rows.append(Row("today", f"relying party with {rules} rules", math.nan, "", note=why))
+            continue
+        found = rival.measure(
+            bench.net,
+            bench.scratch / f"rival-{rules}",
+            rules,
+            alone=bench.sizes.rival_alone,
+            burst=bench.sizes.rival_burst,
+        )
+        bench.raw[f"today {rules} rules"] = found
+        what = f"with {rules:,} rules"
+        bench.rows += [
+            Row("today", f"rate {what}", found["alerts_per_s"], "/s", note=_times(bench, "rate", found)),
+            Row("today", f"p50 {what}", found["p50_ms"], "ms", note=_times(bench, "idle", found)),
+            Row("today", f"p99 {what}", found["p99_ms"], "ms", note="neither durable nor read back; IPv4 only"),
+            Row("today", f"CPU per alert {what}", found["cpu_us_per_alert"], "us", note="with its scripts"),
+        ]
+
+
+def _times(bench: Bench, part: str, found: Mapping[str, float]) -> str:
+    start = {"rate": "sustained", "idle": "p50"}[part]
+    ours = next((row.value for row in bench.rows if row.part == part and row.what.startswith(start)), None)
+    if ours is None:
+        return ""
+    ratio = ours / found["alerts_per_s"] if part == "rate" else found["p50_ms"] / ours
+    return f"ours: {ratio:.3g} times {'as many' if part == 'rate' else 'as fast'}"
+
+
+def flows(bench: Bench) -> None:
+    """Live flows of a device that fails."""
+    site, bodies = bench.site(FEW)
+    found = live.cut_flows(bench.net, site, bodies, bench.sizes.cuts)
+    bench.raw["flows"] = found
+    for protocol, told in found.items():
+        note = f"p50 {told['p50_ms']:.3g} ms, {told['repetitions']} cuts"
+        what = f"last {protocol.upper()} packet after the verdict"
+        bench.rows.append(Row("flows", what, told["max_ms"], "ms", "at most", None, 5.0, note))
+
+
+def flush(bench: Bench) -> None:
+    """``nft flush ruleset`` under traffic."""
+    site, bodies = bench.site(FEW)
+    found = live.flush(bench.net, site, bodies, bench.sizes.flushes)
+    bench.raw["flush"] = found
+    note = f"p50 {found['p50_ms']:.3g} ms, {found['repetitions']} flushes"
+    bench.rows.append(
+        Row("flush", "open to a stranger after a flush", found["max_ms"], "ms", "at most", 50.0, 50.0, note)
+    )
+
+
+def restart(bench: Bench) -> None:
+    """kill -9 and a new start."""
+    site, bodies = bench.site(bench.sizes.many)
+    found = live.restart(bench.net, site, bodies)
+    bench.raw["restart"] = found
+    what = f"ready after kill -9, {bench.sizes.many:,} devices"
+    note = f"first start {found['first_start_s']:.3g} s; an admitted flow had {found['admitted_packets']} packets"
+    bench.rows.append(Row("restart", what, found["ready_s"], "s", "at most", None, 3.0, note))
+    bench.rows.append(
+        Row("restart", "packets of a stranger meanwhile", found["stranger_packets"], "", "at most", 0, 0)
+    )
+
+
+def ends(bench: Bench) -> None:
+    """Ends of admissions without a gateway."""
+    found = live.ends(bench.net, bench.scratch / "site-short")
+    bench.raw["ends"] = found
+    for name in ("deadline", "lease"):
+        what = f"admission ends by its {name}, after kill -9"
+        late = found[name]["after_expected_ms"]
+        bench.rows.append(
+            Row("ends", what, late, "ms", "at most", 100.0, 100.0, "last packet, against the end that was shown")
+        )
+    again = found["packets_after_restart"]
+    bench.rows.append(Row("ends", "packets after a new start", again, "", "at most", 0, 0))
+
+
+PARTS: Mapping[str, Callable[[Bench], None]] = {
+    each.__name__: each for each in (idle, paced, rate, today, flows, flush, restart, ends)
+}
