@@ -30,6 +30,9 @@ from gateway.simulate.keys import Keys
 #: Seconds in which something that must happen has happened, on a machine that many share.
 PATIENCE = 20.0
 
+#: Seconds that an alert may be dated ahead of the gateway's clock: nobody has to wait for the next second.
+AHEAD = 1.5
+
 #: Where the surrogate verifier of these tests sends from, and an address that is nobody's.
 VERIFIER, STRANGER = "127.0.0.2", "127.0.0.9"
 
@@ -104,6 +107,13 @@ class Running:
         except (OSError, http.client.HTTPException):
             return False
 
+    def answers(self, name: str) -> bool:
+        """Whether it answers for a device, ready or not."""
+        try:
+            return self.get(f"/v1/devices/{name}").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
     def device(self, name: str) -> dict[str, Any]:
         found = self.get(f"/v1/devices/{name}")
         assert found.status == 200, found.text
@@ -166,6 +176,7 @@ class Installed:
         self.folder = folder
         self.config = folder / "ragate.yaml"
         self.journal = folder / journal
+        self.socket = folder / "var" / "operator.sock"
         self.door = door
         self.console = console
         self.keys = keys_for(*devices)
@@ -284,13 +295,26 @@ class Installed:
         self.send(data)
         return data
 
+    def admit(self, service: Running, *devices: str) -> None:
+        """One pass each; returns when all are admitted, read back."""
+        for device in devices:
+            self.tell(device, Reason.PASS)
+        for device in devices:
+            service.wait(device, "trusted")
+
     def recover(self, service: Running, device: str) -> None:
-        """The two passes that the recovery rule asks for, the second issued later."""
-        # The clock window lets a timestamp lie two seconds ahead, so that nobody has to wait for the next one.
-        now = int(time.time())
-        for ahead in (1, 2):
-            before = service.device(device)["records"]["verifier"]["newest"]
-            self.tell(device, Reason.PASS, issued_at=max(now + ahead, before + 1))
+        """The two passes that the recovery rule asks for, each issued later than what came before."""
+
+        def newest() -> int:
+            return int(service.device(device)["records"]["verifier"]["newest"])
+
+        def attest(issued: int) -> None:
+            until(lambda: time.time() > issued - AHEAD)
+            self.tell(device, Reason.PASS, issued_at=issued)
+            until(lambda: newest() == issued)
+
+        for _ in range(2):
+            attest(max(int(time.time()), newest() + 1))
         service.wait(device, "trusted")
 
 

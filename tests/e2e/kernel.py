@@ -8,11 +8,19 @@ from typing import Any
 from tests.netns import run
 
 TABLE = ("inet", "ragate")
+TRIES = 5
 
 
 def elements(name: str) -> dict[str, float | None]:
-    """A set's elements: address to seconds left, None for an element without an end."""
-    listed = json.loads(run("nft", "-j", "list", "set", *TABLE, name))
+    """A set's elements: address to seconds left, None for an element without an end. Raises ``OSError``."""
+    # nft reads in several steps and finds nothing when the table is laid anew between two of them.
+    for tries_left in reversed(range(TRIES)):
+        try:
+            listed = json.loads(run("nft", "-j", "list", "set", *TABLE, name))
+            break
+        except OSError:
+            if not tries_left:
+                raise
     found: dict[str, float | None] = {}
     for one in listed["nftables"]:
         for element in one.get("set", {}).get("elem", []):

@@ -1,74 +1,33 @@
-"""Real packets through a real gateway: what a verdict does to live flows, IPv4 and IPv6, TCP and UDP."""
+"""Real packets through a real gateway: what a verdict, and a flush of all rules, does to live flows."""
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.sediment.wire import Reason
-from tests.e2e.installed import DEVICES, PORT, SERVERS, Installed, Running
-from tests.e2e.kernel import admitted, tombstones
-from tests.netns import SILENCE, Echo, Flow, Site, blocked, in_namespaces, passes
+from tests.e2e.ground import Ground, on_the_ground, server_of
+from tests.e2e.installed import DEVICES, Installed, until
+from tests.e2e.kernel import admitted, table_stands, tombstones
+from tests.netns import SILENCE, run
 
 pytestmark = pytest.mark.netns
 
-WAYS = [(kind, address) for kind in ("tcp", "udp") for address in DEVICES["cam-1"]]
-
-
-def server_of(address: str) -> tuple[str, int]:
-    return SERVERS[":" in address], PORT
-
-
-class Ground:
-    """Device namespace, gateway namespace (this thread's) and server namespace, with echo servers."""
-
-    def __init__(self) -> None:
-        self.site = Site()
-        self.echoes = [Echo(self.site.server, address, PORT) for address in SERVERS]
-
-    def passes(self, address: str, kind: str = "tcp") -> bool:
-        return passes(kind, self.site.client, address, server_of(address))
-
-    def blocked(self, address: str, kind: str = "tcp") -> bool:
-        return blocked(kind, self.site.client, address, server_of(address))
-
-    @contextmanager
-    def flows(self, device: str) -> Iterator[list[Flow]]:
-        """A live flow of every kind and family of one device, each seen to work."""
-        with ExitStack() as stack:
-            flows = []
-            for kind in ("tcp", "udp"):
-                for address in DEVICES[device]:
-                    flow = Flow(kind, self.site.client, (address, 0), server_of(address))
-                    stack.callback(flow.close)
-                    assert flow.opens(), f"{kind} of {address} does not open"
-                    assert flow.echoes(), f"{kind} of {address} does not echo"
-                    flows.append(flow)
-            yield flows
-
-    def received(self) -> int:
-        return sum(len(echo.received) for echo in self.echoes)
-
-
-def on_the_ground(body: Callable[[Ground], None]) -> None:
-    in_namespaces(lambda: body(Ground()))
-
-
-def admit(gate: Installed, service: Running, device: str) -> None:
-    gate.tell(device, Reason.PASS)
-    service.wait(device, "trusted")
+FLUSHES = 3
 
 
 def test_a_failure_stops_live_flows_and_only_recovery_brings_them_back(tmp_path: Path) -> None:
     def body(ground: Ground) -> None:
         gate = Installed(tmp_path)
         with gate.running() as service:
-            assert all(ground.blocked(address, kind) for kind, address in WAYS)
-            for device in DEVICES:
-                admit(gate, service, device)
+            assert ground.shut("cam-1")
+            gate.admit(service, *DEVICES)
             assert set(admitted()) == {a for addresses in DEVICES.values() for a in addresses}
             with ground.flows("cam-1") as flows, ground.flows("cam-2") as others:
                 gate.tell("cam-1", Reason.FAILED_ATTEST)
@@ -81,6 +40,78 @@ def test_a_failure_stops_live_flows_and_only_recovery_brings_them_back(tmp_path:
                 assert tombstones() >= set(DEVICES["cam-1"])
                 gate.recover(service, "cam-1")
                 assert all(flow.echoes() for flow in flows), "the same flows go on after the recovery"
+                assert not tombstones() & set(DEVICES["cam-1"])
             assert service.metric("ragate_devices", standing="trusted") == 2
 
     on_the_ground(body)
+
+
+class Flood:
+    """Datagrams of one address, each carrying the moment at which it was sent."""
+
+    def __init__(self, ground: Ground, address: str) -> None:
+        self._socket = ground.site.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((address, 0))
+        self._to = server_of(address)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.sent = 0
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.0005):
+            self._socket.sendto(b"flood %d" % time.monotonic_ns(), self._to)
+            self.sent += 1
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            self._thread.join()
+            self._socket.close()
+
+
+def open_gap_ms(ground: Ground) -> float:
+    """From the first to the last datagram of the flood that got through, in milliseconds of sending."""
+    stamps = [int(data.split()[1]) for echo in ground.echoes for data in echo.received if data.startswith(b"flood")]
+    return (max(stamps) - min(stamps)) / 1e6 if stamps else 0.0
+
+
+def test_a_flushed_ruleset_is_laid_again_under_traffic(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    def body(ground: Ground) -> None:
+        gate = Installed(tmp_path)
+        with gate.running() as service:
+            gate.admit(service, "cam-1")
+            gate.tell("cam-2", Reason.FAILED_ATTEST)
+            service.wait("cam-2", "distrusted")
+            flood = Flood(ground, DEVICES["cam-2"][0])
+            gaps: list[float] = []
+            with ground.flows("cam-1") as flows, flood.flowing():
+                for _ in range(FLUSHES):
+                    for echo in ground.echoes:
+                        echo.received.clear()
+                    run("nft", "flush", "ruleset")
+                    until(table_stands)
+                    until(lambda: set(admitted()) == set(DEVICES["cam-1"]), admitted)
+                    until(lambda: tombstones() >= set(DEVICES["cam-2"]), tombstones)
+                    sent = flood.sent
+                    until(lambda sent=sent: flood.sent > sent + 20)  # type: ignore[misc]
+                    gaps.append(open_gap_ms(ground))
+                    before = ground.received()
+                    until(lambda sent=sent: flood.sent > sent + 120)  # type: ignore[misc]
+                    assert ground.received() == before, "still open after the table was back"
+                    assert all(flow.echoes() for flow in flows), "an admitted device's flows come back"
+                assert ground.blocked(DEVICES["cam-2"][0])
+            figures = ", ".join(f"{gap:.1f}" for gap in gaps)
+            (tmp_path / "gaps").write_text(figures)
+            assert service.metric("ragate_drift_repairs_total", backend="nft") >= FLUSHES
+            assert service.ready()
+
+    on_the_ground(body)
+    figures = (tmp_path / "gaps").read_text()
+    record_property("open after flush ruleset, ms", figures)
+    print(f"open after flush ruleset: {figures} ms")
