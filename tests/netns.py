@@ -39,7 +39,7 @@ CHILD_SECONDS = 45.0
 #: Seconds in which a packet that is let through has arrived, on a loaded machine.
 ARRIVES = 5.0
 #: Seconds of silence taken as "does not arrive".
-SILENCE = 0.15
+SILENCE = 0.1
 
 _SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _libc = ctypes.CDLL(None, use_errno=True)

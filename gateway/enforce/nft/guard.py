@@ -38,6 +38,8 @@ STATIC_KEYS = 2
 KNOWN_KEYS = 2
 #: Every so many probes chains and witnesses are looked at; the table, which `flush ruleset` takes, each time.
 LOOK_EVERY = 2
+#: The same while the ruleset does not change any more and the remaining witnesses get their turn.
+LOOK_EVERY_AT_REST = 16
 
 Request = tuple[int, bytes]
 
@@ -105,6 +107,7 @@ class Guard:
         self._generation: list[bytes | int] = []
         self._listed: list[bytes | int] = []  # the generation at the last listing of rules
         self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
+        self._looked = False
         self._probes = 0
         self._witnesses = _Witnesses(baseline, known)
 
@@ -180,11 +183,16 @@ class Guard:
         self._probes += 1
         if generation != self._generation:
             self._turns_left = self._witnesses.turns
-        if self._turns_left:
-            damage = self._look(netlink) if self._probes % LOOK_EVERY == 0 else self._glance(netlink)
-            if damage:
+            # chains and witnesses are due at one of the next probes even if nothing else changes until then
+            self._looked = False
+            if damage := self._glance(netlink):
                 return damage
             self._generation = generation
+        every = LOOK_EVERY_AT_REST if self._looked else LOOK_EVERY
+        if self._turns_left and self._probes % every == 0:
+            if damage := self._look(netlink):
+                return damage
+            self._looked = True
         if self._probes % LISTING_EVERY == 0 and generation != self._listed:
             if standing_rules(netlink) != self._rules:
                 return "a rule was replaced"
@@ -201,9 +209,7 @@ class Guard:
         return "" if table == self._table else "the table was changed"
 
     def _look(self, netlink: NetlinkSocket) -> str:
-        """Compare table and chains with what was learnt, and ask for witnesses."""
-        if damage := self._glance(netlink):
-            return damage
+        """Compare chains with what was learnt, and ask for witnesses."""
         witnesses = self._witnesses.next()
         found = netlink.ask([_question(where, key) for where, key in witnesses])
         for (where, _), answer in zip(witnesses, found, strict=True):

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.core.errors import BackendError
@@ -24,10 +24,8 @@ from gateway.enforce.nft.messages import (
     NFNL_MSG_BATCH_END,
     NFT_MSG_GETSETELEM,
     NFTA_SET_ELEM_EXPIRATION,
-    NFTA_SET_ELEM_KEY,
     NFTA_SET_ELEM_LIST_ELEMENTS,
     NFTA_SET_ELEM_TIMEOUT,
-    NLA_TYPE_MASK,
     NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
@@ -209,21 +207,24 @@ class NetlinkSocket:
             parts += (pack(length, NFT_MSG_GETSETELEM, NLM_F_REQUEST, sequence, 0), where.question, key)
             sequence += 1
         self._send(b"".join(parts))
+        receive = self._socket.recv_into
         sequence = first
-        for where, _ in wanted:
-            while True:
-                self._receive(wait=True)
-                _, kind, _, answered, _ = unpack(buffer)
-                if answered == sequence:  # else the answer to an older request whose wait was given up
-                    break
-            sequence += 1
-            if kind != NLMSG_ERROR:
-                found.append(_element_of(buffer, HEADER.size + len(where.prefix)))
-                continue
-            code = -_ERRNO.unpack_from(buffer, HEADER.size)[0]
-            if code != errno.ENOENT:
-                raise NetlinkError(code, "read-back refused")
-            found.append(None)
+        try:
+            for where, _ in wanted:
+                while True:
+                    receive(buffer)
+                    length, kind, _, answered, _ = unpack(buffer)
+                    if answered == sequence:  # else the answer to an older request whose wait was given up
+                        break
+                sequence += 1
+                if kind != NLMSG_ERROR:  # up to the key a reply is as long as the question
+                    found.append(_element_of(buffer, length, HEADER.size + len(where.question) + where.key_length))
+                elif (code := -_ERRNO.unpack_from(buffer, HEADER.size)[0]) == errno.ENOENT:
+                    found.append(None)
+                else:
+                    raise NetlinkError(code, "read-back refused")
+        except OSError as error:
+            raise _unreceived(error) from error
 
     def get_element(self, where: SetName, key: bytes) -> Element | None:
         """Read back one key; ``None``: absent. Raises ``NetlinkError``."""
@@ -254,8 +255,16 @@ class NetlinkSocket:
     def dump_keys(self, where: SetName) -> list[bytes]:
         """The keys of a set as one dump shows them: each was there, some may be missing. As ``dump``."""
         keys: list[bytes] = []
+        # an element's key is its first attribute, inside three headers (nf_tables_api.c)
+        start, size = 3 * ATTRIBUTE.size, where.key_length
         for reply in self.dump(NFT_MSG_GETSETELEM, where.prefix):
-            keys += (dict(attributes(entry))[NFTA_SET_ELEM_KEY][4:] for entry in _entries(reply))
+            for kind, elements in attributes(reply):
+                if kind != NFTA_SET_ELEM_LIST_ELEMENTS:
+                    continue
+                offset, end = 0, len(elements)
+                while offset < end:
+                    keys.append(elements[offset + start : offset + start + size])
+                    offset += max(ATTRIBUTE.size, (ATTRIBUTE.unpack_from(elements, offset)[0] + 3) & ~3)
         return keys
 
     def _reserve(self, count: int) -> int:
@@ -279,9 +288,9 @@ class NetlinkSocket:
         except BlockingIOError as error:
             if not wait:
                 return 0
-            raise NetlinkError(errno.ETIMEDOUT, f"no reply within {REPLY_TIMEOUT:g} s") from error
+            raise _unreceived(error) from error
         except OSError as error:
-            raise NetlinkError(error.errno or errno.EIO, "receiving") from error
+            raise _unreceived(error) from error
 
     def _replies(self, received: int) -> Sequence[tuple[int, int, int, int, int]]:
         """Split a datagram: (type, flags, sequence, where the payload begins, where it ends)."""
@@ -299,19 +308,20 @@ class NetlinkSocket:
         return replies
 
 
-def _entries(reply: bytes) -> Iterator[bytes]:
-    for kind, value in attributes(reply):
-        if kind == NFTA_SET_ELEM_LIST_ELEMENTS:
-            yield from (entry for _, entry in attributes(value))
+def _unreceived(error: OSError) -> NetlinkError:
+    if isinstance(error, BlockingIOError):
+        return NetlinkError(errno.ETIMEDOUT, f"no reply within {REPLY_TIMEOUT:g} s")
+    return NetlinkError(error.errno or errno.EIO, "receiving")
 
 
-def _element_of(reply: bytearray, start: int) -> Element:
-    """Read a one-element reply; its element list begins at ``start``, behind the names of table and set."""
+_FOR_EVER = Element(None, None)
+
+
+def _element_of(reply: bytearray, end: int, offset: int) -> Element:
+    """Read what stands behind the key in a one-element reply: from ``offset`` to ``end``."""
+    if offset == end:
+        return _FOR_EVER
     timeout = remaining = None
-    length, kind = ATTRIBUTE.unpack_from(reply, start)
-    if kind & NLA_TYPE_MASK != NFTA_SET_ELEM_LIST_ELEMENTS:
-        raise NetlinkError(errno.EBADMSG, "a reply without an element")
-    offset, end = start + 2 * ATTRIBUTE.size, start + length
     while offset < end:
         length, kind = ATTRIBUTE.unpack_from(reply, offset)
         if length < ATTRIBUTE.size:
@@ -321,6 +331,7 @@ def _element_of(reply: bytearray, start: int) -> Element:
         elif kind == NFTA_SET_ELEM_EXPIRATION:
             (remaining,) = BE64.unpack_from(reply, offset + 4)
         offset += (length + 3) & ~3
-    if timeout is not None and remaining is None:
-        remaining = 0  # the kernel leaves out an end that is now
-    return Element(timeout, remaining)
+    if timeout is None:
+        return _FOR_EVER
+    # the kernel leaves out an end that is now
+    return Element(timeout, 0 if remaining is None else remaining)

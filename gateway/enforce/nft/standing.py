@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ LISTING_TRIES = 20
 #: their absence that tombstones were flushed. RFC 7600: IPv4 dummy address; RFC 6666: discard-only prefix.
 SENTINELS = (Address.parse("192.0.0.8"), Address.parse("100::"), Address.parse("100::/64"))
 
+_ANONYMOUS = re.compile(rb"(__(?:set|map))\d+\0+")
 _NFT_SET_TIMEOUT = 0x10  # enum nft_set_flags
 
 
@@ -119,14 +121,14 @@ def standing_rules(netlink: NetlinkSocket) -> dict[str, tuple[bytes, ...]]:
 
 
 def _without_counts(expressions: bytes) -> bytes:
-    if b"counter\0" not in expressions:
-        return expressions
-    kept = []
-    for _, expression in attributes(expressions):
-        parts = dict(attributes(expression))
-        name = parts[NFTA_EXPR_NAME]
-        kept.append(name if name == b"counter\0" else expression)
-    return b"".join(kept)
+    """A rule's expressions without counts, and without the numbers of anonymous sets: both change by themselves."""
+    if b"counter\0" in expressions:
+        kept = []
+        for _, expression in attributes(expressions):
+            name = dict(attributes(expression))[NFTA_EXPR_NAME]
+            kept.append(name if name == b"counter\0" else expression)
+        expressions = b"".join(kept)
+    return _ANONYMOUS.sub(rb"\1", expressions) if b"__" in expressions else expressions
 
 
 def inspect(netlink: NetlinkSocket) -> Standing | None:
