@@ -26,17 +26,20 @@ from gateway.console.api import Console, Windows
 from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
-from gateway.control.admit import Admit
+from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
 from gateway.control.ports import Advisory, Health, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore
+from gateway.core.errors import RagateError
+from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
 from gateway.watch.resources import ResourceWatch, Sampler
 
 FLUSH_SECONDS = 2.0
-"""At an orderly stop, how long wishes already made may take to reach the gates; their leases hold anyway."""
+"""At an orderly stop, how long verdicts already taken may need to become durable and reach the gates; what stands
+there holds until its lease anyway."""
 
 YOUNG_OBJECTS = 50_000
 """Allocations between collections of the youngest generation: at 10,000 alerts a second the default of 700 would
@@ -87,14 +90,21 @@ class _Service:
         def stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             loop.default_exception_handler(context)
             bugs.append(context)
-            work.cancel()
+            if len(bugs) == 1:  # a second one must not keep the parts from ending in order
+                work.cancel()
 
         asyncio.get_running_loop().set_exception_handler(stop_on_bug)
         try:
-            await work
-        except asyncio.CancelledError:
-            if not bugs:
-                raise
+            await asyncio.wait((work,))
+        finally:
+            await _ended(work)
+        error = None if work.cancelled() else work.exception()
+        if error is not None:
+            declared = _declared(error)
+            if declared is not None:
+                raise declared
+            context = {"message": "a part of the service ended by a bug", "exception": error}
+            stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
 
     async def _run(self) -> None:
@@ -122,12 +132,15 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
+        limits = AdmissionLimits(queue=config.door.limits.queue)
+        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        door: SedimentDoor | None = None
         try:
-            await restore(devices, loaded, [gate], journal, clock, rules, boot)
-            admit = Admit(build.authenticators(config), devices, journal, observers, clock)
+            # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
+            layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
-            layer = build.kubearmor(config, clock)
+            await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
@@ -136,8 +149,13 @@ class _Service:
                 self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories)
         finally:
-            await gate.backend.stop()
-            await journal.close()
+            if door is not None:
+                door.close()
+            devices.stop()
+            try:
+                await gate.backend.stop()
+            finally:
+                await journal.close()
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -193,6 +211,7 @@ class _Service:
                 await _ended(clock_task)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):
+                        await devices.flush()
                         await gate.flush()
                 for task in hands:
                     await _ended(task)
@@ -229,6 +248,15 @@ def _settle_garbage() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 100)
     gc.enable()
+
+
+def _declared(error: BaseException) -> RagateError | None:
+    """The declared error that ended the parts, when no other did."""
+    if isinstance(error, RagateError):
+        return error
+    if isinstance(error, BaseExceptionGroup) and error.split(RagateError)[1] is None:
+        return _declared(error.exceptions[0])
+    return None
 
 
 async def _first(stopped: Awaitable[Any], *tasks: asyncio.Task[None]) -> None:

@@ -7,6 +7,7 @@ them what loosens only when the unit is durable. What must not live here: readin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -79,6 +80,8 @@ class Devices:
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        self._turns_under_way = 0
+        self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
         for device in inventory:
             decision = policy.decide(device, Standing.UNKNOWN, None, book)
@@ -294,6 +297,7 @@ class Devices:
         opening: list[_Opening] = []
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
+        self._turns_under_way += 1
         seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised))
         for slot, transition, received, entry in touched:
             seq = seqs[entry] if entry >= 0 else 0
@@ -310,6 +314,17 @@ class Devices:
                 else:
                     self._tell(address, rule, causes)
 
+    async def flush(self) -> None:
+        """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
+        time limit."""
+        while self._turns_under_way:  # noqa: ASYNC110 - only at stop
+            await asyncio.sleep(0.005)
+
+    def stop(self) -> None:
+        """Follow nothing any more: gates and journal are about to close, and what becomes durable from here on is
+        found at the next start."""
+        self._stopped = True
+
     def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause]) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
             gate.want(address, rule, cause)
@@ -321,6 +336,9 @@ class Devices:
         opening: Sequence[_Opening],
         raised: Sequence[_Touch],
     ) -> None:
+        self._turns_under_way -= 1
+        if self._stopped:
+            return
         now = self._clock.now().boot
         for causes in followed:
             for gate, cause in zip(self._gates, causes, strict=True):

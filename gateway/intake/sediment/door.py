@@ -118,6 +118,12 @@ class SedimentDoor:
         """Connections that the kernel keeps for us, over all listening sockets."""
         return sum(listener.backlog for listener in self._listeners)
 
+    def close(self) -> None:
+        """Close the listening sockets of a door that was never run; after ``run`` there are none."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
     async def run(self) -> None:
         """Serve until cancelled; then submit every frame that is complete, close, and finish forwarding."""
         self._loop = asyncio.get_running_loop()
