@@ -7,18 +7,29 @@ import asyncio
 from gateway.app import build
 from gateway.app.clock import SystemClock
 from gateway.config import Config
+from gateway.core.errors import ConfigError
 from gateway.enforce import nft
 
 
 def baseline_text(config: Config) -> str:
-    """The nftables baseline to load at boot, before the network comes up: default deny and the corridor."""
+    """The nftables baseline to load at boot, before the network comes up: default deny and the corridor.
+
+    Raises ``ConfigError`` for a path gate that is a process: before it runs, nothing is carried.
+    """
+    if config.target.path_gate != "nft":
+        what = f"target {config.target.name}: path_gate {config.target.path_gate} has no nftables baseline"
+        raise ConfigError(str(config.path), what, "load nothing at boot, or use path_gate: nft")
     return nft.render_baseline_file(build.baseline(config), build.known(config))
 
 
 def uninstall(config: Config) -> list[str]:
     """Remove what enforcement left on this host; one line for each thing removed. Raises ``BackendError``."""
-    nft.uninstall()
-    lines = ["nftables: table inet ragate is gone; the gated services are now open to everybody"]
+    if config.target.path_gate == "nft":
+        nft.uninstall()
+        lines = ["nftables: table inet ragate is gone; the gated services are now open to everybody"]
+    else:
+        # Also without the rights that nftables asks for: a relay leaves nothing behind when its process has ended.
+        lines = [f"{config.target.path_gate}: ended with the service, nothing stays behind"]
     layer = build.kubearmor(config, SystemClock())
     if layer is not None:
         asyncio.run(layer.withdraw())
