@@ -126,7 +126,9 @@ class Seen:
             issued_at=last["issued_at"],
             why=last["why"],
             deadline=answer["deadline"],
-            verified=bool(required) and all(target["state"] == "verified" for target in required),
+            # Until the journal has committed, a target still verifies what was wanted before.
+            verified=bool(required)
+            and all((t["wanted"], t["state"]) == (answer["profile"], "verified") for t in required),
             verified_ms=answer["verified_ms"],
             targets=", ".join(f"{one['target']} {one['state']}" for one in answer["targets"]),
         )

@@ -128,8 +128,9 @@ class Running:
 
         def there() -> bool:
             seen.update(self.device(name))
-            states = {target["state"] for target in seen["targets"]}
-            return seen["standing"] == standing and (not verified or states == {"verified"})
+            # until the journal has committed, a target still verifies what was wanted before
+            there = [(target["wanted"], target["state"]) for target in seen["targets"]]
+            return seen["standing"] == standing and (not verified or there == [(seen["profile"], "verified")])
 
         until(there, lambda: f"{name} {standing}, but {json.dumps(seen, indent=1)}\n{self.log}")
         return seen
