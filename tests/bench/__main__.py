@@ -32,7 +32,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="ragate-bench-", dir=disk_folder()) as scratch, network() as net:
             bench = Bench(net, Path(scratch), QUICK if arguments.quick else FULL, machine)
             for name in arguments.only or PARTS:
-                machine.sample()
+                machine.sample(Path(scratch))
                 began = time.monotonic()
                 try:
                     PARTS[name](bench)
@@ -40,7 +40,7 @@ def main() -> int:
                     failed = True
                     print(f"{name}: {error}", file=sys.stderr, flush=True)
                 print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-            machine.sample()
+            machine.sample(Path(scratch))
     except (BenchError, NamespacesUnavailableError, OSError) as error:
         print(f"cannot measure here: {error}", file=sys.stderr)
         return 2

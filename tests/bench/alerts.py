@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.sediment.wire import Reason
-from gateway.simulate.load import Body, Campaign, Report, launch, sign_bodies
+from gateway.simulate.load import IN_FLIGHT_MAX, Body, Campaign, Report, launch, sign_bodies
 from tests.bench.site import CLIENT_CPU, DOOR, VERIFIERS, BenchError, Gateway, Site, address, device_name
 
 BACK = 100
@@ -33,8 +33,12 @@ BACK = 100
 SETTLE_SECONDS = 30.0
 """For so long after the last alert left outcomes are waited for."""
 
+SLOWEST = 500.0
+"""Alerts a second below which nobody waits for a campaign that goes as fast as it can."""
+
 _PASS, _FAIL = 0, 1
-_CYCLE = ((_PASS, 1), (_PASS, 1), (_FAIL, 0), (_PASS, 1))  # verdict, least seconds after the one before
+_ALERTS = ((_PASS, 1), (_PASS, 1), (_FAIL, 0), (_PASS, 1))  # verdict, least seconds after the one before
+CYCLE = len(_ALERTS)
 _REASONS = (Reason.PASS, Reason.FAILED_ATTEST)
 
 
@@ -72,9 +76,16 @@ class Plan(NamedTuple):
         return {d: int(start + (n / rate if rate else 0.0)) + offset for d, (n, offset) in self.ends.items()}
 
 
-def plan(site: Site, bodies: Bodies, devices: Sequence[int], count: int, rate: float) -> Plan:
+def room(count: int, devices: Sequence[int]) -> int:
+    """Seconds in the past at which ``count`` alerts at once must begin, and a few more."""
+    return min(BACK, math.ceil(count / len(devices) * 3 / 4) + 5)
+
+
+def plan(site: Site, bodies: Bodies, devices: Sequence[int], count: int, rate: float, back: int = BACK) -> Plan:
     """``count`` alerts, the devices taken in turn, each where its cycle stands.
 
+    A device's first alert is issued ``back`` seconds before it is due, if its newest is not newer: no more than
+    is needed (``room``), for what waits long at the door must still lie in the window.
     Raises ``BenchError`` when the window has no room for that many of one device.
     """
     now = int(time.time())
@@ -84,24 +95,28 @@ def plan(site: Site, bodies: Bodies, devices: Sequence[int], count: int, rate: f
     ends: dict[int, tuple[int, int]] = {}
     for number in range(count):
         device = devices[number % len(devices)]
-        verdict, apart = _CYCLE[site.phase.get(device, 0)]
+        verdict, apart = _ALERTS[site.phase.get(device, 0)]
         if device in ends:
             before, offset = ends[device]
             # Due seconds of the two differ by this much at least, whatever fraction of a second the start has.
             least = offset + apart - int((number - before) * step)
         else:
             least = site.last.get(device, 0) + apart - now - int(number * step)
-        offset = max(least, -BACK)
+        offset = max(least, -back)
         if offset > 0:
             raise BenchError(f"{count} alerts at {rate:g}/s are too many for {len(devices)} devices")
         ends[device] = number, offset
-        site.phase[device] = (site.phase.get(device, 0) + 1) % len(_CYCLE)
+        site.phase[device] = (site.phase.get(device, 0) + 1) % CYCLE
         order.append(bodies.of(device, verdict))
         offsets.append(offset)
     used = sorted(set(order))  # so that a small campaign is a small file
     place = {old: new for new, old in enumerate(used)}
     picked = [bodies.list[old] for old in used]
-    return Plan(Campaign(DOOR, rate, picked, [place[old] for old in order], offsets, VERIFIERS), ends)
+    # No more on their way than devices: alerts of one device then arrive in order.
+    patience = SETTLE_SECONDS + (0.0 if rate else count / SLOWEST)
+    flying = max(1, min(IN_FLIGHT_MAX, len(devices) // 2))
+    made = Campaign(DOOR, rate, picked, [place[old] for old in order], offsets, VERIFIERS, flying, patience)
+    return Plan(made, ends)
 
 
 class Row(NamedTuple):
@@ -139,6 +154,7 @@ class Result:
     seconds: float = 0.0  # first byte sent to last alert enforced
     rate: float = 0.0
     server_us: float = 0.0
+    server_share: float = 0.0  # of one CPU; well below 1 under full load: somebody else used it
     client_us: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     threads_us: dict[str, float] = field(default_factory=dict)
@@ -255,6 +271,7 @@ def _result(
     done = len(found) + refused
     result.rate = done / result.seconds if result.seconds > 0 else 0.0
     result.server_us = cpu / max(done, 1) * 1e6
+    result.server_share = cpu / result.seconds if result.seconds > 0 else 0.0
     result.client_us = report.cpu_seconds / max(report.count, 1) * 1e6
     result.stages = {
         "durable_p50_ms": percentile(sorted(s[0] for s in stages), 50),

@@ -92,16 +92,17 @@ def table(rows: Sequence[Row]) -> str:
 
 @dataclass
 class Machine:
-    """What the numbers were made on. ``rsa_us`` and ``loop_ms`` tell how fast a core was at that moment: compare
-    them before comparing anything else."""
+    """What the numbers were made on. ``rsa_us`` and ``loop_ms`` tell how fast a core was at that moment,
+    ``flush_us`` the disk: compare them before comparing anything else."""
 
     cpus: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     kernel: str = field(default_factory=platform.release)
     python: str = field(default_factory=platform.python_version)
     samples: list[dict[str, float]] = field(default_factory=list)
 
-    def sample(self) -> None:
-        """Measure the speed of a core now: one RSA-2048 verification, a million turns of an empty loop."""
+    def sample(self, folder: Path) -> None:
+        """Measure the machine now: one RSA-2048 verification, a million turns of an empty loop, and what one flush
+        of 4 KiB to the disk takes (median of 50)."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         message = os.urandom(500)
         signature = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
@@ -114,12 +115,29 @@ class Machine:
         for _ in range(1_000_000):
             pass
         loop_ms = (time.thread_time() - began) * 1_000
-        self.samples.append({"rsa_us": rsa_us, "loop_ms": loop_ms, "load": os.getloadavg()[0]})
+        flush_us = sorted(_flushes(folder / "flushed", 50))[25] * 1e6
+        sample = {"rsa_us": rsa_us, "loop_ms": loop_ms, "flush_us": flush_us, "load": os.getloadavg()[0]}
+        self.samples.append(sample)
 
     def __str__(self) -> str:
-        spread = {name: [sample[name] for sample in self.samples] for name in ("rsa_us", "loop_ms", "load")}
+        spread = {name: [sample[name] for sample in self.samples] for name in self.samples[0]}
         told = ", ".join(f"{name} {min(v):.3g} to {max(v):.3g}" for name, v in spread.items())
         return f"{self.cpus} CPUs, Linux {self.kernel}, Python {self.python}; {told}"
+
+
+def _flushes(path: Path, times: int) -> list[float]:
+    taken = []
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        for turn in range(times):
+            os.pwrite(descriptor, bytes(4_096), 4_096 * turn)
+            began = time.perf_counter()
+            os.fdatasync(descriptor)
+            taken.append(time.perf_counter() - began)
+    finally:
+        os.close(descriptor)
+        path.unlink()
+    return taken
 
 
 def write(folder: Path, rows: Sequence[Row], raw: Mapping[str, Any], machine: Machine, *, quick: bool) -> Path:
