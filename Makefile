@@ -45,11 +45,11 @@ format: $(READY) ## rewrite in the house style
 bench: system $(READY) ## measure the promises, side by side with what a site has today (run alone; root)
 	$(BIN)/python -m tests.bench
 
-soak: system $(READY) ## minutes of mixed load, kills and restarts
-	$(BIN)/python -m pytest tests -m soak --timeout 1800
+soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
+	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s
 
-fuzz: $(READY) ## property tests with a large budget
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests -m "fuzz or not soak" -k "property or fuzz" --timeout 1800
+fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
 
 ci: ## what CI runs
 	.ci/run

@@ -1,0 +1,24 @@
+"""Budgets of property tests, chosen by ``HYPOTHESIS_PROFILE``.
+
+``default``: no deadline, since how fast a shared machine happens to be is not what a property is about. ``ci``
+(chosen where ``CI`` is set): the same examples in every run. ``fuzz``: a large budget, for ``make fuzz``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+FUZZ_EXAMPLES = 2_000
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=FUZZ_EXAMPLES,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
