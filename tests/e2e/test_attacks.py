@@ -43,8 +43,9 @@ def refused(service: Running, reason: str, times: float) -> None:
 
 
 def test_attacks_are_refused_or_contained_and_the_door_stays_open(tmp_path: Path) -> None:
+    gate = Installed(tmp_path)
+
     def body() -> None:
-        gate = Installed(tmp_path)
         with gate.running() as service:
             passed = replayed_pass(gate, service)
             without_the_devices_key(gate, service)

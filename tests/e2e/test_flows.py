@@ -23,8 +23,9 @@ FLUSHES = 3
 
 
 def test_a_failure_stops_live_flows_and_only_recovery_brings_them_back(tmp_path: Path) -> None:
+    gate = Installed(tmp_path)
+
     def body(ground: Ground) -> None:
-        gate = Installed(tmp_path)
         with gate.running() as service:
             assert ground.shut("cam-1")
             gate.admit(service, *DEVICES)
@@ -82,8 +83,9 @@ def open_gap_ms(ground: Ground) -> float:
 def test_a_flushed_ruleset_is_laid_again_under_traffic(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    gate = Installed(tmp_path)
+
     def body(ground: Ground) -> None:
-        gate = Installed(tmp_path)
         with gate.running() as service:
             gate.admit(service, "cam-1")
             gate.tell("cam-2", Reason.FAILED_ATTEST)
