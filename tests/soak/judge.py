@@ -58,7 +58,7 @@ class Judge:
         self._local = threading.local()
 
     def flushed(self, began: float) -> None:
-        """The ruleset was flushed between ``began`` and now."""
+        """The ruleset is being flushed since ``began``, or has been."""
         self._flushed = time.time()
         self._damaged.add(self._service.starts)
         self._odd.append((began - 0.5, began + FLUSH_SECONDS))

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.soak.judge import SETTLE, SLACK, Judge
 from tests.soak.load import Traffic
 from tests.soak.model import Model
-from tests.soak.site import FRAME_SECONDS, LEASE, MAX_AGE, Files, Kernel, Service, flush, verify_journal
+from tests.soak.site import FRAME_SECONDS, LEASE, MAX_AGE, Files, Kernel, Service, flush, troubles, verify_journal
 
 DEVICES = 2_000
 ALERTS_PER_SECOND = 250
@@ -74,6 +74,8 @@ class Soak:
             self.traffic.let_go()
         self._stop_in_order()
         self.judge.read_log()
+        if self.judge.violations:
+            print("what the journal tells of drift and errors:", *troubles(self.files.journal)[-40:], sep="\n  ")
 
     def _every(self, seconds: float, work: Callable[[], None], *, resting: bool = False) -> threading.Thread:
         def loop() -> None:
@@ -204,8 +206,11 @@ class Soak:
 
     def _flush(self) -> None:
         began = time.time()
+        with self.lock:
+            self.judge.flushed(began)  # before, so that nobody judges what is under repair; and after, for its time
         flush()
-        self.judge.flushed(began)
+        with self.lock:
+            self.judge.flushed(began)
 
     def _flush_and_kill(self) -> None:
         self._flush()

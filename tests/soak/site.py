@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -271,3 +272,16 @@ def verify_journal(journal: Path, aside: Path) -> list[str]:
     finally:
         history.close()
         shutil.rmtree(aside)
+
+
+def troubles(journal: Path) -> list[str]:
+    """Drift and errors that a stopped service's journal holds: the log leaves lines out when there are many."""
+    database = sqlite3.connect(journal)
+    try:
+        found = database.execute(
+            "SELECT at, kind, body FROM facts "
+            "WHERE kind IN ('drift', 'backend-error', 'clock', 'conflict') ORDER BY seq"
+        ).fetchall()
+    finally:
+        database.close()
+    return [f"{time.strftime('%H:%M:%S', time.localtime(at))} {kind}: {body[:200]}" for at, kind, body in found]
