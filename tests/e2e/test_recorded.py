@@ -309,15 +309,24 @@ async def test_a_second_replay_changes_nothing(tmp_path: Path, clock: ManualCloc
         assert set(more) == {"device", "freshness", "replay", "order"}
 
 
-async def test_every_alert_sent_twice_in_its_own_second_counts_once(tmp_path: Path, clock: ManualClock) -> None:
+async def test_an_alert_sent_again_while_it_is_fresh_counts_once(tmp_path: Path, clock: ManualClock) -> None:
+    """Each alert twice in its own second, and the one before it of the same device once more."""
     async with gate(tmp_path / "journal.db", clock) as inside:
+        earlier: dict[str, bytes] = {}
         for alert in alerts():
             inside.set_clock(float(alert.about["captured_at"]))
             await inside.feed(alert.frame)
             records, admitted = inside.records(), inside.admitted()
-            await inside.feed(alert.frame)
-            assert (inside.records(), inside.admitted()) == (records, admitted), alert.name
-        assert (await inside.rejected())["replay"] > 0
+            for again in (alert.frame, earlier.get(alert.about["device_id"], alert.frame)):
+                await inside.feed(again)
+                assert (inside.records(), inside.admitted()) == (records, admitted), alert.name
+            earlier[alert.about["device_id"]] = alert.frame
+        rejected = await inside.rejected()
+        assert min(rejected["replay"], rejected["order"]) > 30
+        effects = {row["effect"] for row in await inside.facts() if row["kind"] == "transition"}
+        assert effects == {"raised", "extended", "lowered", "recorded"}, (
+            "authentication refused them, nothing later"
+        )
 
 
 async def test_a_replay_after_a_restart_is_refused_by_what_the_journal_kept(
