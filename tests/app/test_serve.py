@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from gateway.journal.schema import open_journal
 from gateway.journal.store import Store
 from gateway.sediment.wire import Reason
 from gateway.watch.resources import ResourceWatch
-from tests.e2e.installed import Installed, free_port
+from tests.e2e.installed import Installed, free_place, written
 
 SERVICE = {"name": "feed", "address": "127.0.0.1", "port": 9, "protocol": "tcp", "path": "relayed"}
 
@@ -55,9 +55,9 @@ def gate(tmp_path: Path) -> Installed:
         tmp_path,
         devices={"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)},
         services=[SERVICE],
-        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}]},
-        door=("127.0.0.1", free_port()),
-        console=("127.0.0.1", free_port()),
+        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": written(free_place())}]},
+        door=free_place(),
+        console=free_place(),
     )
 
 
@@ -272,7 +272,8 @@ async def test_a_bug_in_a_part_stops_the_process_in_order(
     async with running(gate) as run:
         await run.ready()
         if part is SedimentDoor:
-            await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
+            with suppress(ConnectionError):  # the door may be gone before everything was sent
+                await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
         assert await run.ends() == BUG
     assert calls[-2:] == ["gate stopped", "journal closed"]
 

@@ -190,9 +190,9 @@ class Installed:
         self.write("book.yaml", {"services": list(services), "node_default": "admitted", "suspect": "deny"})
         self.settings: dict[str, Any] = {
             "journal": journal,
-            "console": {"listen": "{}:{}".format(*console)},
+            "console": {"listen": written(console)},
             "operator": {"socket": "var/operator.sock"},
-            "doors": {"sediment": {"listen": "{}:{}".format(*door), "peers": []}},
+            "doors": {"sediment": {"listen": written(door), "peers": []}},
             "sources": [
                 {
                     "name": "verifier",
@@ -331,8 +331,19 @@ def clean_environment() -> dict[str, str]:
     return kept | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+#: A loopback address of this process's own: a port found free on it is not taken by anybody's outgoing connection
+#: before it is used.
+OWN = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}"
+
+
+def free_place() -> tuple[str, int]:
+    """Where nobody listens."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.bind((OWN, 0))
+        host, port = probe.getsockname()
+        return host, port
+
+
+def written(place: tuple[str, int]) -> str:
+    """``HOST:PORT``, as the configuration writes it."""
+    return f"{place[0]}:{place[1]}"

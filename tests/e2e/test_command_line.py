@@ -21,10 +21,9 @@ from typer.testing import CliRunner
 
 from gateway.cli.commands import app
 from gateway.sediment.wire import Reason
-from tests.e2e.installed import PATIENCE, Installed, Running, clean_environment, free_port, until
+from tests.e2e.installed import PATIENCE, Installed, Running, clean_environment, free_place, until, written
 
 DEVICES = {"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)}
-FEED = {"name": "feed", "address": "127.0.0.1", "protocol": "tcp", "path": "relayed"}
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "sediment"
 
 
@@ -52,26 +51,26 @@ class EchoServer:
         self._socket.close()
 
 
-def relayed(folder: Path, server_port: int, relay_port: int) -> Installed:
+def relayed(folder: Path, server_port: int, relay: tuple[str, int]) -> Installed:
     return Installed(
         folder,
         devices=DEVICES,
         services=[
             {"name": "feed", "address": "127.0.0.1", "port": server_port, "protocol": "tcp", "path": "relayed"}
         ],
-        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{relay_port}"}]},
-        door=("127.0.0.1", free_port()),
-        console=("127.0.0.1", free_port()),
+        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": written(relay)}]},
+        door=free_place(),
+        console=free_place(),
     )
 
 
 class Live:
     """A running service behind whose relay an app server echoes."""
 
-    def __init__(self, gate: Installed, service: Running, relay_port: int) -> None:
+    def __init__(self, gate: Installed, service: Running, relay: tuple[str, int]) -> None:
         self.gate = gate
         self.service = service
-        self.relay = ("127.0.0.1", relay_port)
+        self.relay = relay
 
     def dial(self, device: str) -> socket.socket:
         return socket.create_connection(self.relay, PATIENCE, source_address=(DEVICES[device][0], 0))
@@ -88,10 +87,10 @@ def echoes(connection: socket.socket) -> bool:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    server, relay_port = EchoServer(), free_port()
-    gate = relayed(tmp_path_factory.mktemp("live"), server.port, relay_port)
+    server, relay = EchoServer(), free_place()
+    gate = relayed(tmp_path_factory.mktemp("live"), server.port, relay)
     with gate.running() as service:
-        yield Live(gate, service, relay_port)
+        yield Live(gate, service, relay)
         assert service.stop() == 0, service.log
         assert "Traceback" not in service.log
     server.close()
