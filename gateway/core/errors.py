@@ -33,6 +33,8 @@ class Refusal(Enum):
     RETIRED = "retired"
     DEGRADED = "degraded"  # the journal cannot be written: raising is refused, lowering still acts
 
+    __hash__ = object.__hash__  # members are singletons; the library's own hash costs a Python call each time
+
 
 class RagateError(Exception):
     """Root of every declared error."""

@@ -84,6 +84,8 @@ class Outcome(Enum):
     REQUESTED = "requested"
     NOTED = "noted"  # authentic, recorded, without effect (SEDIMENT reasons 1, 2, 3, 5)
 
+    __hash__ = object.__hash__  # see Refusal
+
 
 class Timeliness(Enum):
     """Where a verdict's issued-at stands. Only ``FRESH`` raises; an authentic failure counts in any of them."""
@@ -92,6 +94,8 @@ class Timeliness(Enum):
     STALE = "stale"  # before the clock window
     FUTURE = "future"  # after the clock window
     LATE = "late"  # inside the window but older than a verdict already accepted
+
+    __hash__ = object.__hash__  # see Refusal
 
 
 class Address(NamedTuple):
@@ -209,6 +213,8 @@ class EventKind(Enum):
     REINSTATED = "reinstated"  # the inventory lists a retired device again
     WITHHELD = "withheld"  # at start, kernel and journal disagree: not re-admitted
 
+    __hash__ = object.__hash__  # see Refusal
+
 
 class Event(NamedTuple):
     """Something that happened to one (device, source).
@@ -237,6 +243,8 @@ class Effect(Enum):
     RECORDED = "recorded"  # marks changed, or only the journal knows
     NONE = "none"  # listed in the table as without effect
     REFUSED = "refused"  # would have raised, but a mark forbids it
+
+    __hash__ = object.__hash__  # see Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +328,8 @@ class ChangeKind(Enum):
     ADMIT = "admit"  # into exactly this profile until ``until``; tombstone removed
     REFRESH = "refresh"  # the same profile, a later end; never touches a tombstone
 
+    __hash__ = object.__hash__  # see Refusal
+
 
 class Change(NamedTuple):
     """One step for one address. ``until`` in boot seconds, already min(deadline, lease)."""
@@ -336,6 +346,8 @@ class Applied(Enum):
     ACCEPTED = "accepted"  # the backend was told so
     VERIFIED = "verified"  # and it was read back
     FAILED = "failed"
+
+    __hash__ = object.__hash__  # see Refusal
 
 
 class ChangeOutcome(NamedTuple):
