@@ -173,6 +173,7 @@ class _Service:
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
+            metrics.set_forwarding(forwarder.counts)
 
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -235,6 +236,9 @@ class _Service:
                 f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
             ),
         ]
+        if door.forwarder is not None:
+            # Somebody else's relying party being away is no reason to take ours out of service.
+            lines.append(Health("forwarding", True, door.forwarder.state()))
         for each in advisories:
             state = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

@@ -86,6 +86,10 @@ NOTICE_KINDS = (
 )
 
 
+#: What became of a frame for SEDIMENT's own relying party.
+FORWARD_RESULTS = ("forwarded", "failed", "dropped")
+
+
 class Tally:
     """A histogram of one label set, moved on the loop's thread only, so without a lock."""
 
@@ -171,6 +175,11 @@ class Metrics:
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
+
+    def set_forwarding(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Read ``ragate_forwarded_total`` from ``counts`` (a number for each of ``FORWARD_RESULTS``) at every
+        scrape."""
+        self._live.forwarding = counts
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
@@ -337,6 +346,7 @@ class _LiveCollector(Collector):
         self.queues: dict[str, Callable[[], float]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
+        self.forwarding: Callable[[], Mapping[str, int]] | None = None
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -352,7 +362,18 @@ class _LiveCollector(Collector):
         depth = GaugeMetricFamily("ragate_queue_depth", "Entries waiting in each queue.", labels=("queue",))
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
-        families = [devices, depth]
+        families: list[Metric] = [devices, depth]
+        if self.forwarding is not None:
+            forwarded = self.forwarding()
+            families.append(
+                _counters(
+                    "ragate_forwarded",
+                    "Alerts for SEDIMENT's own relying party, by what became of them: failed is given up after the "
+                    "last attempt, dropped never tried to the end.",
+                    ("result",),
+                    (((result,), forwarded[result]) for result in FORWARD_RESULTS),
+                )
+            )
         if self.writable is not None:
             families.append(
                 GaugeMetricFamily(

@@ -28,7 +28,7 @@ from gateway.control.clockwork import Clockwork
 from gateway.control.reconcile import Reconciler
 from gateway.core.errors import BackendError, ConfigError, JournalError
 from gateway.enforce.relay import RelayBackend
-from gateway.intake.sediment import SedimentDoor
+from gateway.intake.sediment import SedimentDoor, forward
 from gateway.journal import SqliteHistory, SqliteJournal
 from gateway.journal.schema import open_journal
 from gateway.journal.store import Store
@@ -337,3 +337,32 @@ async def test_a_gate_that_does_not_stop_still_leaves_the_journal_closed(
         await stop(run.service._parts[2].backend)  # type: ignore[arg-type]
     assert "journal closed" in calls
     assert marked_clean(gate)
+
+
+# --- passing on -------------------------------------------------------
+
+
+async def test_a_relying_party_that_is_away_is_shown_and_takes_nothing_out_of_service(
+    gate: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "ATTEMPTS", 1)
+    there = written(free_place())
+    gate.settings["doors"]["sediment"]["forward_to"] = there
+    gate.write("ragate.yaml", gate.settings)
+    async with running(gate) as run:
+        await run.ready()
+        await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
+        await run.until(lambda: run.standing("cam-1") == "trusted")
+        forwarder = run.service._parts[4].forwarder
+        assert forwarder is not None
+        await run.until(lambda: forwarder.failed == 1)
+        health = {part.part: part for part in run.service._health(())}
+        exposed = (await run.service.metrics.exposition()).decode()
+        terminate()
+        assert await run.ends() == 0
+    assert all(part.ready for part in health.values())
+    assert health["forwarding"].detail == (
+        f"{there} takes no alerts: Connection refused; 0 waiting, 1 given up, 0 dropped"
+    )
+    assert 'ragate_forwarded_total{result="failed"} 1.0' in exposed
+    assert 'ragate_notices_total{kind="backlog"} 1.0' in exposed

@@ -13,7 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
 from gateway.console import metrics as module
-from gateway.console.metrics import LEARNT_PAIRS, NOTICE_KINDS, OTHER, VERDICT_BUCKETS, Metrics, Tally
+from gateway.console.metrics import (
+    FORWARD_RESULTS,
+    LEARNT_PAIRS,
+    NOTICE_KINDS,
+    OTHER,
+    VERDICT_BUCKETS,
+    Metrics,
+    Tally,
+)
 from gateway.control.ports import Fact, Notice
 from gateway.core.errors import Refusal
 from gateway.core.model import (
@@ -125,6 +133,16 @@ async def test_pairs_are_learnt_up_to_a_limit(metrics: Metrics) -> None:
     found = await scrape(metrics)
     assert value(found, "ragate_verdict_verified_seconds_count", target="t0", backend="nft") == 1
     assert value(found, "ragate_verdict_verified_seconds_count", target=OTHER, backend=OTHER) == 10
+
+
+async def test_forwarding_is_read_when_there_is_a_receiver(metrics: Metrics) -> None:
+    assert not any("forwarded" in name for name, _ in await scrape(metrics))
+    counts = dict.fromkeys(FORWARD_RESULTS, 0)
+    metrics.set_forwarding(lambda: counts)
+    counts["failed"] = 3
+    found = await scrape(metrics)
+    series = {labels: n for (name, labels), n in found.items() if name == "ragate_forwarded_total"}
+    assert series == {(("result", result),): counts[result] for result in ("forwarded", "failed", "dropped")}
 
 
 async def test_notices(metrics: Metrics) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,71 @@ async def test_trying_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         forwarder.offer(frame(2))
         await until(lambda: forwarder.failed == 2)
     assert (forwarder.forwarded, forwarder.dropped, forwarder.queued) == (0, 0, 0)
+
+
+class Pauses:
+    """Stands for ``asyncio`` in the module: sleeps without waiting, and keeps for how long it was asked to."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds:
+            self.asked.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def test_every_frame_begins_with_the_shortest_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    pauses = Pauses()
+    monkeypatch.setattr(forward, "asyncio", pauses)
+    async with forwarding(Forwarder("127.0.0.1", free_port(), ManualClock())) as forwarder:
+        forwarder.offer(frame(1))
+        forwarder.offer(frame(2))
+        await until(lambda: forwarder.failed == 2)
+    assert pauses.asked == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0] * 2
+
+
+async def test_what_is_given_up_is_told_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "ATTEMPTS", 2)
+    told: list[Notice] = []
+    clock = ManualClock()
+    port = free_port()
+    forwarder = Forwarder("127.0.0.1", port, clock, told.append)
+    assert forwarder.state() == f"127.0.0.1:{port} nothing to pass on yet; 0 waiting"
+    async with forwarding(forwarder):
+        for number in range(2):
+            forwarder.offer(frame(number))
+        await until(lambda: forwarder.failed == 2)
+        assert [(notice.kind, notice.subject, notice.times) for notice in told] == [("backlog", "forward", 1)]
+        assert told[0].detail.endswith("which is not passed on: Connection refused")
+        assert forwarder.state() == (
+            f"127.0.0.1:{port} takes no alerts: Connection refused; 0 waiting, 2 given up, 0 dropped"
+        )
+        clock.advance(11)
+        forwarder.offer(frame(3))
+        await until(lambda: forwarder.failed == 3)
+        assert [notice.times for notice in told] == [1, 2]
+        async with receiving(port):
+            forwarder.offer(frame(4))
+            await until(lambda: forwarder.forwarded == 1)
+        assert forwarder.state() == f"127.0.0.1:{port} takes alerts; 0 waiting, 3 given up, 0 dropped"
+    assert forwarder.counts() == {"forwarded": 1, "failed": 3, "dropped": 0}
+
+
+async def test_what_a_stop_leaves_behind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "FINISH_SECONDS", 0.01)
+    told: list[Notice] = []
+    forwarder = Forwarder("127.0.0.1", free_port(), ManualClock(), told.append)
+    for number in range(3):
+        forwarder.offer(frame(number))
+    await forwarder.finish()
+    assert forwarder.counts() == {"forwarded": 0, "failed": 0, "dropped": 3}
+    assert [notice.kind for notice in told] == ["backlog"]
+    assert "3 alerts are not passed on" in told[0].detail
 
 
 async def test_a_full_queue_gives_up_its_oldest_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
