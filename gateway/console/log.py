@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import structlog
 
+from gateway.console.text import clean
 from gateway.control.ports import Clock, Fact, Notice
 from gateway.core.model import Applied, Effect, Enforced, Rejected, Transition
 
 LINES_PER_SECOND = 20
 """Enough to follow a site by eye; 20 lines of 200 bytes are 350 MB in a day at the very worst."""
+
+CLAIMED_MOST = 64
+"""Characters shown of a device id that a refused message claims: those of the longest id there is."""
 
 _TOLD = frozenset({Effect.RAISED, Effect.LOWERED, Effect.REFUSED})
 
@@ -41,8 +45,15 @@ class Log:
                     "not enforced", device=fact.device, target=fact.target, backend=fact.backend, detail=fact.detail
                 )
         elif isinstance(fact, Rejected) and self._room():
+            # Whoever sent it wrote the id: it is a claim, and must not reach a terminal as it is.
+            claimed = {"claimed": clean(fact.device[:CLAIMED_MOST])} if fact.device else {}
             self._log.warning(
-                "refused", refusal=fact.refusal.value, source=fact.source, peer=fact.peer, detail=fact.detail
+                "refused",
+                refusal=fact.refusal.value,
+                source=fact.source,
+                peer=fact.peer,
+                detail=fact.detail,
+                **claimed,
             )
 
     def _transition(self, fact: Transition) -> None:

@@ -24,6 +24,9 @@ OTHERS = "others"
 SAMPLE = 200
 """Characters of one refusal's detail kept as the sample."""
 
+CLAIMED = 64
+"""Characters of the device id that it claims, kept with the sample."""
+
 
 class RefusalKey(NamedTuple):
     """``slot`` is the UNIX second at which the window begins."""
@@ -34,7 +37,8 @@ class RefusalKey(NamedTuple):
 
 
 class RefusalRow(NamedTuple):
-    """One aggregate. ``first`` and ``last`` in UNIX seconds; ``sample`` is the detail of the first one."""
+    """One aggregate. ``first`` and ``last`` in UNIX seconds; ``sample`` is the detail of the first one, and the
+    device id that it claims, if it got that far."""
 
     slot: int
     peer: str
@@ -60,6 +64,15 @@ def peer_prefix(peer: str) -> str:
     return str(ipaddress.ip_network((int(address), 64), strict=False))
 
 
+def _sample(fact: Rejected) -> str:
+    """Anyone can send these: the claimed id is cut, and shows what is not printable by its code."""
+    detail = fact.detail[:SAMPLE]
+    if not fact.device:
+        return detail
+    claimed = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in fact.device[:CLAIMED])
+    return f"{detail} (claimed {claimed})"
+
+
 class Tally:
     """Aggregates not yet written. ``count`` refusals went in."""
 
@@ -83,7 +96,7 @@ class Tally:
         if row is not None:
             self._rows[key] = row._replace(times=row.times + 1, first=min(row.first, at), last=max(row.last, at))
         else:
-            sample = fact.detail[:SAMPLE].encode("utf-8", "backslashreplace").decode()
+            sample = _sample(fact).encode("utf-8", "backslashreplace").decode()
             source = fact.source.encode("utf-8", "backslashreplace").decode()
             self._rows[key] = RefusalRow(*key, source, 1, at, at, sample)
 

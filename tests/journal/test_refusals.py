@@ -53,6 +53,19 @@ def test_one_row_per_prefix_reason_and_window() -> None:
     ]
 
 
+def test_the_sample_names_the_first_claimed_device_cut_and_printable() -> None:
+    tally = Tally()
+    for device in ("cam-1", "cam-2"):
+        tally.add(rejected("192.0.2.1", 101.0)._replace(device=device))
+    assert [row.sample for row in tally.rows()] == ["detail (claimed cam-1)"]
+    hostile = Tally()
+    hostile.add(rejected("192.0.2.1")._replace(device="\x1b[2J\n" + "x" * 1_000, detail="y" * 1_000))
+    (row,) = hostile.rows()
+    assert row.sample.isprintable()
+    assert row.sample.startswith("y" * refusals.SAMPLE + r" (claimed \x1b[2J\x0ax")
+    assert len(row.sample) < refusals.SAMPLE + 4 * refusals.CLAIMED
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "MOST_WAITING", 10)
     tally = Tally()
