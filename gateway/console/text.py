@@ -61,7 +61,7 @@ DEVICE_HEAD = ("DEVICE", "STANDING", "PROFILE", "LEFT", "VERIFIED MS", "TARGETS"
 
 def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
     """One line of the device table, as ``DEVICE_HEAD`` names its columns."""
-    why = device["last"]["why"] if device["last"] else "no verdict yet"
+    why = device["last"]["why"] if device["last"] else _before_the_start(device)
     return (
         device["id"],
         device["standing"],
@@ -72,6 +72,12 @@ def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
         " ".join(device["addresses"]) or "-",
         why if len(why) <= _WHY_MOST else why[: _WHY_MOST - 1] + "…",
     )
+
+
+def _before_the_start(device: Mapping[str, Any]) -> str:
+    """What is said of a device about which nothing has happened since the service started."""
+    newest = device["newest"]
+    return f"restored; newest verdict {instant(newest)}" if newest else "no verdict yet"
 
 
 def counts_line(devices: Iterable[Mapping[str, Any]]) -> str:
@@ -93,7 +99,9 @@ def show(device: Mapping[str, Any], now: float) -> Iterator[str]:
         moved = last["before"] if last["before"] == last["after"] else f"{last['before']} → {last['after']}"
         yield f"     {last['event']} ({last['effect']}, {moved}), {span(max(0.0, now - last['at']))} ago"
     else:
-        yield "Why: no verdict about it has arrived yet"
+        newest = device["newest"]
+        restored = newest and f"restored from the journal; newest verdict issued {instant(newest)}"
+        yield f"Why: {restored or 'no verdict about it has arrived yet'}"
     yield ""
     yield from _facts(device, now)
     yield ""

@@ -13,7 +13,11 @@ from gateway.core.model import Record, Transition
 
 
 def device_row(view: DeviceView) -> dict[str, Any]:
-    """One device as in a list. ``deadline`` and ``lease_until`` are UNIX seconds, ``verified_ms`` milliseconds."""
+    """One device as in a list. ``deadline`` and ``lease_until`` are UNIX seconds, ``verified_ms`` milliseconds.
+
+    ``last`` is the newest transition since this process started, None before there is one. ``newest`` is when the
+    newest verdict that counted was issued (UNIX seconds), also one of before the start; None without any.
+    """
     return {
         "id": view.device.id,
         "standing": view.decision.standing.label,
@@ -24,15 +28,22 @@ def device_row(view: DeviceView) -> dict[str, Any]:
         "anchor": view.device.binding.anchor.value,
         "labels": dict(view.device.labels),
         "last": None if view.last is None else _last(view.last),
+        "newest": max((record.newest for record in view.records.values()), default=0) or None,
         "verified_ms": view.last_ms,
         "targets": [_target(target) for target in view.targets],
     }
 
 
 def device_detail(view: DeviceView, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One device with the decision's chain, its records per source and its newest verdicts."""
+    """One device with the decision's chain, its records per source and its newest verdicts.
+
+    Here ``last`` is the newest transition among the verdicts of the journal when this process has seen none yet.
+    """
+    row = device_row(view)
+    if row["last"] is None:
+        row["last"] = next((_remembered(fact) for fact in verdicts if fact["kind"] == "transition"), None)
     return {
-        **device_row(view),
+        **row,
         "chain": list(view.decision.chain),
         "records": {source: _record(record) for source, record in view.records.items()},
         "verdicts": [dict(row) for row in verdicts],
@@ -67,6 +78,15 @@ def _last(transition: Transition) -> dict[str, Any]:
         "before": transition.before.standing.label,
         "after": transition.after.standing.label,
     }
+
+
+#: What is told of a transition.
+_LAST = ("event", "issued_at", "at", "effect", "why", "before", "after")
+
+
+def _remembered(fact: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``_last``, from a transition's row of the journal."""
+    return {name: fact[name] for name in _LAST}
 
 
 def _target(target: TargetState) -> dict[str, Any]:

@@ -32,6 +32,7 @@ ROW_KEYS = {
     "anchor",
     "labels",
     "last",
+    "newest",
     "verified_ms",
     "targets",
 }
@@ -161,6 +162,33 @@ async def test_one_device_in_full(web: aiohttp.ClientSession) -> None:
     record = reply.json["records"]["verifier"]
     assert set(record) == {"standing", "deadline", "newest", "epoch", "debt", "suspected_since", "hold"}
     assert [row["seq"] for row in reply.json["verdicts"]] == [7, 6]
+
+
+async def test_after_a_restart_the_last_transition_comes_from_the_journal(
+    web: aiohttp.ClientSession, site: FakeSite
+) -> None:
+    seen = make_view("cam-1")._replace(last=None)
+    site.all[seen.device.id] = seen
+    listed = (await ask(web, "GET", "/v1/devices?limit=1")).json["devices"][0]
+    assert (listed["last"], listed["newest"]) == (None, int(NOW) - 60)
+    told = (await ask(web, "GET", "/v1/devices/cam-1")).json
+    assert told["last"] == {
+        "event": "passed",
+        "issued_at": int(NOW) - 60,
+        "at": NOW - 60,
+        "effect": "raised",
+        "why": "a signed pass from verifier",
+        "before": "unknown",
+        "after": "trusted",
+    }
+
+
+async def test_a_transition_of_this_run_is_not_replaced_by_the_journal(
+    web: aiohttp.ClientSession, site: FakeSite
+) -> None:
+    told = (await ask(web, "GET", "/v1/devices/cam-2")).json
+    assert told["last"]["event"] == "failed"
+    assert told["verdicts"][0]["event"] == "passed"
 
 
 @pytest.mark.parametrize("name", ["nobody", "%2e%2e%2fetc%2fpasswd", "a%00b", "x" * 500, "%C3%A9"])

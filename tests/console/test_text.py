@@ -86,8 +86,20 @@ def test_device_line() -> None:
 
 
 def test_device_line_without_a_verdict() -> None:
-    device = row("cam-1") | {"last": None, "verified_ms": None, "targets": [], "addresses": []}
+    device = row("cam-1") | {"last": None, "newest": None, "verified_ms": None, "targets": [], "addresses": []}
     assert text.device_line(device, NOW)[4:] == ("-", "-", "-", "no verdict yet")
+
+
+def test_device_line_after_a_restart() -> None:
+    device = row("cam-1") | {"last": None}
+    assert text.device_line(device, NOW)[-1] == f"restored; newest verdict {text.instant(NOW - 60)}"
+    assert len(text.device_line(device, NOW)[-1]) <= 60
+
+
+async def test_show_after_a_restart_without_a_row_in_the_journal() -> None:
+    device = await detail("cam-1") | {"last": None}
+    told = next(line for line in text.show(device, NOW) if line.startswith("Why: "))
+    assert told == f"Why: restored from the journal; newest verdict issued {text.instant(NOW - 60)}"
 
 
 def test_counts_line() -> None:
@@ -125,7 +137,7 @@ async def test_explain_names_the_operator() -> None:
 
 async def test_explain_a_device_that_nothing_is_known_of() -> None:
     device = await detail("cam-1", Standing.UNKNOWN)
-    device |= {"last": None, "verified_ms": None, "verdicts": [], "anchor": "none", "labels": {}}
+    device |= {"last": None, "newest": None, "verified_ms": None, "verdicts": [], "anchor": "none", "labels": {}}
     told = "\n".join(text.explain(device, NOW))
     assert "no verdict about it has arrived yet" in told
     assert "none: nothing is admitted" in told
