@@ -152,8 +152,9 @@ def open_journal(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Op
         except BaseException:
             connection.close()
             raise
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:
         os.close(lock)
+        # SQLite quotes the damaged bytes in its message, and Python cannot always decode that (UnicodeError).
         # An operational error (locked, full, not readable) says nothing against the file itself.
         mend = "" if isinstance(error, sqlite3.OperationalError | OSError) else f"; {_KEEP}"
         raise JournalError(f"{path}: cannot be opened: {error}{mend}") from error

@@ -160,7 +160,11 @@ def flipped_pages(data: bytes) -> bytes:
     return bytes(page)
 
 
-@pytest.mark.parametrize("damage", [garbage_header, half, stump, nothing, odd_end, flipped_pages])
+def garbled_schema(data: bytes) -> bytes:
+    return data.replace(b"CREATE TABLE", b"\x80REATE TABLE")
+
+
+@pytest.mark.parametrize("damage", [garbage_header, half, stump, nothing, odd_end, flipped_pages, garbled_schema])
 def test_a_damaged_file_is_refused_with_what_to_do_and_left_alone(
     filled: Path, damage: Callable[[bytes], bytes]
 ) -> None:
