@@ -74,8 +74,7 @@ class Soak:
             self.traffic.let_go()
         self._stop_in_order()
         self.judge.read_log()
-        if self.judge.violations:
-            print("what the journal tells of drift and errors:", *troubles(self.files.journal)[-40:], sep="\n  ")
+        self.judge.read_troubles(troubles(self.files.journal))
 
     def _every(self, seconds: float, work: Callable[[], None], *, resting: bool = False) -> threading.Thread:
         def loop() -> None:
@@ -195,8 +194,9 @@ class Soak:
 
     def _stop_and_start(self) -> None:
         doubtful = self.judge.recently_flushed()
+        at = time.time()
         self._stop_in_order()
-        self._start(doubtful=doubtful)
+        self._start(doubtful=doubtful, down_since=at)
 
     def _stop_in_order(self) -> None:
         code = self._end(signal.SIGTERM)

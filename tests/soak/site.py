@@ -274,14 +274,12 @@ def verify_journal(journal: Path, aside: Path) -> list[str]:
         shutil.rmtree(aside)
 
 
-def troubles(journal: Path) -> list[str]:
-    """Drift and errors that a stopped service's journal holds: the log leaves lines out when there are many."""
+def troubles(journal: Path) -> list[tuple[float, str, str]]:
+    """Time, kind and text of the drift and errors that a stopped service's journal holds, none left out."""
     database = sqlite3.connect(journal)
     try:
-        found = database.execute(
-            "SELECT at, kind, body FROM facts "
-            "WHERE kind IN ('drift', 'backend-error', 'clock', 'conflict') ORDER BY seq"
+        return database.execute(
+            "SELECT at, kind, body FROM facts WHERE kind IN ('drift', 'backend-error') ORDER BY seq"
         ).fetchall()
     finally:
         database.close()
-    return [f"{time.strftime('%H:%M:%S', time.localtime(at))} {kind}: {body[:200]}" for at, kind, body in found]
