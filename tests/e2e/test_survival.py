@@ -67,7 +67,11 @@ def test_killed_between_cut_and_commit_a_failed_device_stays_out(tmp_path: Path)
         assert [row["event"] for row in known] == ["passed"], "the failure was never made durable"
         with gate.running() as service:
             assert service.standing("cam-1") == "suspect"
-            assert "cam-2" in service.get("/v1/devices?standing=trusted").text, "journal and kernel agree on it"
+            (trusted,) = service.get("/v1/devices?standing=trusted").json["devices"]
+            assert trusted["id"] == "cam-2", "journal and kernel agree on it"
+            remembered = service.device("cam-2")["last"]
+            assert (trusted["last"], remembered["event"], remembered["after"]) == (None, "passed", "trusted")
+            assert trusted["newest"] == remembered["issued_at"]
             assert service.metric("ragate_withheld_total") == 1
             gate.send(passed)
             until(lambda: service.rejections("replay") == 1)

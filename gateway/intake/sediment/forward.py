@@ -91,8 +91,8 @@ class Forwarder:
             else:
                 self.failed += 1
                 self._given_up.tell(
-                    f"{self._host}:{self._port} took an alert in none of {ATTEMPTS} attempts, which is not passed on:"
-                    f" {self._trouble}"
+                    f"{self._host}:{self._port} took an alert in none of {ATTEMPTS} attempts, "
+                    f"which is not passed on: {self._trouble}"
                 )
             self._sending = 0
             # On loopback connect and send may both complete without waiting: others must get their turn.
