@@ -161,7 +161,7 @@ def flipped_pages(data: bytes) -> bytes:
 
 
 def garbled_schema(data: bytes) -> bytes:
-    return data.replace(b"CREATE TABLE", b"\x80REATE TABLE")
+    return data.replace(b"tablegroups", b"table\x80roups")  # SQLite quotes the name in its message
 
 
 @pytest.mark.parametrize("damage", [garbage_header, half, stump, nothing, odd_end, flipped_pages, garbled_schema])
