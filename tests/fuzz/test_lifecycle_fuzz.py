@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from gateway.core import lifecycle
 from gateway.core.lifecycle import Rules
@@ -117,8 +117,10 @@ class Site(RuleBasedStateMachine):
         self.take(Event(EventKind.RELEASED, self.now, reason="fuzz"))
         self.state = after(self.state, Sent(Kind.RELEASE), self.now, RULES.max_age)
 
+    @precondition(lambda self: lifecycle.fold((self.record,))[1] is not None)
     @rule()
     def withhold(self) -> None:
+        """As a start does: only what would admit is withheld."""
         self.take(Event(EventKind.WITHHELD, self.now, reason="fuzz"))
         self.state = withheld(self.state, self.now)
 
