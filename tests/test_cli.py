@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from typer.testing import CliRunner, Result
 
 import gateway
+from gateway.cli import importing
 from gateway.cli.commands import app
 from gateway.cli.importing import write_whole
-from gateway.config import load
+from gateway.config import Inventory, load, load_inventory
+from gateway.config.settings import read_settings
 from gateway.console.operator import OperatorWindow
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Standing
@@ -410,9 +412,9 @@ def test_import_of_what_is_none(home: Path, tmp_path: Path) -> None:
 def database(path: Path, rows: list[tuple[str, str, str]]) -> Path:
     """The columns of SEDIMENT's device table that matter here."""
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE Device (id TEXT, proverEndpoint TEXT, authKey BLOB)")
-    blobs = [(device, endpoint, bytes.fromhex(key)) for device, endpoint, key in rows]
-    connection.executemany("INSERT INTO Device VALUES (?, ?, ?)", blobs)
+    connection.execute("CREATE TABLE Device (id TEXT, proverEndpoint TEXT, authKey BLOB, lastAttestation INT)")
+    blobs = [(device, endpoint, bytes.fromhex(key), 1_795_283_400) for device, endpoint, key in rows]
+    connection.executemany("INSERT INTO Device VALUES (?, ?, ?, ?)", blobs)
     connection.commit()
     connection.close()
     return path
@@ -441,15 +443,77 @@ def test_a_database_with_a_device_that_cannot_be_taken_over(home: Path, tmp_path
     assert "# left out" in (home / "devices.yaml").read_text()
 
 
-def test_what_could_not_be_loaded_is_never_put_in_place(home: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--partial",), ("--overwrite", "--partial"), ("--unseen",)])
+def test_published_keys_end_a_dry_run_as_they_end_the_real_one(home: Path, options: tuple[str, ...]) -> None:
     # SEDIMENT's own database, as it is published: its keys are everybody's.
     before = contents(home)
-    result = import_from(home, SEDIMENT_DB, "--overwrite", "--partial")
+    trial = import_from(home, SEDIMENT_DB, "--dry-run", *options)
+    real = import_from(home, SEDIMENT_DB, *options)
+    assert (trial.exit_code, trial.stdout, trial.stderr) == (2, real.stdout, real.stderr)
+    assert real.exit_code == 2
+    errors = [line for line in real.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (11 if "--unseen" in options else 1)
+    assert all("published" in line for line in errors)
+    assert contents(home) == before
+
+
+def test_published_keys_are_taken_over_where_the_source_allows_them(home: Path) -> None:
+    allowed = SETTINGS.replace("peers:", "allow_published_keys_that_anyone_can_sign_with: true, peers:")
+    (home / "ragate.yaml").write_text(allowed)
+    trial = import_from(home, SEDIMENT_DB, "--dry-run")
+    assert trial.exit_code == 0, trial.stderr
+    assert "error: " not in trial.stderr
+    assert "+ Ubuntu-001" in trial.stdout
+    assert "+ Revocation_Server-001" not in trial.stdout
+    assert sum("Revocation_Server-001" in line for line in trial.stderr.splitlines()) == 1
+    assert import_from(home, SEDIMENT_DB).exit_code == 0
+    assert set(loaded_keys(home)) == {"cam-1", "cam-2", "Ubuntu-001"}
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--overwrite"])
+def test_what_could_not_be_loaded_is_never_put_in_place(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    rows = [("cam-9", "tcp:10.77.1.19:8899", KEY_3)]
+    before = contents(home)
+    asked: list[Path] = []
+
+    def refuse(path: Path, _sources: object) -> Inventory:
+        if path.parent == home:
+            return load_inventory(path, read_settings(home / "ragate.yaml").sources)
+        asked.append(path)
+        raise ConfigError(f"{path}:1", "cannot be used", "mend it")
+
+    monkeypatch.setattr(importing, "load_inventory", refuse)
+    result = import_from(home, database(tmp_path / "sediment.db", rows), option)
     assert result.exit_code == 2
-    assert "published" in result.stderr
+    assert len(asked) == 1
+    assert f"{home}/devices.yaml:1: cannot be used" in result.stderr
     assert ".import." not in result.stderr
     assert contents(home) == before
     assert [each.name for each in home.iterdir() if each.name.startswith(".")] == []
+
+
+def test_after_an_edit_a_new_device_is_added_without_any_option(home: Path, tmp_path: Path) -> None:
+    rows = [("cam-1", "tcp:10.77.1.11:8899", KEY_1), ("cam-2", "tcp:10.77.1.99:8899", KEY_3)]
+    edited = INVENTORY.replace(
+        "[10.77.1.11], anchor: upstream", "[10.77.1.11], anchor: l2, labels: {class: camera}"
+    )
+    (home / "devices.yaml").write_text(edited)
+    before = load(home / "ragate.yaml").devices
+    file = database(tmp_path / "sediment.db", [*rows, ("cam-3", "tcp:10.77.1.13:8899", KEY_2)])
+    result = import_from(home, file)
+    assert result.exit_code == 0, result.stderr
+    after = load(home / "ragate.yaml").devices
+    assert after[:2] == before
+    assert [device.id for device in after] == ["cam-1", "cam-2", "cam-3"]
+    assert loaded_keys(home) == {"cam-1": KEY_1, "cam-2": KEY_3, "cam-3": KEY_2}
+    assert "~ cam-2 another key" in result.stdout
+    assert "= cam-2 keeps 10.77.1.12 upstream" in result.stdout
+    assert "devices: 1 new, 1 changed, 0 gone" in result.stdout
+    rebound = import_from(home, file, "--rebind")
+    assert rebound.exit_code == 0, rebound.stderr
+    assert [str(address) for address in load(home / "ragate.yaml").devices[1].binding.addresses] == ["10.77.1.99"]
 
 
 def test_the_source_of_a_database_must_be_one_of_ours(home: Path, tmp_path: Path) -> None:

@@ -121,17 +121,35 @@ def import_devices(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Let known devices change, or go when FILE does not list them.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Drop devices that FILE does not list. From an inventory: let known devices change. From a "
+            "database: drop only those of its source, and move known devices here from another.",
+        ),
+    ] = False,
+    rebind: Annotated[
+        bool,
+        typer.Option(
+            "--rebind",
+            help="From a database: replace addresses and anchor of known devices where the verifier saw another "
+            "address; the anchor is then none.",
+        ),
+    ] = False,
+    unseen: Annotated[
+        bool,
+        typer.Option("--unseen", help="From a database: take over rows, too, that have never attested."),
     ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out devices of FILE that cannot be taken over.")
     ] = False,
 ) -> None:
-    """Make the inventory and its keys what FILE lists, showing the difference first.
+    """Take devices and keys of FILE into the inventory, showing the difference first.
 
-    Without options only new devices are added. What is written has been loaded before.
+    Without options new devices are added, and known ones get the keys that a database has now; their addresses,
+    anchor and labels stay. What is written has been loaded before, in a dry run as well.
     """
     with declared():
-        from gateway.cli.importing import import_inventory  # noqa: PLC0415
+        from gateway.cli.importing import Wishes, import_inventory  # noqa: PLC0415
 
-        import_inventory(file, config, source=source, dry_run=dry_run, overwrite=overwrite, partial=partial)
+        import_inventory(file, config, Wishes(source, dry_run, overwrite, partial, rebind, unseen))

@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 import typer
 
-from gateway.cli.terminal import EXIT_NO, end
-from gateway.config import Inventory, Source, import_sediment_db, import_yaml, load_inventory
+from gateway.cli.terminal import EXIT_CONFIG, EXIT_NO, end
+from gateway.config import Consent, Import, Inventory, Source, import_sediment_db, import_yaml, load_inventory
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.imports import KEYS_NAME, inventory_text
 from gateway.config.settings import read_settings
 from gateway.console import text
 from gateway.core.errors import ConfigError
-from gateway.core.model import DeviceId, SourceName
-from gateway.core.policy import Finding
+from gateway.core.model import DeviceId
 
 #: First bytes of an SQLite file (file format, section 1.3).
 _SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -34,61 +33,79 @@ _KEYS_MODE = 0o600
 
 
 class Proposal(NamedTuple):
-    """What would be written, what kept devices out of it or should be looked at, and how it differs from what is
-    there: one line per device, ``+`` new, ``~`` other values, ``-`` no longer listed."""
+    """What would be written (``found`` with all keys), and whether ``overwrite`` must be given for it."""
 
-    inventory: str
-    keys: str
-    findings: Sequence[Finding]
-    changes: Sequence[str]
+    found: Import
+    overwrites: bool
 
 
-def import_inventory(
-    file: Path, config: Path, *, source: str | None, dry_run: bool, overwrite: bool, partial: bool
-) -> None:
-    """Show the difference and, unless ``dry_run``, write it.
+class Wishes(NamedTuple):
+    """The options of the command, as its help tells them."""
 
-    Ends with code 1 and nothing written when a known device would change or go and ``overwrite`` was not given,
-    or when the file lists devices that cannot be taken over and ``partial`` was not given. Raises ``ConfigError``.
+    source: str | None
+    dry_run: bool
+    overwrite: bool
+    partial: bool
+    rebind: bool
+    unseen: bool
+
+
+def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
+    """Show the difference and, unless it is a dry run, write it. A dry run ends as the real one would.
+
+    Ends with code 1 and nothing written when an inventory file changes or drops a known device and ``overwrite``
+    was not given, or when devices cannot be taken over and ``partial`` was not given; with 2 when one of them has a
+    key that everybody has. Raises ``ConfigError`` when what would be written could not be used.
     """
     settings = read_settings(config)
     inventory = settings.inventory
     present = load_inventory(inventory, settings.sources) if inventory.exists() else Inventory((), {})
-    proposal = propose(file, settings.sources, source, present)
+    proposal, overwrites = propose(file, settings.sources, wishes, present)
     for finding in proposal.findings:
         typer.echo(text.clean(f"{finding.severity}: {finding.subject}: {finding.what}; {finding.mend}"), err=True)
     for line in proposal.changes:
         typer.echo(text.clean(line))
     _sum_up(proposal.changes)
-    if any(finding.severity == "error" for finding in proposal.findings) and not partial:
-        end(
-            f"{file} lists devices that cannot be taken over; nothing was written; mend them, or --partial", EXIT_NO
-        )
-    if any(not line.startswith("+") for line in proposal.changes) and not overwrite:
+    if any(finding.severity == "error" for finding in proposal.findings) and not wishes.partial:
+        what = f"{file} lists devices that cannot be taken over; nothing was written; mend them, or --partial"
+        end(what, EXIT_CONFIG if proposal.refused_key else EXIT_NO)
+    if not proposal.taken:
+        raise ConfigError(str(file), "has no device that can be taken over; nothing was written")
+    if overwrites and not wishes.overwrite:
         end("devices of the inventory would change or go; nothing was written; --overwrite lets them", EXIT_NO)
-    if dry_run:
+    rehearse(inventory, proposal, settings.sources)
+    if wishes.dry_run:
         typer.echo("dry run: nothing was written")
         return
-    put(inventory, proposal, settings.sources)
+    # Keys first: the inventory must never name a device whose key is not there yet.
+    write_whole(inventory.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
+    write_whole(inventory, proposal.inventory, _INVENTORY_MODE)
     typer.echo(f"written: {inventory} and {inventory.parent / KEYS_NAME}; restart the service to take them up")
 
 
-def propose(file: Path, sources: Sequence[Source], source: str | None, present: Inventory) -> Proposal:
+def propose(file: Path, sources: Sequence[Source], wishes: Wishes, present: Inventory) -> Proposal:
     """Read a SEDIMENT database or an inventory file, with its keys. Raises ``ConfigError``."""
     if _is_sqlite(file):
-        found = import_sediment_db(file, _source(source, sources), present.devices)
-        inventory, keys = found.inventory, found.keys
-    else:
-        found = import_yaml(file, [each.name for each in sources], present.devices)
-        inventory, keys = _with_keys_beside(file, sources)
-    changed = _key_changes(present.hmac_keys, _keys(keys))
-    return Proposal(inventory, keys, found.findings, (*found.changes, *changed))
+        source = _source(wishes.source, sources)
+        consent = Consent(wishes.rebind, wishes.overwrite, wishes.unseen, source.allow_published)
+        found = import_sediment_db(file, source.name, present, consent)
+        changed = _key_changes(present.hmac_keys, _keys(found.keys))
+        return Proposal(found._replace(changes=(*found.changes, *changed)), overwrites=False)
+    found = import_yaml(file, [each.name for each in sources], present.devices)
+    inventory, keys = _with_keys_beside(file, sources)
+    changes = (*found.changes, *_key_changes(present.hmac_keys, _keys(keys)))
+    whole = found._replace(inventory=inventory, keys=keys, changes=changes)
+    return Proposal(whole, overwrites=any(not line.startswith("+") for line in changes))
 
 
-def put(inventory: Path, proposal: Proposal, sources: Sequence[Source]) -> None:
-    """Replace inventory and keys, after having loaded both from a folder aside: what could not be loaded is never
-    put in place. Raises ``ConfigError``."""
-    with tempfile.TemporaryDirectory(prefix=".import.", dir=inventory.parent) as aside:
+def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source]) -> None:
+    """Load the proposed inventory and keys from a folder aside: what could not be loaded is never put in place.
+    Raises ``ConfigError``."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".import.", dir=inventory.parent)
+    except OSError as error:
+        raise ConfigError(str(inventory.parent), f"cannot be written: {error.strerror}") from error
+    with folder as aside:
         staged = Path(aside) / inventory.name
         write_whole(staged.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
         write_whole(staged, proposal.inventory, _INVENTORY_MODE)
@@ -98,9 +115,6 @@ def put(inventory: Path, proposal: Proposal, sources: Sequence[Source]) -> None:
             # The folder aside will be gone when the message is read.
             said = (part.replace(aside, str(inventory.parent)) for part in (error.where, error.what, error.mend))
             raise ConfigError(*said) from error
-    # Keys first: the inventory must never name a device whose key is not there yet.
-    write_whole(inventory.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
-    write_whole(inventory, proposal.inventory, _INVENTORY_MODE)
 
 
 def write_whole(path: Path, content: str, mode: int) -> None:
@@ -142,16 +156,15 @@ def _is_sqlite(file: Path) -> bool:
         raise ConfigError(str(file), error.strerror or "cannot be read", "name a readable file") from error
 
 
-def _source(named: str | None, sources: Sequence[Source]) -> SourceName:
+def _source(named: str | None, sources: Sequence[Source]) -> Source:
     """The source of devices that come without one."""
-    names = [str(source.name) for source in sources]
-    if named is None and len(names) == 1:
-        return sources[0].name
-    if named is None or named not in names:
-        raise ConfigError(
-            "--source", f"{named or 'nothing'} is no single source", f"name one of {', '.join(names)}"
-        )
-    return SourceName(named)
+    if named is None and len(sources) == 1:
+        return sources[0]
+    for source in sources:
+        if source.name == named:
+            return source
+    names = ", ".join(source.name for source in sources)
+    raise ConfigError("--source", f"{named or 'nothing'} is no single source", f"name one of {names}")
 
 
 def _with_keys_beside(file: Path, sources: Sequence[Source]) -> tuple[str, str]:

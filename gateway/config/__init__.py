@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from gateway.config.book import load_book
 from gateway.config.findings import find_findings
-from gateway.config.imports import Import, import_sediment_db, import_yaml
+from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
 from gateway.config.load import load
+from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.values import (
     Config,
     Console,
@@ -27,6 +28,7 @@ from gateway.config.values import (
 
 __all__ = [
     "Config",
+    "Consent",
     "Console",
     "Door",
     "DoorLimits",

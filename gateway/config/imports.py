@@ -1,35 +1,26 @@
 """Inventories to be: what another device list would make of ours, as text to look at before it is used.
 
-What lives here: reading SEDIMENT's database and inventory files, the difference from the present inventory, and
-the inventory's common form as text. What must not: writing any file. No device is ever dropped silently: what
-cannot be taken over is in the findings.
+What lives here: reading inventory files, the difference from the present inventory, and the inventory's common
+form as text. What must not: writing any file. No device is ever dropped silently: what cannot be taken over is in
+the findings.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import Entry, read_entries
 from gateway.config.inventory import read_devices
-from gateway.config.values import parse_address
-from gateway.core.errors import ConfigError
-from gateway.core.model import AnchorKind, Binding, Device, DeviceId, SourceName
-from gateway.core.policy import Finding, Severity
-from gateway.sediment.inventory import DEVICE_QUERY, read_sediment_devices
+from gateway.core.model import Device, SourceName
+from gateway.core.policy import Finding
 
-#: Seconds to wait for a verifier that is writing its database.
-BUSY = 2.0
 #: The name that a proposed inventory gives its key file.
 KEYS_NAME = "devices.keys"
-#: The source that imported devices get, unless another is given.
-SOURCE = SourceName("verifier")
 
 # What starts with a digit could be taken for a number, a date or a time, except an IPv4 address.
 _PLAIN = re.compile(r"(?:[A-Za-z][A-Za-z0-9._-]*|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+)\Z")
@@ -41,45 +32,17 @@ class Import(NamedTuple):
 
     ``inventory``  text of an inventory file in the common form; ``keys`` text of its key file ("" when the import
     has none); ``findings`` what could not be taken over, or should be looked at; ``changes`` one line per
-    difference from the present inventory: ``+`` new, ``-`` no longer listed, ``~`` other values.
+    difference from the present inventory: ``+`` new, ``-`` no longer listed, ``~`` other values, ``=`` kept though
+    the file says otherwise; ``taken`` how many of the file's devices are in it; ``refused_key`` whether one was
+    refused because everybody has its key.
     """
 
     inventory: str
     keys: str
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]
-
-
-def import_sediment_db(path: Path, source: SourceName = SOURCE, present: Sequence[Device] = ()) -> Import:
-    """Propose an inventory from SEDIMENT's SQLite database, which is opened read-only.
-
-    Its addresses are proposals with anchor ``none``. Raises ``ConfigError`` when the file cannot be read.
-    """
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as database:
-            # Other people write this table: text that is not UTF-8 must be told of, not end the import.
-            database.text_factory = lambda data: data.decode("utf-8", "replace")
-            rows = read_sediment_devices(database.execute(DEVICE_QUERY))
-    except sqlite3.Error as error:
-        raise ConfigError(str(path), f"is no SEDIMENT database: {error}", "name its sediment.db") from error
-    findings: list[Finding] = []
-    entries: list[Entry] = []
-    left_out: list[str] = []
-    keys: list[str] = []
-    for row in rows:
-        taken = row.usable and bool(row.address)
-        subject = f"row {row.row} ({row.text})"
-        severity: Severity = "warning" if taken else "error"
-        findings += (Finding(severity, subject, *_split(what)) for what in row.findings)
-        if row.device is not None and taken:
-            entries.append(Entry(row.device, source, (row.address,), AnchorKind.NONE.value, "", ()))
-            keys.append(f"{row.device} {row.key.hex()}\n")
-        else:
-            left_out.append(f"{subject}: {'; '.join(row.findings)}")
-    devices = [_device_of(entry) for entry in entries]
-    text = inventory_text(entries, KEYS_NAME if keys else "", left_out)
-    return Import(text, "".join(keys), tuple(findings), _changes(devices, present))
+    taken: int
+    refused_key: bool = False
 
 
 def import_yaml(path: Path, sources: Sequence[SourceName], present: Sequence[Device] = ()) -> Import:
@@ -92,7 +55,7 @@ def import_yaml(path: Path, sources: Sequence[SourceName], present: Sequence[Dev
     devices = read_devices(written, sources, problems)
     problems.settle()
     text = inventory_text(written.entries, written.hmac_keys)
-    return Import(text, "", (), _changes(devices, present))
+    return Import(text, "", (), changes_between(devices, present), len(devices))
 
 
 def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequence[str] = ()) -> str:
@@ -130,19 +93,8 @@ def _ascii(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii")
 
 
-def _split(what: str) -> tuple[str, str]:
-    said, _, mend = what.rpartition("; ")
-    return (said, mend) if said else (what, "correct it in SEDIMENT, or write the device by hand")
-
-
-def _device_of(entry: Entry) -> Device:
-    device = DeviceId(entry.id)
-    addresses = tuple(map(parse_address, entry.addresses))
-    return Device(device, SourceName(entry.source), Binding(device, addresses), entry.labels)
-
-
-def _changes(proposed: Iterable[Device], present: Sequence[Device]) -> tuple[str, ...]:
-    """One line per difference, in the order of the proposal; what would vanish comes last."""
+def changes_between(proposed: Iterable[Device], present: Sequence[Device]) -> tuple[str, ...]:
+    """Return one line per difference, in the order of the proposal; what would vanish comes last."""
     before = {device.id: device for device in present}
     lines: list[str] = []
     for device in proposed:

@@ -17,7 +17,7 @@ from gateway.sediment.text import TEXT_LIMIT, printable
 Value = str | bytes | int | float | None
 """What SQLite has in a column, whatever type the column was declared with."""
 
-DEVICE_QUERY = "SELECT id, proverEndpoint, authKey FROM Device ORDER BY rowid"
+DEVICE_QUERY = "SELECT id, proverEndpoint, authKey, lastAttestation FROM Device ORDER BY rowid"
 """What to ask SEDIMENT's SQLite database for, in the order of columns that ``read_sediment_devices`` takes."""
 
 
@@ -31,6 +31,9 @@ class SedimentDevice:
     ``address``   address text without port, or "" when there is none that a device can send from.
     ``key``       the 32-byte HMAC key, or b"" when there is none; never shown.
     ``findings``  sentences for people: what is wrong or doubtful, and the mend.
+    ``attested``  whether the verifier has ever judged its evidence, as good or bad. Nothing else in the table tells
+                  a device from a server that is listed like one, or an address seen from one written in advance.
+    ``of_address`` those of the findings that are about the address alone.
     """
 
     row: int
@@ -39,6 +42,13 @@ class SedimentDevice:
     address: str
     key: bytes = field(repr=False)
     findings: tuple[str, ...]
+    attested: bool = False
+    of_address: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> bool:
+        """Whether everybody has its key."""
+        return bool(self.key) and is_published_hmac_key(self.key)
 
     @property
     def usable(self) -> bool:
@@ -47,20 +57,24 @@ class SedimentDevice:
 
 
 def read_sediment_devices(rows: Iterable[Sequence[Value]]) -> tuple[SedimentDevice, ...]:
-    """Turn rows (id, proverEndpoint, authKey) into one result each, in order. Never raises."""
+    """Turn rows, with the columns of ``DEVICE_QUERY``, into one result each, in order. Never raises."""
     devices = [_read_row(number, row) for number, row in enumerate(rows, 1)]
     return tuple(_compare(devices))
 
 
 def _read_row(number: int, row: Sequence[Value]) -> SedimentDevice:
-    if len(row) != 3:
-        what = f"{len(row)} columns; a row is id, proverEndpoint, authKey"
+    if len(row) != 4:
+        what = f"{len(row)} columns; a row is id, proverEndpoint, authKey, lastAttestation"
         return SedimentDevice(number, "", None, "", b"", (what,))
     findings: list[str] = []
+    of_address: list[str] = []
     device = _read_id(row[0], findings)
-    address = _read_address(row[1], findings)
+    address = _read_address(row[1], of_address)
     key = _read_key(row[2], findings)
-    return SedimentDevice(number, _text(row[0]), device, address, key, tuple(findings))
+    # SEDIMENT writes the UNIX time of each attestation that it has judged; 0 as the table is made.
+    attested = isinstance(row[3], int) and row[3] > 0
+    told = (*findings, *of_address)
+    return SedimentDevice(number, _text(row[0]), device, address, key, told, attested, tuple(of_address))
 
 
 def _read_id(value: Value, findings: list[str]) -> DeviceId | None:
@@ -116,15 +130,18 @@ def _compare(devices: Sequence[SedimentDevice]) -> Iterable[SedimentDevice]:
         if one.key:
             keys[one.key].append(one.row)
     for one in devices:
-        findings = list(one.findings)
+        findings, of_address = list(one.findings), list(one.of_address)
         repeated = one.device is not None and len(ids[one.device]) > 1
         if repeated and one.device is not None:
             findings.append(f"the id stands in rows {_listed(ids[one.device])}; keep one of them")
-        if one.address and len(addresses[one.address]) > 1:
-            findings.append(f"{one.address} stands in rows {_listed(addresses[one.address])}; give each its own")
+        # Of a loopback address it is said already that it is nobody's.
+        if one.address and len(addresses[one.address]) > 1 and not ip_address(one.address).is_loopback:
+            of_address.append(f"{one.address} stands in rows {_listed(addresses[one.address])}; give each its own")
+            findings.append(of_address[-1])
         if one.key and len(keys[one.key]) > 1:
             findings.append(f"the authKey stands in rows {_listed(keys[one.key])}; give each device its own")
-        yield replace(one, device=None if repeated else one.device, findings=tuple(findings))
+        device = None if repeated else one.device
+        yield replace(one, device=device, findings=tuple(findings), of_address=tuple(of_address))
 
 
 def _listed(rows: Sequence[int]) -> str:

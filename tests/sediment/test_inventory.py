@@ -12,8 +12,12 @@ from tests.sediment.recorded import FIXTURES, HMAC_KEY, published_hmac_keys, unh
 OTHER_KEY = HMAC_KEY[::-1]
 
 
+ATTESTED = 1_795_283_400
+
+
 def one(*row: Value) -> SedimentDevice:
-    (device,) = read_sediment_devices([row])
+    """A row of a device that has attested."""
+    (device,) = read_sediment_devices([(*row, ATTESTED)])
     return device
 
 
@@ -28,11 +32,14 @@ def test_the_demo_database() -> None:
     assert by_id["Nordic-001"].address == "47.16.2.18"
     assert any("47.16.2.18 stands in rows" in finding for finding in by_id["Nordic-001"].findings)
     assert any("loopback" in finding for finding in by_id["Ubuntu-001"].findings)
+    assert not any("stands in rows" in finding for finding in by_id["Ubuntu-001"].findings)
+    assert [device.text for device in devices if device.attested] == ["Ubuntu-001"]
+    assert all(device.published for device in devices)
 
 
 def test_a_good_row_has_no_findings() -> None:
     assert one("cam-1", "tcp:10.77.1.11:8899", HMAC_KEY) == SedimentDevice(
-        1, "cam-1", one("cam-1", "", b"").device, "10.77.1.11", HMAC_KEY, ()
+        1, "cam-1", one("cam-1", "", b"").device, "10.77.1.11", HMAC_KEY, (), attested=True
     )
 
 
@@ -83,11 +90,27 @@ def test_a_row_of_another_shape_is_said() -> None:
     assert "columns" in one("cam-1").findings[0]
 
 
+@pytest.mark.parametrize(
+    ("value", "attested"), [(1, True), (ATTESTED, True), (0, False), (-1, False), (None, False), ("1", False)]
+)
+def test_who_has_attested(value: Value, attested: bool) -> None:
+    (device,) = read_sediment_devices([("cam-1", "tcp:10.77.1.11:8899", HMAC_KEY, value)])
+    assert device.attested is attested
+
+
+def test_what_is_about_the_address_is_told_apart() -> None:
+    rows = [(f"cam-{n}", "tcp:10.77.1.11:1", None if n else HMAC_KEY, ATTESTED) for n in range(2)]
+    first, second = read_sediment_devices(rows)
+    assert first.of_address == first.findings == ("10.77.1.11 stands in rows 1, 2; give each its own",)
+    assert second.of_address == first.of_address
+    assert len(second.findings) == 2
+
+
 def test_what_rows_share_is_said_at_each_of_them() -> None:
     rows: list[tuple[Value, ...]] = [
-        ("cam-1", "tcp:10.77.1.11:1", HMAC_KEY),
-        ("cam-1", "tcp:10.77.1.12:1", OTHER_KEY),
-        ("cam-2", "tcp:10.77.1.11:1", HMAC_KEY),
+        ("cam-1", "tcp:10.77.1.11:1", HMAC_KEY, 0),
+        ("cam-1", "tcp:10.77.1.12:1", OTHER_KEY, 0),
+        ("cam-2", "tcp:10.77.1.11:1", HMAC_KEY, 0),
     ]
     first, second, third = read_sediment_devices(rows)
     assert [first.usable, second.usable, third.usable] == [False, False, True]
@@ -99,7 +122,7 @@ def test_what_rows_share_is_said_at_each_of_them() -> None:
 
 
 def test_what_a_thousand_rows_share_stays_readable() -> None:
-    rows = [(f"cam-{number}", "tcp:10.77.1.11:1", HMAC_KEY) for number in range(1000)]
+    rows = [(f"cam-{number}", "tcp:10.77.1.11:1", HMAC_KEY, 0) for number in range(1000)]
     assert all(len(finding) < 200 for device in read_sediment_devices(rows) for finding in device.findings)
 
 
@@ -115,10 +138,11 @@ values = st.one_of(
 
 
 @unhurried
-@given(st.lists(st.lists(values, max_size=4), max_size=6))
+@given(st.lists(st.lists(values, max_size=5), max_size=6))
 def test_every_row_yields_one_result_whatever_it_holds(rows: list[list[Value]]) -> None:
     devices = read_sediment_devices(rows)
     assert [device.row for device in devices] == list(range(1, len(rows) + 1))
     for device in devices:
         assert device.usable or device.findings
+        assert set(device.of_address) <= set(device.findings)
         assert all(finding.isprintable() and finding.isascii() for finding in device.findings)
