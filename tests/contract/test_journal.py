@@ -229,7 +229,7 @@ async def test_unauthenticated_refusals_are_added_up_and_authentic_ones_are_rows
     later, earlier = await history.refusals(10)
     assert (earlier["peer"], earlier["refusal"], earlier["times"]) == ("192.0.2.0/24", "hmac", 2)
     assert (earlier["first"], earlier["last"]) == (samples.WALL, samples.WALL + 3)
-    assert earlier["detail"] == "the code does not match"
+    assert earlier["detail"] == "the code does not match (claimed cam-1)"
     assert (later["at"], later["times"]) == (samples.WALL + 10, 1)
     assert len(await history.refusals(1)) == 1
     (row,) = await rows(history)

@@ -216,7 +216,7 @@ class FakeJournal:
                 "times": 0,
                 "first": fact.at,
                 "last": fact.at,
-                "detail": fact.detail,
+                "detail": fact.detail + (f" (claimed {fact.device})" if fact.device else ""),
             },
         )
         row["times"] += 1
