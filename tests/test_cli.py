@@ -27,9 +27,12 @@ from gateway.cli.importing import write_whole
 from gateway.config import Inventory, load, load_inventory
 from gateway.config.settings import read_settings
 from gateway.console.operator import OperatorWindow
+from gateway.control.ports import Entry
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Standing
+from gateway.journal import SqliteJournal
 from tests.console.conftest import windows
+from tests.fakes.clock import ManualClock
 from tests.fakes.directory import FakeSite, make_view
 
 SEDIMENT_DB = Path(__file__).parent / "fixtures" / "sediment" / "sediment.db"
@@ -297,6 +300,25 @@ def test_check_without_a_service_and_with_a_finding(home: Path) -> None:
     assert told["service"] is None
     assert any("anchor" in each["mend"] for each in told["findings"])
     assert "no service answers" in call("check", "-c", home / "ragate.yaml").stdout
+
+
+async def test_check_recomputes_the_journals_chain(home: Path) -> None:
+    path = load(home / "ragate.yaml").journal
+    journal = SqliteJournal(path, loop=asyncio.get_running_loop(), clock=ManualClock(), boot_id="boot")
+    journal.load()
+    done = asyncio.Event()
+    journal.record((Entry({"kind": "drift", "at": 1.0, "detail": "one"}),), lambda _: done.set())
+    await done.wait()
+    await journal.close()
+    config = home / "ragate.yaml"
+    assert (await asyncio.to_thread(call, "check", "-c", config, "--journal")).exit_code == 0
+    with sqlite3.connect(path) as db:
+        changed = db.execute("UPDATE facts SET body = replace(body, 'one', 'two')").rowcount
+    db.close()
+    assert changed >= 1
+    result = await asyncio.to_thread(call, "check", "-c", config, "--journal")
+    assert result.exit_code == 1
+    assert "journal" in result.stdout
 
 
 def test_check_of_an_unusable_configuration(home: Path) -> None:

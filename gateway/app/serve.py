@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 import uvloop
@@ -23,7 +23,7 @@ from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.config import Config
 from gateway.console.api import Console, Windows
-from gateway.console.log import Log
+from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
@@ -58,7 +58,7 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", PatientFile(sys.stderr))),
     )
     # What is loaded at start stays: looking for garbage in it would double the time until the gate is kept again.
     gc.disable()

@@ -6,6 +6,9 @@ so that a storm of verdicts costs a counter and not a disk: what was left out is
 
 from __future__ import annotations
 
+import io
+from typing import TextIO
+
 import structlog
 
 from gateway.console.text import clean
@@ -19,6 +22,32 @@ CLAIMED_MOST = 64
 """Characters shown of a device id that a refused message claims: those of the longest id there is."""
 
 _TOLD = frozenset({Effect.RAISED, Effect.LOWERED, Effect.REFUSED})
+
+
+class PatientFile(io.TextIOBase):
+    """A text file whose failing writes are counted and otherwise forgotten.
+
+    Where the log goes may fill up or be closed by whoever reads it; that must not end the service.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.lost = 0
+
+    def write(self, text: str) -> int:
+        """Write, or count what could not be written."""
+        try:
+            return self._file.write(text)
+        except OSError:
+            self.lost += 1
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or count what could not be flushed."""
+        try:
+            self._file.flush()
+        except OSError:
+            self.lost += 1
 
 
 class Log:

@@ -31,7 +31,7 @@ BUSY_SECONDS = 0.1
 
 WHOLE_CHECK = 256 * 1024 * 1024
 """Bytes up to which the whole file is checked at opening (about 0.3 s in cache); in a larger file the state, the
-marks and the chain's newest part are, and ``ragate check`` looks at all of it."""
+marks and the chain's newest part are, and ``ragate check --journal`` looks at all of it."""
 
 SMALLEST = 512
 """Bytes of the smallest possible SQLite file."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from gateway.console.log import CLAIMED_MOST, LINES_PER_SECOND, Log
+from gateway.console.log import CLAIMED_MOST, LINES_PER_SECOND, Log, PatientFile
 from gateway.control.ports import Notice
 from gateway.core.errors import Refusal
 from gateway.core.model import Rejected, SourceName
@@ -63,3 +65,22 @@ def test_a_storm_is_counted_and_not_written() -> None:
     assert len(lines) == LINES_PER_SECOND + 2
     assert [line["event"] for line in lines[-2:]] == ["lines left out", "notice"]
     assert lines[-2]["count"] == 5
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        patient = PatientFile(full)
+        patient.write("a line\n")
+        patient.flush()
+        assert patient.lost
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_a_log_that_can_be_written_is(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        patient = PatientFile(file)
+        assert patient.write("a line\n") == 7
+        patient.flush()
+    assert (tmp_path / "log").read_text() == "a line\n"
+    assert not patient.lost
