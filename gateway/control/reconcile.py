@@ -34,6 +34,9 @@ FIRST_RETRY = 0.01
 LONGEST_RETRY = 1.0
 """Seconds between attempts of a failing lane; a cut is worth many attempts, a dead backend is not worth a core."""
 
+RENEWAL_SLACK = 2.0
+"""Seconds before half of its lease is over in which an admission may be renewed: looks are up to a second apart."""
+
 SWEEP_SECONDS = 60.0
 """A full read-back of every address takes this long on a small site."""
 
@@ -235,7 +238,7 @@ class Reconciler:
         causes = {address: self._causes.pop(address) for address in batch if address in self._causes}
         serial = self._cut_serial
         started = self._clock.now().boot
-        changes = plan.diff(want, self._have, started + self.lease)
+        changes = plan.diff(want, self._have, started + self.lease, started + self.lease / 2 + RENEWAL_SLACK)
         outcomes: Sequence[ChangeOutcome] = ()
         if changes:
             try:
@@ -337,7 +340,7 @@ class Reconciler:
                     have, rule = self._have.get(address), self._want.get(address)
                     if have is None or rule is None or DENY in (have.profile, rule.profile):
                         continue
-                    if rule.until > have.until and have.until - now <= self.lease / 2 + 1.0:
+                    if rule.until > have.until and have.until - now <= self.lease / 2 + RENEWAL_SLACK:
                         self._dirty[address] = None
                 self._wake.set()
                 await asyncio.sleep(0)

@@ -6,6 +6,7 @@ what is wanted, rendering for a backend, the time of day: ends are boot seconds 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from gateway.core.model import DENY, Address, Change, ChangeKind, DeviceId, Rule
@@ -18,11 +19,16 @@ _CUT, _WITHDRAW, _FORGET, _ADMIT, _REFRESH = ChangeKind
 
 
 def diff(
-    want: Mapping[Address, Rule | None], have: Mapping[Address, Rule], lease_until: float
+    want: Mapping[Address, Rule | None],
+    have: Mapping[Address, Rule],
+    lease_until: float,
+    renew_before: float = math.inf,
 ) -> tuple[Change, ...]:
     """Return the steps that bring ``have`` to ``want``, for the addresses that ``want`` names.
 
     ``want`` None: no trace may stay. Every ``Change.until`` is min(rule's deadline, ``lease_until``), boot seconds.
+    A later end is worth a step only where what stands ends before ``renew_before``: an admission whose lease has
+    just begun is not told again at every pass, for it can only end too early and is renewed long before.
     Order: tighten before loosen (cut, withdraw, forget, an earlier end, another profile, admit, a later end);
     within one kind the order of ``want``. Another profile comes before fresh admissions because it may narrow.
     """
@@ -54,7 +60,7 @@ def diff(
             moved.append(Change(_ADMIT, address, profile, until))
         elif until < stands.until:
             earlier.append(Change(_REFRESH, address, profile, until))
-        elif until - stands.until > REFRESH_SLACK:
+        elif until - stands.until > REFRESH_SLACK and stands.until < renew_before:
             later.append(Change(_REFRESH, address, profile, until))
     return (*cuts, *withdrawals, *forgotten, *earlier, *moved, *admitted, *later)
 

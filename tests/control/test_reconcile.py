@@ -181,3 +181,16 @@ CUT = Rule(CAM, DENY, 0.0, tombstone=True)
 )
 def test_drift_names_what_is_wrong(expected: Rule | None, stands: Stands, *, wrong: bool) -> None:
     assert bool(drift(expected, stands, NOW)) is wrong
+
+
+async def test_a_pass_within_a_young_lease_needs_no_change_in_the_kernel_and_a_short_deadline_does() -> None:
+    async with running() as world:
+        world.gate.want(ONE, Rule(CAM, "admitted", world.clock.boot + 10_000))
+        world.gate.want(TWO, Rule(CAM, "admitted", world.clock.boot + 20))
+        await world.settle()
+        world.clock.advance(5)
+        world.gate.want(ONE, Rule(CAM, "admitted", world.clock.boot + 10_000))
+        world.gate.want(TWO, Rule(CAM, "admitted", world.clock.boot + 20))
+        await world.settle()
+        assert world.stands("10.0.0.1").remaining == pytest.approx(LEASE - 5)
+        assert world.stands("10.0.0.2").remaining == pytest.approx(20)

@@ -162,3 +162,17 @@ def loosens(change: Change, stood: Rule | None) -> bool:
 def test_all_that_tightens_comes_before_all_that_loosens(want: Want, have: Have, lease_until: float) -> None:
     order = [loosens(change, have.get(change.address)) for change in diff(want, have, lease_until)]
     assert order == sorted(order)
+
+
+def test_a_lease_that_has_just_begun_is_not_told_again_at_every_pass() -> None:
+    device = DeviceId("cam-1")
+    address = Address.parse("10.0.0.1")
+    have = {address: Rule(device, "admitted", 220.0)}
+    want: dict[Address, Rule | None] = {address: Rule(device, "admitted", 1_000.0)}
+    assert diff(want, have, lease_until=225.0, renew_before=165.0) == ()
+    (change,) = diff(want, have, lease_until=290.0, renew_before=230.0)
+    assert (change.kind, change.until) == (ChangeKind.REFRESH, 290.0)
+    # An earlier end is always told.
+    want = {address: Rule(device, "admitted", 150.0)}
+    (change,) = diff(want, have, lease_until=225.0, renew_before=165.0)
+    assert (change.kind, change.until) == (ChangeKind.REFRESH, 150.0)
