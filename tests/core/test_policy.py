@@ -114,7 +114,8 @@ def test_the_decision_is_total_and_gives_no_end_without_access(
     assert decision.until in (None, deadline)
     assert decision.chain[0] == "built-in: deny"
     assert decision.standing is min(standing, standing if conflict is None else conflict[1])
-    assert access(decision) <= rank(book.devices.get(CAM, book.node_default))
+    own = book.own(CAM)
+    assert access(decision) <= rank(book.node_default if own is None else own.standings[S.TRUSTED])
     if standing not in (S.TRUSTED, S.SUSPECT) or deadline is None:
         assert decision.profile == DENY
 
@@ -156,7 +157,7 @@ def test_reach_follows_the_profiles_and_is_monotone() -> None:
 @pytest.mark.parametrize("own", [None, *PROFILES])
 def test_rulings_follow_the_book_they_belong_to(own: ProfileName | None) -> None:
     for default, suspect in product(PROFILES, ("deny", "probation")):
-        book = with_own(own, Book(node_default=default, suspect=suspect))  # type: ignore[arg-type]
+        book = with_own(own, Book(node_default=default, suspect=suspect))
         assert decide(device(), S.TRUSTED, END, book).profile == (default if own is None else own)
 
 
@@ -167,9 +168,9 @@ def test_the_default_book_admits_nobody() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Book(node_default="admited"),  # type: ignore[arg-type]
+        lambda: Book(node_default="admited"),
         lambda: Book(suspect="admitted"),
-        lambda: Book(devices={CAM: "x"}),  # type: ignore[dict-item]
+        lambda: Book(devices={CAM: "x"}),
         lambda: replace(FEED, port=0),
         lambda: replace(FEED, name=""),
         lambda: replace(FEED, protocol="sctp"),  # type: ignore[arg-type]
