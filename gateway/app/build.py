@@ -9,7 +9,7 @@ from gateway.control.ports import Admission, Authenticator, Backend, Clock, Noti
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
-from gateway.core.policy import PROFILES, CorridorEntry, Service
+from gateway.core.policy import Book, CorridorEntry, Service
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import RelayBackend, RelayRoute
@@ -21,18 +21,27 @@ from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 
-GATED_PROFILES = tuple(profile for profile in PROFILES if profile != "deny")
+
+def reaches(book: Book) -> Mapping[str, frozenset[str]]:
+    """The names of the services that each profile reaches, lowest first; only profiles that admit."""
+    return {
+        profile.name: frozenset(service.name for service in book.reach(profile.name))
+        for profile in book.ordered()
+        if profile.admits
+    }
 
 
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
+    reached = reaches(config.book)
     return Baseline(
         services=tuple(
-            GatedService(_endpoint(service), frozenset(service.profiles)) for service in config.book.services
+            GatedService(_endpoint(service), frozenset(name for name in reached if service.name in reached[name]))
+            for service in config.book.services
         ),
         corridor=tuple(_endpoint(entry) for entry in config.book.corridor),
         always_allowed=config.book.always_allowed,
-        profiles=GATED_PROFILES,
+        profiles=tuple(reached),
         inventory_size=len(known(config)),
     )
 
@@ -60,10 +69,7 @@ def path_gate(config: Config, clock: Clock) -> Backend:
         )
         for entry in config.target.relay
     ]
-    profiles: dict[str, frozenset[str]] = {
-        profile: frozenset(service.name for service in config.book.reach(profile)) for profile in GATED_PROFILES
-    }
-    return RelayBackend(routes, profiles, clock, config.book.always_allowed)
+    return RelayBackend(routes, reaches(config.book), clock, config.book.always_allowed)
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:

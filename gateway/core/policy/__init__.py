@@ -52,6 +52,7 @@ from gateway.core.policy.decide import (
     rules_for,
     tighter,
 )
+from gateway.core.policy.lockout import Link, Links, check_lockout
 from gateway.core.policy.rulings import compile_book, compiling, matched, matches
 
 __all__ = [
@@ -72,6 +73,8 @@ __all__ = [
     "Finding",
     "Kind",
     "Level",
+    "Link",
+    "Links",
     "Match",
     "Operator",
     "Override",
@@ -90,6 +93,7 @@ __all__ = [
     "Thresholds",
     "check",
     "check_against",
+    "check_lockout",
     "compile_book",
     "compiling",
     "decide",
