@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config.book import Placed, read_book
-from gateway.config.document import Problems
+from gateway.config.book_links import links_of
+from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
 from gateway.config.values import Config
 from gateway.core.errors import ConfigError
-from gateway.core.policy import check_against
+from gateway.core.policy import check_against, check_lockout
 
 
 def load(path: Path) -> Config:
@@ -43,6 +44,7 @@ def load(path: Path) -> Config:
         inventory.devices,
         inventory.hmac_keys,
         placed.book,
+        settings.management,
     )
 
 
@@ -62,6 +64,14 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
                 if device.id == name:
                     where = located.where(number, "addresses")
             problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
+    for finding in check_lockout(None, placed.book, links_of(settings)):
+        where = placed.places.get(finding.subject, str(settings.book))
+        problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
+    known = [settings.target.name]
+    for name in placed.book.targets:
+        if name not in known:
+            what = f"the main file has no target {name!r}"
+            problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
     services = {service.name: service for service in placed.book.services}
     for entry in settings.target.relay:
         where = settings.places[f"relay {entry.service}"]

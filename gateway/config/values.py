@@ -131,7 +131,10 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that a service is built from. Paths are absolute."""
+    """Everything that a service is built from. Paths are absolute.
+
+    ``management``: prefixes from which the site is administered, which every book must always allow.
+    """
 
     path: Path
     journal: Path
@@ -145,6 +148,7 @@ class Config:
     devices: tuple[Device, ...]
     hmac_keys: Mapping[DeviceId, bytes]
     book: Book
+    management: tuple[Network, ...] = ()
 
 
 def parse_name(text: str) -> str:
