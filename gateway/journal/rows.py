@@ -28,6 +28,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.rehearsal import Journalled
 
 TRANSITION = "transition"
 REFUSAL = "refusal"
@@ -266,14 +267,29 @@ def _transition_body(fact: Transition, record: Record | None) -> str:
 def decode_transition(row: StoredRow) -> Transition:
     """The transition that a row of kind ``transition`` was made of."""
     body = _transitions.decode(row.body)
+    before, after = _both(body, row.record)
+    event = _event(body, row.at)
+    return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
+
+
+def decode_journalled(at: float, _kind: str, device: str, source: str, body: str, record: str | None) -> Journalled:
+    """A row of kind ``transition`` as a rehearsal takes it: ``decode_transition`` without the words."""
+    found = _transitions.decode(body)
+    before, after = _both(found, record)
+    return Journalled(DeviceId(device), SourceName(source), _event(found, at), before, after)
+
+
+def _both(body: _Transition, record: str | None) -> tuple[Record, Record]:
     before = _from_struct(body.before)
     if body.after is not None:
-        after = _from_struct(body.after)
-    else:
-        after = before if row.record is None else decode_record(row.record)
-    event = Event(
+        return before, _from_struct(body.after)
+    return before, before if record is None else decode_record(record)
+
+
+def _event(body: _Transition, at: float) -> Event:
+    return Event(
         body.event,
-        row.at,
+        at,
         body.issued_at,
         body.valid_until,
         bytes.fromhex(body.nonce),
@@ -282,7 +298,6 @@ def decode_transition(row: StoredRow) -> Transition:
         body.solicited,
         body.cut,
     )
-    return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------

@@ -86,9 +86,10 @@ class Differences(NamedTuple):
 class _Side:
     """One of a device's two histories: its record, and the profile that it has until when, and then."""
 
-    __slots__ = ("profile", "record", "then", "until")
+    __slots__ = ("key", "profile", "record", "then", "until")
 
     def __init__(self, record: Record) -> None:
+        self.key: tuple[Standing, bool] | None = None  # what the profile was decided for
         self.record = record
         self.profile = self.then = ""
         self.until: float | None = None
@@ -98,8 +99,20 @@ class _Track:
     """One device's two histories and what was counted of their differences."""
 
     __slots__ = (
-        "at", "device", "differs", "first", "less", "longest", "more", "open", "other", "rules", "spans", "was", "would"
-    )  # fmt: skip
+        "at",
+        "device",
+        "differs",
+        "first",
+        "less",
+        "longest",
+        "more",
+        "open",
+        "other",
+        "rules",
+        "spans",
+        "was",
+        "would",
+    )
 
     def __init__(self, device: Device, rules: Rules, record: Record, at: float) -> None:
         self.device = device
@@ -157,9 +170,10 @@ class Replay:
         was, would = track.was, track.would
         at = max(track.at, event.at)
         if was.record is not before and was.record != before:
-            self._continue(track, before, at)
+            self._continue(track, before, at)  # which may bring the two together
+        # Histories that have not parted share one object: equal records are made the same one.
         base = would.record
-        if base == before:
+        if base is was.record or base == before:
             base = before
         elif base.deadline is not None and base.deadline <= at and event.kind is not _LAPSE:
             # Parted histories: here the deadline came first, and nobody has said so yet.
@@ -246,10 +260,15 @@ class Replay:
         device = track.device
         standing, deadline = lifecycle.fold((side.record,))
         sharers = self._addresses.sharers(device.id)
+        key = (standing, deadline is None)
+        if side.key == key and not sharers:
+            # The usual event moves the deadline alone, and that changes no profile.
+            side.until = None if side.until is None else deadline
+            return
         conflict = lowest_sharer(standing, sharers, self._standing_of(would=would)) if sharers else None
         decision = decide(device, standing, deadline, book, conflict)
-        side.profile, side.until = decision.profile, decision.until
-        if decision.until is not None:
+        side.key, side.profile, side.until = key, decision.profile, decision.until
+        if decision.until is not None and (sharers or not side.then):
             if sharers:
                 conflict = lowest_sharer(_LAPSED, sharers, self._standing_of(would=would))
             side.then = decide(device, _LAPSED, None, book, conflict).profile
