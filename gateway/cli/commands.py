@@ -12,6 +12,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.devices import about, devices_app
+from gateway.cli.policy import policy_app
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_NO,
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(devices_app, name="devices")
+app.add_typer(policy_app, name="policy")
 
 
 def _version(asked: bool) -> None:

@@ -181,8 +181,6 @@ def _check_source(source: Source, notes: Notes) -> None:
         notes.add("KA-SOURCE-EMPTY", source.at, "this source names no program", "write path: with the program")
     if source.path:
         check_path(source.path, source.place("path"), notes)
-    if directory:
-        check_directory(directory, source.place("directory"), notes)
 
 
 def _check_preset(preset: Preset, notes: Notes) -> None:

@@ -27,6 +27,9 @@ from gateway.kubearmor.vocabulary import ACTIONS, MAX_NAME, MAX_NETWORK_NAME, SE
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
 
+#: Bytes of an object that a cluster's store takes by default (etcd's request limit).
+_MAX_OBJECT = 1_572_864
+
 #: Namespaces that say nothing: people write the second by habit.
 _UNSAID = ("", "default")
 
@@ -44,10 +47,11 @@ def check_common(document: Document, notes: Notes) -> None:
     _check_namespace(document, notes)
     _check_effect(document, notes)
     size = len(msgspec.json.encode(document.render()))
-    if size > MAX_EVENT:
-        mend = f"keep it below {MAX_EVENT} bytes: aggregate addresses, or split it"
+    most = MAX_EVENT if notes.mode is Mode.VM else _MAX_OBJECT
+    if size > most:
+        mend = f"keep it below {most} bytes: aggregate addresses, or split it"
         notes.add("KA-SIZE", document.at, f"the document has {size} bytes", mend)
-    if isinstance(document, ClusterDocument) and notes.mode is Mode.VM:
+    if isinstance(document, ClusterDocument):
         mend = "write kind: KubeArmorPolicy with selector.matchLabels"
         notes.add("KA-KIND-VM", document.at, f"{document.kind} needs Kubernetes", mend)
 

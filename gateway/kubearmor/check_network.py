@@ -12,7 +12,6 @@ from gateway.kubearmor.budget import effective
 from gateway.kubearmor.check_select import check_containers, check_nodes
 from gateway.kubearmor.codes import Notes, quoted
 from gateway.kubearmor.documents import Entry, NetworkDocument, NetworkSpec, Peer, PortRange
-from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.vocabulary import LEVELS, MAX_INTERFACE, PORT_NAMES, PORT_PROTOCOLS
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -41,11 +40,11 @@ def check_network(document: NetworkDocument, notes: Notes) -> None:
         allowed = False
         for entry in entries:
             action = effective(entry, None, spec).lower()
-            _check_entry(entry, direction, action, notes, containers=containers)
-            if action not in {"allow", "audit"} and not containers and not allowed and _blocks_all(entry):
+            if not containers and not allowed and _blocks_all(entry, action):
                 mend = "write an Allow entry for management before it, or name ports or interfaces"
                 notes.add("KA-NET-BLOCK-ALL", entry.at, f"this cuts all {direction} of the host", mend)
-            allowed = allowed or action != "block"
+            _check_entry(entry, direction, action, notes, containers=containers)
+            allowed = allowed or action in {"allow", "audit"}
 
 
 def _check_selection(document: NetworkDocument, notes: Notes, *, containers: bool) -> None:
@@ -55,9 +54,8 @@ def _check_selection(document: NetworkDocument, notes: Notes, *, containers: boo
         notes.add("KA-CEL-SELECTOR", spec.place("selector"), "selector stands beside nodeSelector", mend)
     if containers:
         check_containers(document, spec.selector, notes)
-        if notes.mode is Mode.VM:
-            mend = "write nodeSelector, and use the path gate for containers"
-            notes.add("KA-NET-POD-VM", spec.place("selector"), "no rule is made for containers here", mend)
+        mend = "write nodeSelector, and use the path gate for containers"
+        notes.add("KA-NET-POD-VM", spec.place("selector"), "no rule is made for containers here", mend)
     elif spec.node_selector is None:
         mend = "write nodeSelector: {matchLabels: {…}}"
         notes.add("KA-NODE-EMPTY", document.place("spec"), "nodeSelector is missing", mend)
@@ -65,7 +63,9 @@ def _check_selection(document: NetworkDocument, notes: Notes, *, containers: boo
         check_nodes(spec.node_selector, notes)
 
 
-def _blocks_all(entry: Entry) -> bool:
+def _blocks_all(entry: Entry, action: str) -> bool:
+    if action in {"allow", "audit"} or _quota(entry):
+        return False
     peers = {peer.block.cidr for peer in entry.peers if peer.block is not None and peer.block.cidr}
     everybody = not peers or bool(peers & _EVERYBODY)
     return everybody and not any(port.port for port in entry.ports) and not any(entry.interfaces)
@@ -73,14 +73,15 @@ def _blocks_all(entry: Entry) -> bool:
 
 def _check_entry(entry: Entry, direction: str, action: str, notes: Notes, *, containers: bool) -> None:
     families = _check_peers(entry, notes)
-    if families and families != {4, 6} and not containers:
+    if families in ({4}, {6}) and not containers and not _quota(entry):
         missing = 4 if families == {6} else 6
         filler = "192.0.2.255/32" if missing == 4 else "100::/128"
         what = f"this {direction} entry matches all of IPv{missing}"
         notes.add("KA-NET-FAMILY", entry.at, what, f"add {filler}, which nobody has, or the IPv{missing} addresses")
     for port in entry.ports:
         _check_port(port, notes)
-    if not entry.ports and not containers and not _quota(entry):
+    blocks_all = notes.has("KA-NET-BLOCK-ALL", entry.at)
+    if not entry.ports and not containers and not _quota(entry) and not blocks_all:
         notes.add(
             "KA-NET-NO-PORTS", entry.at, "this entry is for every protocol", "name ports where they are meant"
         )
@@ -96,11 +97,11 @@ def _check_entry(entry: Entry, direction: str, action: str, notes: Notes, *, con
 
 
 def _check_peers(entry: Entry, notes: Notes) -> set[int]:
+    """The families of the addresses; 0 stands for one that is none."""
     families: set[int] = set()
     for peer in entry.peers:
         network = _check_peer(peer, notes)
-        if network is not None:
-            families.add(network.version)
+        families.add(network.version if network is not None else 0)
     return families
 
 
@@ -132,6 +133,8 @@ def network_of(text: str) -> Network | None:
 
 def _check_port(port: PortRange, notes: Notes) -> None:
     place = port.place("port")
+    if not port.port and notes.has("KA-TYPE", place):
+        return
     if not port.port:
         mend = 'write port: "443"; without one leave ports out'
         notes.add("KA-NET-PORT-MISSING", port.at, "this item has no port and is ignored", mend)
@@ -172,7 +175,7 @@ def _check_quota(entry: Entry, notes: Notes, *, containers: bool) -> None:
         missing = "duration" if entry.limit else "limit"
         what = f"{missing} is missing"
         notes.add("KA-NET-QUOTA-HALF", entry.at, what, f"write {missing}: or take the other away")
-    elif _quota(entry) and not containers:
+    elif _quota(entry) and not containers and _LIMIT.match(entry.limit) and duration_ok(entry.duration):
         mend = "use a policy without limit for addresses and ports, and put the quota last"
         notes.add("KA-NET-QUOTA", entry.place("limit"), "this counts the whole host", mend)
 

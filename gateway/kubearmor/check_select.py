@@ -21,7 +21,7 @@ def check_containers(document: Document, selector: Selector | None, notes: Notes
     """Note what is wrong with the selection of a container, cluster or container network policy."""
     place = document.place("spec") if selector is None else selector.at
     labels = dict(selector.labels) if selector is not None else {}
-    if selector is not None and selector.expressions and notes.mode is Mode.VM:
+    if selector is not None and selector.expressions:
         what = "matchExpressions select nothing without Kubernetes"
         notes.add("KA-EXPRESSION-VM", selector.place("expressions"), what, "write matchLabels")
     if not labels and not isinstance(document, ClusterDocument):
@@ -35,6 +35,8 @@ def check_containers(document: Document, selector: Selector | None, notes: Notes
 
 def _check_container_name(labels: dict[str, str], place: Place, notes: Notes) -> None:
     name = labels[CONTAINER_LABEL]
+    if not (name.startswith("[") and name.endswith("]")):
+        notes.add("KA-CONTAINER-LIST", place, f"{quoted(name)} is not in brackets", f'write "[{name}]"')
     if len(labels) > 1:
         notes.add("KA-CONTAINER-LABELS", place, f"{CONTAINER_LABEL} has company", "keep it alone, or leave it out")
     if not _compiles(name):
@@ -66,7 +68,7 @@ def check_nodes(selector: NodeSelector, notes: Notes) -> None:
         if key.endswith("hostnamereg"):
             what = f"{quoted(value)} matches anywhere in a name"
             notes.add("KA-NODE-REGEX", place, what, "list the names, separated by commas")
-        if key not in {NODE_LABEL, NODE_PATTERN_LABEL} and notes.mode is Mode.VM:
+        if key not in {NODE_LABEL, NODE_PATTERN_LABEL}:
             notes.add("KA-NODE-LABEL", place, f"no host has the label {quoted(key)}", mend)
         if key == NODE_LABEL and not all(name == "*" or _PLAIN_NAME.match(name) for name in value.split(",")):
-            notes.add("KA-NODE-LABEL", place, f"{quoted(value)} is no host name", mend)
+            notes.add("KA-NODE-NAME", place, f"{quoted(value)} is no host name", mend)

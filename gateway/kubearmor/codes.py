@@ -21,7 +21,7 @@ _FORM = {
     "KA-KIND": Code(_E, _E, "kind is missing or misspelt", "The kind alone decides what the document is."),
     "KA-KIND-FOREIGN": Code(_N, _N, "not a KubeArmor document", "It is for another program and was not checked."),
     "KA-KIND-VM": Code(
-        _E, _N, "a kind that only clusters know", "A daemon without Kubernetes has no call that takes this kind."
+        _E, None, "a kind that only clusters know", "A daemon without Kubernetes has no call that takes this kind."
     ),
     "KA-API-VERSION": Code(
         _N, _E, "apiVersion is missing or unknown", "A cluster refuses it; without one it is ignored."
@@ -68,7 +68,7 @@ _FORM = {
     ),
     "KA-NAME-CLASH": Code(
         _E,
-        _N,
+        None,
         "two kinds share one name",
         "Without Kubernetes all kinds share one backup file per name: one is lost at the next restart.",
     ),
@@ -209,30 +209,37 @@ _ENGINE = {
     ),
     "KA-NODE-LABEL": Code(
         _E,
-        _N,
+        None,
         "a node label that no node has",
         "Without Kubernetes a node has one label, kubearmor.io/hostname; any other never matches.",
     ),
+    "KA-NODE-NAME": Code(_E, _E, "a host name that is none", "It never matches, yet the answer is Applied."),
     "KA-NODE-REGEX": Code(
         _N, _N, "a host name pattern", "It is not anchored: 'edge-*' also matches 'my-edge-1' or 'edge'."
     ),
     "KA-EXPRESSION-VM": Code(
-        _E, _N, "matchExpressions without Kubernetes", "They are ignored; only matchLabels select."
+        _E, None, "matchExpressions without Kubernetes", "They are ignored; only matchLabels select."
     ),
     "KA-NAMESPACE": Code(
         _N, _N, "a namespace that has no effect", "This kind, or a daemon without Kubernetes, ignores it."
     ),
     "KA-CONTAINER-REGEX": Code(
         _W,
-        _N,
+        None,
         "a container name that matches others too",
         "The name is a regular expression without anchors: 'web' also matches 'web-admin'.",
     ),
     "KA-CONTAINER-PATTERN": Code(
-        _E, _N, "a container name that is no expression", "An expression that cannot be compiled is Invalid."
+        _E, None, "a container name that is no expression", "An expression that cannot be compiled is Invalid."
     ),
     "KA-CONTAINER-LABELS": Code(
-        _E, _N, "kubearmor.io/container.name beside other labels", "The two together are refused as Invalid."
+        _E, None, "kubearmor.io/container.name beside other labels", "The two together are refused as Invalid."
+    ),
+    "KA-CONTAINER-LIST": Code(
+        None,
+        _E,
+        "container names that are no list",
+        "In a cluster the value is a list in brackets, and its first and last characters are cut off unseen.",
     ),
     "KA-LATER-WINS": Code(
         _W,
@@ -339,7 +346,7 @@ _NETWORK = {
     "KA-NET-LEVEL": Code(_W, _W, "level in a host policy", "It is for container policies and ignored here."),
     "KA-NET-POD-VM": Code(
         _E,
-        _N,
+        None,
         "a container network policy without Kubernetes",
         "Without Kubernetes the addresses of containers are unknown: no rule is made, yet the answer is Applied.",
     ),
@@ -355,11 +362,19 @@ class Notes:
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
         self.found: list[Finding] = []
+        self._places: set[tuple[str, Place]] = set()
 
     def add(self, code: str, place: Place, what: str, mend: str) -> None:
-        """Remember one finding."""
+        """Remember one finding, unless it is fine in this mode."""
         entry = CODES[code]
-        self.found.append(Finding(*place, entry.severity(self.mode), code, what, entry.why, mend))
+        severity = entry.severity(self.mode)
+        if severity is not None:
+            self._places.add((code, place))
+            self.found.append(Finding(*place, severity, code, what, entry.why, mend))
+
+    def has(self, code: str, place: Place) -> bool:
+        """Whether there is such a finding at a place: what follows from it need not be told."""
+        return (code, place) in self._places
 
 
 def quoted(text: str) -> str:

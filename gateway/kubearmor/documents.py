@@ -94,7 +94,7 @@ class Peer(Element):
 class PortRange(Element):
     """A port, or a range of ports, as text."""
 
-    port: str = wired("port", need=True)
+    port: str = wired("port")
     end: int | None = wired("endPort", Form.WHOLE)
     protocol: str = wired("protocol")
 

@@ -62,13 +62,13 @@ class Finding(NamedTuple):
 
 
 class Code(NamedTuple):
-    """One entry of the list of codes: how bad it is in each mode, a title, and why it matters."""
+    """One entry of the list of codes: how bad it is in each mode (None: fine there), a title, why it matters."""
 
-    vm: Severity
-    k8s: Severity
+    vm: Severity | None
+    k8s: Severity | None
     title: str
     why: str
 
-    def severity(self, mode: Mode) -> Severity:
-        """How bad it is in ``mode``."""
+    def severity(self, mode: Mode) -> Severity | None:
+        """How bad it is in ``mode``; None when it is fine there."""
         return self.vm if mode is Mode.VM else self.k8s

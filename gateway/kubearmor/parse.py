@@ -8,7 +8,7 @@ What must not live here: opening files, rules about values.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
 import yaml
@@ -24,8 +24,9 @@ E = TypeVar("E", bound=Element)
 
 #: Levels of nesting; a policy has 10. The composer calls itself for every level.
 DEPTH = 32
-#: Values read of one file: aliases within aliases would otherwise make a short file endless.
-MAX_VALUES = 1_000_000
+#: Keys and values read of one file, five for each address of a network policy; aliases within aliases would
+#: otherwise make a short file endless.
+MAX_VALUES = 600_000
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _MERGE, _BOOL, _INT = f"{_TAG}null", f"{_TAG}merge", f"{_TAG}bool", f"{_TAG}int"
@@ -99,8 +100,20 @@ def _is_text(node: yaml.Node) -> bool:
         return False
     if node.tag == _INT:
         return ":" in node.value  # base 60 is a number to YAML 1.1, text to the tools around KubeArmor
-    plain = node.style is None
+    plain = not node.style
     return node.tag not in _NOT_TEXT and node.tag.startswith(_TAG) and not (plain and node.value in _SHORT_BOOLS)
+
+
+_KEYS: dict[str, Mapping[str, str]] = {}
+
+
+def _by_key(made_of: type[Element]) -> Mapping[str, str]:
+    """The names of an element's fields by their keys in lower case: the daemon takes any case."""
+    known = _KEYS.get(made_of.__qualname__)
+    if known is None:
+        known = {wire.key.lower(): name for name, wire in wires(made_of).items()}
+        _KEYS[made_of.__qualname__] = known
+    return known
 
 
 class _Reader:
@@ -110,6 +123,12 @@ class _Reader:
         self.file = file
         self.notes = notes
         self.left = MAX_VALUES
+        self._simple: Mapping[Form, Callable[[yaml.Node, str], object]] = {
+            Form.TEXT: self._text,
+            Form.WHOLE: self._whole,
+            Form.TRUTH: self._truth,
+            Form.LABELS: self._labels,
+        }
 
     def at(self, node: yaml.Node) -> Place:
         mark = node.start_mark
@@ -153,7 +172,7 @@ class _Reader:
         fields = wires(made_of)
         values: dict[str, object] = {}
         places: dict[str, Place] = {}
-        by_key = {wire.key.lower(): name for name, wire in fields.items()}
+        by_key = _by_key(made_of)
         for key, key_node, value in self._pairs(node, made_of):
             name = by_key.get(key.lower())
             if name is None:
@@ -168,7 +187,8 @@ class _Reader:
             if read is not _MISSING:
                 values[name] = read
         for name, wire in fields.items():
-            self._complete(name, wire, node, made_of, values, places)
+            if wire.need:
+                self._complete(name, wire, node, made_of, values, places)
         return made_of(at=self.at(node), places=places, **values)
 
     def _complete(
@@ -180,7 +200,7 @@ class _Reader:
         values: dict[str, object],
         places: dict[str, Place],
     ) -> None:
-        if not wire.need or values.get(name, "") != "":
+        if values.get(name, "") != "":
             return
         if name not in places or values.get(name) == "":
             place = places.get(name, self.at(node))
@@ -290,7 +310,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             if node.tag == _BOOL:
                 return node.value.lower() in _TRUE
-            if node.style is None and node.value in _SHORT_BOOLS:
+            if not node.style and node.value in _SHORT_BOOLS:
                 return _SHORT_BOOLS[node.value]
         self._wrong_type(node, f"{key!r}", "write true or false, without quotes")
         return _MISSING

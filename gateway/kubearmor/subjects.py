@@ -61,7 +61,7 @@ def _containers(documents: Sequence[ContainerDocument]) -> list[Subject]:
         key = (namespace, labels, expressions)
         if key in found:
             continue
-        members = [each for each in documents if _is_for(each, document, namespace, labels)]
+        members = [each for each in documents if each is document or _is_for(each, document, namespace, labels)]
         found[key] = Subject(
             _container_name(namespace, labels, expressions), members[-1].at, tuple(each.spec for each in members)
         )
