@@ -80,7 +80,8 @@ def read_book(path: Path) -> Placed:
             problems.add(str(path), str(error), "correct the book")
         problems.settle()
         raise
-    for finding in check(book):
+    # A value left out for its mistake would look like a contradiction: first things first.
+    for finding in () if problems else check(book):
         if finding.severity == "error":
             problems.add(places.get(finding.subject, str(path)), f"{finding.subject}: {finding.what}", finding.mend)
     problems.settle()
