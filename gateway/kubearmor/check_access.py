@@ -78,7 +78,7 @@ def _check_element(element: Element, notes: Notes) -> None:
         _check_path_rule(element, notes)
     elif isinstance(element, (ProcessDirectory, FileDirectory)):
         check_directory(element.directory, element.place("directory"), notes)
-    elif isinstance(element, (Source, SyscallSource)):
+    elif isinstance(element, Source):
         _check_source(element, notes)
     elif isinstance(element, Preset):
         _check_preset(element, notes)
@@ -114,7 +114,8 @@ def _check_words(element: Element, notes: Notes) -> None:
 def _check_path_rule(rule: ProcessPath | FilePath | SyscallPath, notes: Notes) -> None:
     place = rule.place("path")
     if isinstance(rule, ProcessPath):
-        if not rule.path and not rule.execname:
+        mistyped = notes.has("KA-TYPE", place) or notes.has("KA-TYPE", rule.place("execname"))
+        if not rule.path and not rule.execname and not mistyped:
             notes.add("KA-PATH-NONE", rule.at, "the rule names no program", "write path: or execname:")
         if rule.path and rule.execname:
             notes.add("KA-PATH-EXECNAME", place, "execname replaces this path", "keep one of the two")
@@ -177,7 +178,8 @@ def _check_literal(path: str, place: Place, notes: Notes) -> None:
 
 def _check_source(source: Source, notes: Notes) -> None:
     directory = source.directory if isinstance(source, SyscallSource) else ""
-    if not source.path and not directory:
+    mistyped = notes.has("KA-TYPE", source.place("path")) or notes.has("KA-TYPE", source.place("directory"))
+    if not source.path and not directory and not mistyped:
         notes.add("KA-SOURCE-EMPTY", source.at, "this source names no program", "write path: with the program")
     if source.path:
         check_path(source.path, source.place("path"), notes)
@@ -209,9 +211,6 @@ def _check_actions(spec: ContainerSpec | HostSpec, notes: Notes) -> None:
             notes.add("KA-IGNORED-PATTERN", rule.at, f"pattern {quoted(rule.pattern)} is not enforced", mend)
         elif isinstance(rule, Rule) and action == "Allow":
             allow = allow or rule
-        if isinstance(rule, (ProcessDirectory, FileDirectory)) and rule.owner_only and action == "Block":
-            mend = "name the files, or use readOnly"
-            notes.add("KA-OWNER-DIRECTORY", rule.place("owner_only"), "parents are closed as well", mend)
     if allow is None:
         return
     if isinstance(spec, HostSpec):

@@ -14,6 +14,7 @@ from gateway.kubearmor.codes import Notes, quoted
 from gateway.kubearmor.documents import Entry, NetworkDocument, NetworkSpec, Peer, PortRange
 from gateway.kubearmor.vocabulary import LEVELS, MAX_INTERFACE, PORT_NAMES, PORT_PROTOCOLS
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LIMIT = re.compile(r"[0-9]+(KB|MB|GB|K|M|G)?\Z")
@@ -109,11 +110,13 @@ def _check_peer(peer: Peer, notes: Notes) -> Network | None:
     block = peer.block
     if block is None or not block.cidr:
         return None
-    network = network_of(block.cidr)
-    if network is None:
+    read = _read(block.cidr)
+    if read is None:
         mend = "write an address or a prefix, as 10.0.0.0/8 or 2001:db8::/32"
         notes.add("KA-NET-CIDR", block.place("cidr"), f"{quoted(block.cidr)} is no prefix", mend)
-    elif str(network).partition("/")[0] != str(ipaddress.ip_address(block.cidr.partition("/")[0])):
+        return None
+    address, network = read
+    if address != network.network_address:
         what = f"{quoted(block.cidr)} is the whole of {network}"
         notes.add("KA-NET-HOST-BITS", block.place("cidr"), what, f"write {network}")
     return network
@@ -121,12 +124,20 @@ def _check_peer(peer: Peer, notes: Notes) -> Network | None:
 
 def network_of(text: str) -> Network | None:
     """Return the network that an address or prefix stands for; None when nft would not take it as one."""
-    address, slash, length = text.partition("/")
-    if "%" in text or (slash and not _NUMBER.match(length)):
+    read = _read(text)
+    return None if read is None else read[1]
+
+
+def _read(text: str) -> tuple[Address, Network] | None:
+    word, slash, length = text.partition("/")
+    if "%" in word or (slash and not _NUMBER.match(length)):
         return None
     try:
-        ipaddress.ip_address(address)
-        return ipaddress.ip_network(text, strict=False)
+        address = ipaddress.ip_address(word)
+        bits = int(length) if slash else address.max_prefixlen
+        if isinstance(address, ipaddress.IPv4Address):
+            return address, ipaddress.IPv4Network((int(address), bits), strict=False)
+        return address, ipaddress.IPv6Network((int(address), bits), strict=False)
     except ValueError:
         return None
 

@@ -25,7 +25,9 @@ def check_containers(document: Document, selector: Selector | None, notes: Notes
         what = "matchExpressions select nothing without Kubernetes"
         notes.add("KA-EXPRESSION-VM", selector.place("expressions"), what, "write matchLabels")
     if not labels and not isinstance(document, ClusterDocument):
-        if not (selector is not None and selector.expressions and notes.mode is Mode.K8S):
+        chosen = selector is not None and selector.expressions and notes.mode is Mode.K8S
+        mistyped = selector is not None and notes.has("KA-TYPE", selector.place("labels"))
+        if not chosen and not mistyped:
             mend = "write selector: {matchLabels: {…}}"
             notes.add("KA-SELECTOR-EMPTY", place, "selector.matchLabels is missing or empty", mend)
         return
@@ -61,7 +63,7 @@ def _compiles(expression: str) -> bool:
 def check_nodes(selector: NodeSelector, notes: Notes) -> None:
     """Note what is wrong with the selection of hosts."""
     mend = f"write matchLabels: {{{NODE_LABEL}: name}}, or '*' for every host"
-    if not selector.labels:
+    if not selector.labels and not notes.has("KA-TYPE", selector.place("labels")):
         notes.add("KA-NODE-EMPTY", selector.at, "this nodeSelector has no labels", mend)
     for key, value in selector.labels:
         place = selector.place("labels")

@@ -5,7 +5,9 @@ What must not live here: rules about one document.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from gateway.kubearmor.budget import count, effective, uses
@@ -100,11 +102,22 @@ class _Reach(NamedTuple):
 
 def _ranges(spans: Sequence[Span], within: Sequence[Span]) -> bool:
     """Whether every range of ``spans`` lies in one of ``within``, both merged."""
-    return all(any(low <= start and end <= high for low, high in within) for start, end in spans)
+    return all(_holds(within, span) for span in spans)
+
+
+def _holds(within: Sequence[Span], span: Span) -> bool:
+    at = bisect_right(within, span[0], key=itemgetter(0)) - 1
+    return at >= 0 and span[1] <= within[at][1]
 
 
 def _overlap(one: Sequence[Span], other: Sequence[Span]) -> bool:
-    return any(low <= end and start <= high for start, end in one for low, high in other)
+    """Whether two merged lists of ranges share anything; the shorter one is looked up in the longer."""
+    few, many = (one, other) if len(one) < len(other) else (other, one)
+    for start, end in few:
+        at = bisect_right(many, end, key=itemgetter(0)) - 1
+        if at >= 0 and many[at][1] >= start:
+            return True
+    return False
 
 
 _ALL: Mapping[int, tuple[Span, ...]] = {4: ((0, (1 << 32) - 1),), 6: ((0, (1 << 128) - 1),)}

@@ -192,12 +192,6 @@ _ENGINE = {
         "It makes every process, file or network access of the host a question of this list; with posture block the"
         " host stops working, with posture audit nothing is stopped.",
     ),
-    "KA-OWNER-DIRECTORY": Code(
-        _W,
-        _W,
-        "ownerOnly on a blocked directory",
-        "Parents are stored with the same flags: opening them is denied to everybody else as well.",
-    ),
     "KA-SELECTOR-EMPTY": Code(
         _E,
         _N,

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.kubearmor import check_together
 from gateway.kubearmor.codes import CODES, Notes
 from gateway.kubearmor.documents import KINDS, Document
 from gateway.kubearmor.elements import Element, Form, descend, render, wires
@@ -16,7 +17,7 @@ from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope, build_network
 from gateway.kubearmor.parse import parse
 from gateway.kubearmor.policies import Port
-from gateway.kubearmor.prefixes import Prefix
+from gateway.kubearmor.prefixes import Prefix, Span, merge
 from gateway.kubearmor.validate import Report, document_of, judge, validate, written
 from gateway.kubearmor.vocabulary import API_VERSION
 
@@ -129,6 +130,19 @@ def test_documents_of_the_right_types_read_back_as_they_were_rendered(
     assert second.at.file == "b.yaml"
     assert render(second) == render(document)
     assert not any(each.code in {"KA-TYPE", "KA-UNKNOWN-FIELD"} for each in report.findings)
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), max_size=8).map(
+    lambda pairs: merge((start, start + more) for start, more in pairs)
+)
+
+
+@untimed
+@given(SPANS, SPANS)
+def test_ranges_compare_as_the_numbers_in_them(one: tuple[Span, ...], other: tuple[Span, ...]) -> None:
+    mine, theirs = ({number for start, end in spans for number in range(start, end + 1)} for spans in (one, other))
+    assert check_together._ranges(one, other) is (mine <= theirs)
+    assert check_together._overlap(one, other) is bool(mine & theirs)
 
 
 @st.composite

@@ -324,3 +324,29 @@ def test_what_a_cluster_selects_otherwise() -> None:
 def test_patterns_that_only_audit_are_fine() -> None:
     text = f"{CONTAINER}  file:\n    matchPatterns:\n      - pattern: /home/*/.ssh/*\n    action: Audit\n"
     assert codes(text) == ["KA-AUDIT-ONLY"]
+
+
+def test_a_wrong_type_is_told_once_and_not_again_as_missing() -> None:
+    assert codes(entry(f"from: {BOTH}, ports: [{{port: 443}}], action: Block")) == ["KA-TYPE"]
+    assert codes(entry(f"from: {BOTH}, ports: [{{endPort: 443}}], action: Block")) == ["KA-NET-PORT-MISSING"]
+    assert codes(process("path: 7")) == ["KA-TYPE"]
+    assert codes(process("{path: /usr/bin/nc, fromSource: [{path: 7}]}")) == ["KA-TYPE"]
+    assert codes(CLEAN.replace("{app: a}", "[app]")) == ["KA-TYPE"]
+    assert codes(process("path: /usr/bin/nc", HOST.replace("{kubearmor.io/hostname: edge-1}", "7"))) == ["KA-TYPE"]
+
+
+def test_an_unknown_action_of_a_network_entry_drops_and_allows_nobody() -> None:
+    block = "    - {action: Block}\n"
+    odd = f'    - {{from: {BOTH}, ports: [{{port: "22"}}], action: Permit}}\n'
+    assert {"KA-ACTION", "KA-NET-BLOCK-ALL"} <= set(codes(f"{NETWORK}  ingress:\n{odd}{block}"))
+
+
+def test_ownership_and_directories_are_no_finding_of_their_own() -> None:
+    rule = "{dir: /var/lib/ragate/, recursive: true, ownerOnly: true}"
+    assert codes(f"{HOST}  file:\n    matchDirectories:\n      - {rule}\n  action: Block\n") == []
+
+
+def test_system_calls_may_come_from_a_directory_however_it_is_written() -> None:
+    source = "fromSource: [{dir: /foo, recursive: true}]"
+    text = f"{CONTAINER}  syscalls:\n    matchSyscalls:\n      - {{syscall: [unlink], {source}}}\n  action: Audit\n"
+    assert codes(text) == []
