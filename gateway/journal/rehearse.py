@@ -22,7 +22,7 @@ from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
 from gateway.core.rehearsal import Journalled
 from gateway.journal import schema
-from gateway.journal.rows import TRANSITION, checksum, decode_journalled, decode_record
+from gateway.journal.rows import TRANSITION, JournalledDecoder, checksum, decode_record
 
 BATCH = 4_096
 """Rows read at a time: some 3 MB, and about 20 ms in which the file is read."""
@@ -95,10 +95,11 @@ class JournalReader:
         with self._told():
             first = self._db.execute(_FIRST, (wall,)).fetchone()[0]
             last = self._db.execute(_LAST).fetchone()[0]
+        decode = JournalledDecoder().decode
         while first is not None and first <= last:
             with self._told(), _no_collection():
                 rows = self._db.execute(_ROWS, (first, last, BATCH)).fetchall()
-                events = [decode_journalled(*row[1:]) for row in rows if row[2] == TRANSITION]
+                events = [decode(at, *columns) for _, at, kind, *columns in rows if kind == TRANSITION]
             if not rows:
                 return
             yield from events

@@ -115,6 +115,21 @@ class _Transition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cut: bool = False
 
 
+class _Lean(msgspec.Struct, frozen=True, gc=False):
+    """What a rehearsal needs of a ``_Transition``, its records as they stand in the text."""
+
+    event: EventKind
+    before: msgspec.Raw
+    after: msgspec.Raw | None = None
+    issued_at: int = 0
+    valid_until: int | None = None
+    nonce: str = ""
+    reason: str = ""
+    actor: str = ""
+    solicited: bool = False
+    cut: bool = False
+
+
 class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     refusal: str
     detail: str
@@ -124,6 +139,7 @@ class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 _json = msgspec.json.Encoder()
 _records = msgspec.json.Decoder(_Record)
 _transitions = msgspec.json.Decoder(_Transition)
+_lean = msgspec.json.Decoder(_Lean)
 
 
 def _clean(value: object) -> object:
@@ -267,29 +283,14 @@ def _transition_body(fact: Transition, record: Record | None) -> str:
 def decode_transition(row: StoredRow) -> Transition:
     """The transition that a row of kind ``transition`` was made of."""
     body = _transitions.decode(row.body)
-    before, after = _both(body, row.record)
-    event = _event(body, row.at)
-    return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
-
-
-def decode_journalled(at: float, _kind: str, device: str, source: str, body: str, record: str | None) -> Journalled:
-    """A row of kind ``transition`` as a rehearsal takes it: ``decode_transition`` without the words."""
-    found = _transitions.decode(body)
-    before, after = _both(found, record)
-    return Journalled(DeviceId(device), SourceName(source), _event(found, at), before, after)
-
-
-def _both(body: _Transition, record: str | None) -> tuple[Record, Record]:
     before = _from_struct(body.before)
     if body.after is not None:
-        return before, _from_struct(body.after)
-    return before, before if record is None else decode_record(record)
-
-
-def _event(body: _Transition, at: float) -> Event:
-    return Event(
+        after = _from_struct(body.after)
+    else:
+        after = before if row.record is None else decode_record(row.record)
+    event = Event(
         body.event,
-        at,
+        row.at,
         body.issued_at,
         body.valid_until,
         bytes.fromhex(body.nonce),
@@ -298,6 +299,45 @@ def _event(body: _Transition, at: float) -> Event:
         body.solicited,
         body.cut,
     )
+    return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
+
+
+class JournalledDecoder:
+    """Rows of kind ``transition`` as a rehearsal takes them: ``decode_transition`` without the words.
+
+    Rows come in the journal's order. What a row left is what the next one of the same device met: it is decoded
+    once, and is then one object. Remembers one record per (device, source).
+    """
+
+    def __init__(self) -> None:
+        self._met: dict[tuple[str, str], tuple[bytes, Record]] = {}
+
+    def decode(self, at: float, device: str, source: str, body: str, record: str | None) -> Journalled:
+        """One row's columns. Raises ``msgspec.MsgspecError`` or ``ValueError`` for a damaged one."""
+        found = _lean.decode(body)
+        key = (device, source)
+        met = self._met.get(key)
+        text = bytes(found.before)
+        if met is None or met[0] != text:
+            met = (text, _from_struct(_records.decode(text)))
+        left = met
+        if found.after is not None:
+            left = (bytes(found.after), _from_struct(_records.decode(found.after)))
+        elif record is not None:
+            left = (record.encode(), decode_record(record))
+        self._met[key] = left
+        event = Event(
+            found.event,
+            at,
+            found.issued_at,
+            found.valid_until,
+            bytes.fromhex(found.nonce),
+            found.reason,
+            found.actor,
+            found.solicited,
+            found.cut,
+        )
+        return Journalled(DeviceId(device), SourceName(source), event, met[1], left[1])
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -114,13 +115,19 @@ def write_site(folder: Path, devices: int) -> None:
 
 
 def run(folder: Path, *arguments: str) -> float:
-    begin = time.perf_counter()
+    begin, spent = time.perf_counter(), _spent()
     command = [sys.executable, "-m", "gateway", *arguments, "-c", str(folder / "ragate.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     took = time.perf_counter() - begin
-    print(f"{took:8.2f} s  ragate {' '.join(arguments)}  (exit code {done.returncode})")
+    said = f"ragate {' '.join(arguments)}  (exit code {done.returncode})"
+    print(f"{took:8.2f} s, {_spent() - spent:.2f} s of processor time: {said}")
     print("\n".join(f"            {line}" for line in (done.stdout + done.stderr).splitlines()[:12]))
     return took
+
+
+def _spent() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

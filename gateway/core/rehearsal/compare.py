@@ -29,6 +29,9 @@ class State(NamedTuple):
     deadline: float | None = None
 
 
+_UNKNOWN = State()
+
+
 class Group(NamedTuple):
     """Devices whose access changes in the same way, in inventory order.
 
@@ -85,40 +88,78 @@ def compare(
     documents: Documents = Documents(),  # noqa: B008 - immutable value
     budgets: Iterable[Budget] = (),
     findings: Iterable[Finding] = (),
+    would: Mapping[DeviceId, State] | None = None,
 ) -> Comparison:
     """Return what ``after`` changes against ``before``; a device without a state is taken as unknown.
 
+    ``would``: the same records folded by ``after``, where its quorums differ; None: ``states``.
     Shared addresses are judged as the running service does. Groups: now first, the largest first in each ``when``.
     """
-    shifts = Shifts(before, after)
-    addresses = AddressBook(devices)
-    unknown = State()
+    work = _Work(devices, states, states if would is None else would, before, after)
     found: dict[tuple[str, Shift], list[DeviceId]] = {}
-
-    def standing_of(device: DeviceId) -> Standing:
-        return states.get(device, unknown).standing
-
     for device in devices:
-        standing, deadline = states.get(device.id, unknown)
-        sharers = addresses.sharers(device.id)
-        conflict = lowest_sharer(standing, sharers, standing_of) if sharers else None
-        old = decide(device, standing, deadline, before, conflict).profile
-        shift = shifts.between(old, decide(device, standing, deadline, after, conflict).profile)
-        when = NOW
-        if shift is None:
-            for will_be in _ADMITTING:
-                old = decide(device, will_be, _SOME_DEADLINE, before).profile
-                shift = shifts.between(old, decide(device, will_be, _SOME_DEADLINE, after).profile)
-                if shift is not None:
-                    when = will_be.label
-                    break
-            else:
-                continue
-        found.setdefault((when, shift), []).append(device.id)
+        change = work.change(device)
+        if change is not None:
+            found.setdefault(change, []).append(device.id)
     groups = [Group(when, shift, tuple(names)) for (when, shift), names in found.items()]
     order = [NOW, *(standing.label for standing in _ADMITTING)]
     groups.sort(key=lambda group: (order.index(group.when), -len(group.devices)))
     return Comparison(len(devices), tuple(groups), documents, tuple(budgets), tuple(findings))
+
+
+class _Work:
+    """One comparison under way. Devices for which both books have the same rulings are judged once."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        states: Mapping[DeviceId, State],
+        would: Mapping[DeviceId, State],
+        before: Book,
+        after: Book,
+    ) -> None:
+        self._states, self._would = states, would
+        self._before, self._after = before, after
+        self._shifts = Shifts(before, after)
+        self._addresses = AddressBook(devices)
+        self._known: dict[tuple[object, ...], tuple[str, Shift] | None] = {}
+
+    def change(self, device: Device) -> tuple[str, Shift] | None:
+        """When and how the access of a device changes; None: it does not."""
+        name = device.id
+        was, would = self._states.get(name, _UNKNOWN), self._would.get(name, _UNKNOWN)
+        if self._addresses.sharers(name):
+            return self._judge(device, was, would)
+        old, new = self._before.compiled.get(name), self._after.compiled.get(name)
+        if old is None or new is None or old[0] is not device or new[0] is not device:
+            return self._judge(device, was, would)
+        # The books keep their rulings alive: an identity names what is ruled.
+        key = (id(old[1]), id(new[1]), was[0], was[1] is None, would[0], would[1] is None)
+        try:
+            return self._known[key]
+        except KeyError:
+            made = self._known[key] = self._judge(device, was, would)
+            return made
+
+    def _judge(self, device: Device, was: State, would: State) -> tuple[str, Shift] | None:
+        old = self._profile(device, was, self._states, self._before)
+        shift = self._shifts.between(old, self._profile(device, would, self._would, self._after))
+        if shift is not None:
+            return NOW, shift
+        for standing in _ADMITTING:
+            old = decide(device, standing, _SOME_DEADLINE, self._before).profile
+            shift = self._shifts.between(old, decide(device, standing, _SOME_DEADLINE, self._after).profile)
+            if shift is not None:
+                return standing.label, shift
+        return None
+
+    def _profile(self, device: Device, state: State, states: Mapping[DeviceId, State], book: Book) -> str:
+        standing, deadline = state
+        sharers = self._addresses.sharers(device.id)
+        if not sharers:
+            return decide(device, standing, deadline, book).profile
+        conflict = lowest_sharer(standing, sharers, lambda other: states.get(other, _UNKNOWN).standing)
+        return decide(device, standing, deadline, book, conflict).profile
 
 
 def compare_documents(before: Mapping[str, str], after: Mapping[str, str]) -> Documents:

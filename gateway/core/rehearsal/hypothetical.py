@@ -22,7 +22,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
-from gateway.core.policy import Book, decide
+from gateway.core.policy import Book, decide, quorum_for
 from gateway.core.rehearsal.shifts import Shift, Shifts
 
 IMAGINABLE: Mapping[str, EventKind] = {
@@ -109,6 +109,6 @@ def _decide(
     book: Book,
     conflict: tuple[DeviceId, Standing] | None,
 ) -> Decision:
-    standing, deadline = lifecycle.fold(tuple(records.values()))
+    standing, deadline = lifecycle.fold(tuple(records.values()), quorum_for(device, book))
     lower = conflict if conflict is not None and conflict[1] < standing else None
     return decide(device, standing, deadline, book, lower)

@@ -18,7 +18,7 @@ from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Device, DeviceId, Event, EventKind, Record, SourceName, Standing
-from gateway.core.policy import Book, decide
+from gateway.core.policy import Book, decide, quorum_for
 from gateway.core.rehearsal.shifts import Shifts, lowest_sharer
 
 RulesOf = Callable[[Device], Rules]
@@ -86,9 +86,10 @@ class Differences(NamedTuple):
 class _Side:
     """One of a device's two histories: its record, and the profile that it has until when, and then."""
 
-    __slots__ = ("key", "profile", "record", "then", "until")
+    __slots__ = ("key", "profile", "quorum", "record", "then", "until")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, quorum: int | None) -> None:
+        self.quorum = quorum
         self.key: tuple[Standing, bool] | None = None  # what the profile was decided for
         self.record = record
         self.profile = self.then = ""
@@ -114,11 +115,11 @@ class _Track:
         "would",
     )
 
-    def __init__(self, device: Device, rules: Rules, record: Record, at: float) -> None:
+    def __init__(self, device: Device, rules: Rules, was: _Side, would: _Side, at: float) -> None:
         self.device = device
         self.rules = rules
         self.at = at
-        self.was, self.would = _Side(record), _Side(record)
+        self.was, self.would = was, would
         self.differs = False
         self.less = self.more = self.other = 0.0
         self.spans = 0
@@ -214,7 +215,9 @@ class Replay:
     # --- one device -----------------------------------------------------------------------------------------
 
     def _begin_track(self, device: Device, record: Record) -> _Track:
-        track = self._tracks[device.id] = _Track(device, self._rules(device), record, self._begin)
+        was = _Side(record, quorum_for(device, self._before))
+        would = _Side(record, quorum_for(device, self._after))
+        track = self._tracks[device.id] = _Track(device, self._rules(device), was, would, self._begin)
         self._decide(track)
         return track
 
@@ -258,7 +261,7 @@ class Replay:
 
     def _decide_side(self, track: _Track, side: _Side, book: Book, *, would: bool) -> None:
         device = track.device
-        standing, deadline = lifecycle.fold((side.record,))
+        standing, deadline = lifecycle.fold((side.record,), side.quorum)
         sharers = self._addresses.sharers(device.id)
         key = (standing, deadline is None)
         if side.key == key and not sharers:
@@ -277,7 +280,8 @@ class Replay:
         def standing_of(name: DeviceId) -> Standing | None:
             track = self._tracks.get(name)
             if track is not None:
-                return (track.would if would else track.was).record.standing
+                side = track.would if would else track.was
+                return lifecycle.fold((side.record,), side.quorum)[0]
             device = self._devices.get(name)
             record = None if device is None else self._states.get((name, device.source))
             return Standing.UNKNOWN if record is None else record.standing
