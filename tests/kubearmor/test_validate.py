@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.kubearmor import parse
 from gateway.kubearmor.codes import CODES, Notes
 from gateway.kubearmor.findings import Finding, Mode, Place, Severity
 from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.policies import EventType, render_event
 from gateway.kubearmor.validate import Report, validate
 from tests.kubearmor import page
 
@@ -142,3 +144,13 @@ def test_notes_remember_only_what_matters_in_their_mode() -> None:
     notes.add("KA-NODE-EMPTY", Place("a", 1, 1), "x", "y")
     assert [type(each) for each in notes.found] == [Finding]
     assert notes.has("KA-NODE-EMPTY", Place("a", 1, 1))
+
+
+def test_a_document_that_was_read_can_be_sent_as_it_is() -> None:
+    (document,) = judge(CLEAN + "  tags: [a]\n").documents
+    sent = msgspec.json.decode(render_event(EventType.ADDED, document))
+    assert sent["type"] == "ADDED"
+    assert sent["object"]["metadata"] == {"name": "ksp-a"}
+    rules = {"matchPaths": [{"path": "/usr/bin/nc"}]}
+    selector = {"matchLabels": {"app": "a"}}
+    assert sent["object"]["spec"] == {"selector": selector, "process": rules, "action": "Block", "tags": ["a"]}
