@@ -14,8 +14,11 @@ import yaml
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.values import parse_name
 from gateway.core.errors import ConfigError
+from gateway.core.model import DENY
 from gateway.core.policy import BUILT_IN, Profile, ProfileName, Rate, Reach
 
+#: The folder of the site's profiles; elsewhere a profile says ``site: true``.
+SITE_FOLDER = "site"
 #: Keys of ``profile.yaml``.
 PROFILE_KEYS = ("reach", "rate", "rank", "site", "parameters", "documents")
 RATE_KEYS = ("new_connections",)
@@ -34,30 +37,43 @@ _INT, _FLOAT, _BOOL = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", 
 
 def read_profiles(folder: Path, problems: Problems, places: dict[str, str]) -> dict[ProfileName, Profile]:
     """Return the profiles of a folder by name. Raises ``ConfigError``; mistakes in single ones are remembered."""
-    try:
-        homes = sorted(home for home in folder.iterdir() if home.is_dir() and not home.name.startswith("."))
-    except OSError as error:
-        raise ConfigError(str(folder), f"cannot be read: {error.strerror}", "check profiles in the book") from error
+    homes = _homes(folder)
+    of_site = [home for home in homes if home.name == SITE_FOLDER]
+    homes = [home for home in homes if home.name != SITE_FOLDER] + [
+        each for home in of_site for each in _homes(home)
+    ]
     if len(homes) > PROFILES_MOST:
         raise ConfigError(str(folder), f"has more than {PROFILES_MOST} profiles", "is this the right folder?")
     found: dict[ProfileName, Profile] = {}
     for home in homes:
         try:
-            found[home.name] = _read(home, problems)
+            if home.name in found:
+                raise ConfigError(str(home), "there are two profiles of that name", "rename one of the two folders")
+            found[home.name] = _read(home, problems, site=home.parent != folder)
             places[f"profile {home.name}"] = f"{home / 'profile.yaml'}:1:1"
         except ConfigError as error:
             problems.keep(error)
     return found
 
 
-def _read(home: Path, problems: Problems) -> Profile:
+def _homes(folder: Path) -> list[Path]:
+    try:
+        return sorted(home for home in folder.iterdir() if home.is_dir() and not home.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(str(folder), f"cannot be read: {error.strerror}", "check profiles in the book") from error
+
+
+def _read(home: Path, problems: Problems, *, site: bool) -> Profile:
     path = home / "profile.yaml"
-    if home.name == "deny":
-        raise ConfigError(str(path), "deny is built in and reaches nothing", "name the folder quarantine, say")
     top = compose(read_text(path, SMALL_FILE), path, problems)
     top.name = f"profile {home.name}"
     top.known(*PROFILE_KEYS)
-    site = top.take("site", Value.truth, default=False)
+    if not top.take("site", Value.truth, default=site) and site:
+        raise ConfigError(str(path), "it lies among the profiles of the site", "move the folder up, or site: true")
+    site = top.take("site", Value.truth, default=site)
+    if home.name == DENY and any(top.get(key) is not None for key in ("reach", "rate", "rank", "site")):
+        what = "deny is built in and reaches nothing: only parameters and documents may stand here"
+        raise ConfigError(str(path), what, "remove reach, rate, rank and site, or name the folder quarantine, say")
     if site:
         for key in ("reach", "rate", "rank"):
             value = top.get(key)
@@ -68,7 +84,7 @@ def _read(home: Path, problems: Problems) -> Profile:
         return Profile(
             home.name,
             0 if site else _rank(top, home.name),
-            () if site else top.take("reach", _reach, None),
+            () if site or home.name == DENY else top.take("reach", _reach, None),
             top.take("rate", _rate, None),
             top.take("documents", lambda value: _documents(value, home), ()),
             top.take("parameters", _parameters, no_parameters),
