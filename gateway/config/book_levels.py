@@ -128,7 +128,7 @@ class Levels:
             try:
                 device = place.parsed(parse_device_id)
                 found[device] = self._device(value)
-                self.places[f"device {key}"] = place.where
+                self.places[f"device {key}"] = self.places[f"devices {key}"] = place.where
             except ConfigError as error:
                 section.problems.keep(error)
         return found

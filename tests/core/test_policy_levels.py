@@ -350,6 +350,12 @@ def test_an_override_is_the_most_specific_level_and_ends() -> None:
     assert later.until == NOW + 5
 
 
+@pytest.mark.parametrize("until", [float("inf"), 1e18, float("nan"), -1.0])
+def test_an_override_with_an_end_beyond_the_calendar(until: float) -> None:
+    decision = decide(CAMERA, S.TRUSTED, END, PLAIN, None, WORD._replace(until=until), NOW)
+    assert (decision.profile, decision.until) == ((ADMITTED, END) if until > NOW else (PROBATION, END))
+
+
 @pytest.mark.parametrize("standing", [each for each in Standing if each is not S.TRUSTED])
 def test_an_override_gives_nobody_trust(standing: Standing) -> None:
     word = decide(CAMERA, standing, END, PLAIN, None, WORD, NOW)
@@ -466,7 +472,7 @@ def test_a_rule_for_nobody_and_a_quorum_that_cannot_be_are_told() -> None:
     ]
     two = replace(CAMERAS, level=Level({S.TRUSTED: ADMITTED}, quorum=2))
     book = replace(BOOK, classes=(two,), devices={CAM: Level(quorum=3)})
-    assert found(book, CAMERA) == [("error", "class cameras"), ("error", "device cam-1")]
+    assert found(book, CAMERA) == [("error", "class cameras"), ("error", "devices cam-1")]
 
 
 @pytest.mark.parametrize(

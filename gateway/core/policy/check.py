@@ -240,7 +240,8 @@ def _quorums(book: Book) -> Iterator[Finding]:
     """An inventory gives each device one source, so that no more than one can ever trust it."""
     levels = [(f"deployment {rule.name}", rule.level) for rule in book.deployments]
     levels += [(f"class {rule.name}", rule.level) for rule in book.classes]
-    levels += [(f"device {name}", own) for name, own in book.devices.items() if isinstance(own, Level)]
+    # The book's entry, not the inventory's.
+    levels += [(f"devices {name}", own) for name, own in book.devices.items() if isinstance(own, Level)]
     for subject, level in levels:
         if level.quorum is not None and level.quorum > SOURCES:
             what = (

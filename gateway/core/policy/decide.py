@@ -17,6 +17,8 @@ from gateway.core.policy.rulings import matched, ruled
 
 _SUSPECT, _TRUSTED = Standing.SUSPECT, Standing.TRUSTED
 _STANDARD = Book()
+#: The last second of the year 9999, in UNIX seconds.
+_LAST = 253_402_300_799.0
 
 
 def rank(profile: str, book: Book = _STANDARD) -> int:
@@ -93,10 +95,10 @@ def _overridden(
     if now is None or override.device != device.id:
         msg = f"an override for {override.device} needs the time and its own device, not {device.id}"
         raise ValueError(msg)
-    if now >= override.until:
+    if not now < override.until:
         return rulings, deadline
-    end = datetime.fromtimestamp(override.until, UTC).isoformat(timespec="seconds")
-    says = f"operator override by {override.actor} until {end}: {override.profile} ({override.reason})"
+    actor, end = override.actor, _date(override.until)
+    says = f"operator override by {actor} until {end}: {override.profile} ({override.reason})"
     found = book.profiles.get(override.profile)
     profile = DENY if found is None or found.site else override.profile
     made = tuple(
@@ -104,6 +106,13 @@ def _overridden(
         for standing, ruling in zip(Standing, rulings, strict=True)
     )
     return made, None if deadline is None else min(deadline, override.until)
+
+
+def _date(wall: float) -> str:
+    """A UNIX time for people, as a number where the calendar ends."""
+    if not 0 <= wall <= _LAST:
+        return f"{wall:g}"
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
 
 
 def _under(
