@@ -11,7 +11,7 @@ from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
-from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
+from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
@@ -43,6 +43,11 @@ def baseline(config: Config) -> Baseline:
         always_allowed=config.book.always_allowed,
         profiles=tuple(reached),
         inventory_size=len(known(config)),
+        rates={
+            name: ConnectionRate(rate.new_connections, int(rate.per))
+            for name in reached
+            if (rate := config.book.profiles[name].rate) is not None
+        },
     )
 
 
