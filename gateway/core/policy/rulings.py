@@ -221,6 +221,8 @@ class Finder(Generic[R]):
 
     def find(self, device: Device) -> tuple[R, ...]:
         """The rules that are for this device, in the book's order."""
+        if not self._rules:
+            return ()
         known = self._by_labels.get(device.labels)
         if known is None:
             known = self._by_labels[device.labels] = self._candidates(device.labels)
