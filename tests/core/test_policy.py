@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.model import DENY, Address, Binding, Decision, Device, DeviceId, SourceName, Standing
@@ -105,6 +105,7 @@ deadlines = st.none() | st.floats(1.0, 1e10)
 conflicts = st.none() | st.tuples(st.just(OTHER), standings)
 
 
+@settings(deadline=None)
 @given(books, standings, deadlines, conflicts)
 def test_the_decision_is_total_and_gives_no_end_without_access(
     book: Book, standing: Standing, deadline: float | None, conflict: tuple[DeviceId, Standing] | None
@@ -120,6 +121,7 @@ def test_the_decision_is_total_and_gives_no_end_without_access(
         assert decision.profile == DENY
 
 
+@settings(deadline=None)
 @given(books, deadlines, conflicts)
 def test_a_lower_standing_never_reaches_more(
     book: Book, deadline: float | None, conflict: tuple[DeviceId, Standing] | None

@@ -240,6 +240,7 @@ def expected(who: Device, standing: Standing, book: Book) -> str:
     return DENY
 
 
+@settings(deadline=None)
 @given(books, some_devices, standings, deadlines)
 def test_decide_follows_specificity(book: Book, who: Device, standing: Standing, deadline: float | None) -> None:
     profile = expected(who, standing, book)
@@ -252,6 +253,7 @@ def test_decide_follows_specificity(book: Book, who: Device, standing: Standing,
     assert (decision.profile, decision.until) == (profile, deadline if admits else None)
 
 
+@settings(deadline=None)
 @given(books, some_devices, standings, deadlines, conflicts, overrides)
 def test_decide_is_total_and_the_same_made_ahead(
     book: Book,
@@ -274,6 +276,7 @@ def test_decide_is_total_and_the_same_made_ahead(
         assert decision.until is None
 
 
+@settings(deadline=None)
 @given(books, some_devices, deadlines, conflicts, overrides)
 def test_a_lower_standing_never_reaches_more(
     book: Book,
@@ -308,7 +311,7 @@ def rules_in(decision: Decision) -> tuple[str, ...]:
     return tuple(line for line in decision.chain if not line.endswith(": none matches"))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(books, some_devices, standings, deadlines)
 def test_the_chain_names_exactly_the_rules_used(
     book: Book, who: Device, standing: Standing, deadline: float | None

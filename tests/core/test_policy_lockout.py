@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.policy import ADMITTED, Book, CorridorEntry, Link, Links, Service, check_lockout
@@ -125,6 +125,7 @@ books = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(books, books)
 def test_what_is_taken_cuts_nobody(old: Book, new: Book) -> None:
     if check_lockout(old, new, LINKS):

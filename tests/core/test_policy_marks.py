@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.lifecycle import Rules, fold
@@ -103,6 +103,7 @@ records = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(records, st.integers(1, 4))
 def test_a_larger_quorum_never_gives_more(some: list[Record], quorum: int) -> None:
     fewer, more = fold(some, quorum), fold(some, quorum + 1)

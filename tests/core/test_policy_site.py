@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.model import Standing
@@ -69,6 +69,7 @@ def test_without_a_rule_the_site_is_normal() -> None:
     assert decide_site({"distrusted": 9}, 9, {}, Book()) == ("normal", ("built-in: normal",))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(OPERATORS), st.integers(0, 20), st.integers(0, 20), st.integers(0, 100), st.booleans())
 def test_conditions_compare(sign: Operator, number: int, others: int, value: int, share: bool) -> None:
     total = number + others
