@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.cli.terminal import client
+from gateway.config.book import load_book
 from gateway.config.ground import Ground, load_candidate, load_ground
 from gateway.config.values import parse_duration
 from gateway.console.client import Client, NotRunning, Refused
@@ -21,7 +22,7 @@ from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError, JournalError
 from gateway.core.model import Device, DeviceId, Record, SourceName, Standing
-from gateway.core.policy import Book, compile_book, decide, quorum_for, rules_for
+from gateway.core.policy import Book, check, compile_book, decide, quorum_for, rules_for
 from gateway.core.rehearsal import (
     Comparison,
     Differences,
@@ -86,23 +87,26 @@ def make_plan(
         if against is None and new_book.exists() and new_book.resolve() == ground.settings.book.resolve():
             mend = "write the new book beside it, or name the old one with --against"
             raise ConfigError(str(new_book), "is the configuration's own book: nothing to compare it with", mend)
-        old = load_candidate(against or ground.settings.book, ground)
-        new = load_candidate(new_book, ground, old.book)
+        old_book = against or ground.settings.book
+        old = load_book(old_book)
+        new = load_candidate(new_book, ground, old)
         states = _states(ground, config, socket, need_journal=span is not None)
-        before, after = compile_book(old.book, ground.devices), compile_book(new.book, ground.devices)
+        before, after = compile_book(old, ground.devices), compile_book(new.book, ground.devices)
+        was, would = _folded(ground.devices, before, after, states)
+        known = check(before)
         found = compare(
             ground.devices,
-            _folded(ground.devices, before, states),
+            was,
             before,
             after,
-            compare_documents(_documents(old.book), _documents(new.book)),
+            compare_documents(_documents(old), _documents(new.book)),
             (),
-            [each for each in new.findings if each.severity == "error" or each not in old.findings],
-            _folded(ground.devices, after, states),
+            [each for each in new.findings if each.severity == "error" or each not in known],
+            would,
         )
         differences = None if span is None else _replay(ground, states, before, after, span)
         strays = 0 if against is not None else _strays(ground.devices, before, states)
-    return Planned(str(old.path), str(new.path), states.told, strays, found, differences)
+    return Planned(str(old_book), str(new.path), states.told, strays, found, differences)
 
 
 def suppose(device: str, event: str, config: Path, book: Path | None, socket: Path | None) -> Supposed | None:
@@ -166,15 +170,21 @@ def _deadline(row: Mapping[str, object]) -> float | None:
     return 0.0 if row["standing"] == Standing.TRUSTED.label else None
 
 
-def _folded(devices: Sequence[Device], book: Book, states: States) -> Mapping[DeviceId, State]:
+def _folded(
+    devices: Sequence[Device], before: Book, after: Book, states: States
+) -> tuple[Mapping[DeviceId, State], Mapping[DeviceId, State]]:
+    """Every device's state by each book: they differ where the books' quorums do."""
     if not states.records:
-        return states.known
-    found: dict[DeviceId, State] = {}
+        return states.known, states.known
+    was: dict[DeviceId, State] = {}
+    would: dict[DeviceId, State] = {}
     for device in devices:
         record = states.records.get((device.id, device.source))
         if record is not None:
-            found[device.id] = State(*lifecycle.fold((record,), quorum_for(device, book)))
-    return found
+            old, new = quorum_for(device, before), quorum_for(device, after)
+            state = was[device.id] = State(*lifecycle.fold((record,), old))
+            would[device.id] = state if old == new else State(*lifecycle.fold((record,), new))
+    return was, would
 
 
 def _strays(devices: Sequence[Device], book: Book, states: States) -> int:
