@@ -110,6 +110,7 @@ class _Track:
         "open",
         "other",
         "rules",
+        "sharers",
         "spans",
         "was",
         "would",
@@ -118,6 +119,7 @@ class _Track:
     def __init__(self, device: Device, rules: Rules, was: _Side, would: _Side, at: float) -> None:
         self.device = device
         self.rules = rules
+        self.sharers: frozenset[DeviceId] = frozenset()
         self.at = at
         self.was, self.would = was, would
         self.differs = False
@@ -150,6 +152,7 @@ class Replay:
         self._rules = rules
         self._begin = begin
         self._addresses = AddressBook(devices)
+        self._any_shared = any(self._addresses.sharers(device.id) for device in devices)
         self._shifts = Shifts(before, after)
         self._tracks: dict[DeviceId, _Track] = {}
         self._events = self._skipped = self._standings = self._rejoined = 0
@@ -218,6 +221,7 @@ class Replay:
         was = _Side(record, quorum_for(device, self._before))
         would = _Side(record, quorum_for(device, self._after))
         track = self._tracks[device.id] = _Track(device, self._rules(device), was, would, self._begin)
+        track.sharers = self._addresses.sharers(device.id)
         self._decide(track)
         return track
 
@@ -241,6 +245,8 @@ class Replay:
         self._advance(track, at)
         track.was.record, track.would.record = was, would
         self._decide(track)
+        if not self._any_shared:
+            return
         for other in self._addresses.affected(track.device.id):
             sharing = self._tracks.get(other)
             if sharing is not None:
@@ -262,7 +268,7 @@ class Replay:
     def _decide_side(self, track: _Track, side: _Side, book: Book, *, would: bool) -> None:
         device = track.device
         standing, deadline = lifecycle.fold((side.record,), side.quorum)
-        sharers = self._addresses.sharers(device.id)
+        sharers = track.sharers
         key = (standing, deadline is None)
         if side.key == key and not sharers:
             # The usual event moves the deadline alone, and that changes no profile.
