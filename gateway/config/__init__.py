@@ -11,6 +11,7 @@ from gateway.config.findings import find_findings
 from gateway.config.imports import Import, import_sediment_db, import_yaml
 from gateway.config.inventory import load_inventory
 from gateway.config.load import load
+from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
     Config,
     Console,
@@ -38,10 +39,13 @@ __all__ = [
     "RelayEntry",
     "Source",
     "Target",
+    "check_library",
+    "document_targets",
     "find_findings",
     "import_sediment_db",
     "import_yaml",
     "load",
     "load_book",
     "load_inventory",
+    "read_library",
 ]

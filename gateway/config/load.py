@@ -9,6 +9,7 @@ from gateway.config.book_links import links_of
 from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
+from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
@@ -31,6 +32,8 @@ def load(path: Path) -> Config:
         raise _named(error, settings.book, settings.places["book"]) from error
     _check_together(settings, located, placed)
     inventory = located.inventory
+    library = read_library(placed.book)
+    check_library(library, document_targets(placed.book, settings.target.name), inventory.devices)
     return Config(
         path.absolute(),
         settings.journal,
@@ -45,6 +48,7 @@ def load(path: Path) -> Config:
         inventory.hmac_keys,
         placed.book,
         settings.management,
+        library,
     )
 
 
@@ -72,6 +76,18 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    _check_relay(settings, placed, problems)
+    problems.settle()
+
+
+def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """What a relay cannot do, and services that are none."""
+    if settings.target.path_gate == "relay":
+        for name, profile in placed.book.profiles.items():
+            if profile.rate is not None:
+                where = placed.places.get(f"profile {name}", str(settings.book))
+                what = f"profile {name}: the relay cannot slow down new connections, its rate would do nothing"
+                problems.add(where, what, "use path_gate: nft, or write rate: null")
     services = {service.name: service for service in placed.book.services}
     for entry in settings.target.relay:
         where = settings.places[f"relay {entry.service}"]
@@ -80,4 +96,3 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
             problems.add(where, f"the book has no service {entry.service!r}", "name one of the book's services")
         elif service.protocol != "tcp":
             problems.add(where, f"the relay carries TCP only, and {entry.service} is udp", "use path_gate: nft")
-    problems.settle()

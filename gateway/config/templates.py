@@ -13,7 +13,7 @@ from typing import Literal
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_bytes, read_text
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, Binding, Device, DeviceId, SourceName
-from gateway.core.policy import Book, Profile
+from gateway.core.policy import KINDS, Book, Profile
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import Document
 from gateway.kubearmor.expand import pieces
@@ -48,6 +48,11 @@ def read_library(book: Book) -> Library:
     )
 
 
+def document_targets(book: Book, only: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the kinds of document that each target takes: all at the ``only`` one, where the book says nothing."""
+    return book.targets or {only: KINDS}
+
+
 def check_library(library: Library, targets: Mapping[str, tuple[str, ...]], devices: tuple[Device, ...]) -> None:
     """Try every template for every device. Raises ``ConfigError`` for what could not be rendered some day."""
     problems = Problems()
@@ -68,7 +73,7 @@ def _templates(profile: Profile, problems: Problems) -> Iterator[Template]:
         return
     home = Path(profile.documents[0]).parent
     path = home / "profile.yaml"
-    top = compose(read_text(path, SMALL_FILE), path, Problems())  # its other keys were judged with the book
+    top = compose(read_text(path, SMALL_FILE), path, problems)
     section = top.get("parameters")
     places: dict[str, str] = {}
     no_parameters: dict[str, Parameter] = {}

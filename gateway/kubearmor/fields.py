@@ -34,6 +34,7 @@ DEVICE_ADDRESS = "${device.address}"
 PLACEHOLDER = re.compile(r"\$\{([^${}]*)\}")
 _TAG = re.compile(rf"[A-Za-z0-9_.:=-]{{1,{MAX_TAG}}}\Z")
 _MESSAGE = re.compile(rf"[ -~]{{0,{MAX_MESSAGE}}}\Z")
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\$\Z")
 
 #: A path or directory with nothing wrong in it: plain names, none beginning with a dot, short enough for both.
@@ -212,17 +213,23 @@ def _refused(at: Place, device: Device | None, what: str) -> ValueRefused:
 def _wrong_with(field: Field, text: str) -> str:
     """What is wrong with a field's text after substitution; "" when nothing is."""
     if field in (Field.PATH, Field.DIRECTORY):
-        if _SHORT.match(text) and text.endswith("/") is (field is Field.DIRECTORY):
-            return ""
-        notes = Notes(Mode.VM)
-        (check_path if field is Field.PATH else check_directory)(text, NOWHERE, notes)
-        return "; ".join(f"{each.what}: {quoted(text)}; {each.mend}" for each in notes.found)
+        return _wrong_path(field, text)
     if field is Field.CONTAINER and not _CONTAINER.match(text):
         return (
             f"{quoted(text)} is no container name with '$' at its end: use letters, digits, '_' and '-' before it"
         )
+    if field is Field.HOST and not all(name == "*" or _HOST.match(name) for name in text.split(",")):
+        return f"{quoted(text)} is no host name: use letters, digits, '.', '_' and '-'"
     if field is Field.TAG and not _TAG.match(text):
         return f"tag {quoted(text)}: use 1 to {MAX_TAG} of A-Z a-z 0-9 _ . : = -"
     if field is Field.MESSAGE and not _MESSAGE.match(text):
         return f"the message has {len(text)} characters: use up to {MAX_MESSAGE}, plain ones"
     return ""
+
+
+def _wrong_path(field: Field, text: str) -> str:
+    if _SHORT.match(text) and text.endswith("/") is (field is Field.DIRECTORY):
+        return ""
+    notes = Notes(Mode.VM)
+    (check_path if field is Field.PATH else check_directory)(text, NOWHERE, notes)
+    return "; ".join(f"{each.what}: {quoted(text)}; {each.mend}" for each in notes.found)

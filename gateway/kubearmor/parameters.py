@@ -92,11 +92,16 @@ def check_value(kind: Type, text: str) -> str:
 def unknown(name: str, declared: Mapping[str, Parameter]) -> str:
     """Return the mend for a parameter that is not known."""
     known = [*BUILT_IN, *declared]
+    label = name.removeprefix(_LABEL)
+    if label != name and _DECLARED.match(name):
+        # Compared by themselves: with the long prefix all labels would be alike.
+        labels = [each.removeprefix(_LABEL) for each in declared if each.startswith(_LABEL)]
+        close = difflib.get_close_matches(label, labels, n=1, cutoff=0.6)
+        declare = f"declare it in profile.yaml: parameters: {{{name}: {{type: word}}}}"
+        return f"did you mean ${{{_LABEL}{close[0]}}}?" if close else declare
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean ${{{close[0]}}}?"
-    if name.startswith(_LABEL) and _DECLARED.match(name):
-        return f"declare it in profile.yaml: parameters: {{{name}: {{type: word}}}}"
     return f"use one of: {', '.join(known)}; or declare site.NAME or device.labels.LABEL in profile.yaml"
 
 

@@ -239,7 +239,7 @@ class _Compiler:
             self.grouped = True
             return
         if rule is None or isinstance(element, Source):
-            where = "a source" if isinstance(element, Source) else "here"
+            where = "in a source" if isinstance(element, Source) else "here"
             what = f"a device's parameter cannot stand {where}: one document is for many devices"
             self._wrong(at, what, "use it in path or dir, or in the message or tags of such a rule")
             return
@@ -256,9 +256,7 @@ class _Compiler:
             what = "a rule with a device's parameter cannot have ownerOnly"
             self._wrong(at, what, "leave it out; with too many devices the whole parent is denied")
         elif not depends_in(path_of(rule)):
-            self._wrong(
-                at, "a device's parameter stands in the remarks and not in the path", "use it in path or dir"
-            )
+            self._wrong(at, "a device's parameter stands in the remarks, not in the path", "use it in path or dir")
         elif parent_of(rule) in VITAL:
             what = f"with too many devices all of {parent_of(rule)} would be denied"
             self._wrong(at, what, "put a directory of its own before the parameter, as /srv/feeds/${device.id}/")
