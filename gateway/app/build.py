@@ -9,9 +9,10 @@ from gateway.control.ports import Admission, Authenticator, Backend, Clock, Noti
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
-from gateway.core.policy import Book, CorridorEntry, Service
+from gateway.core.policy import Book, CorridorEntry, Rate, Service
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
+from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
@@ -31,6 +32,11 @@ def reaches(book: Book) -> Mapping[str, frozenset[str]]:
     }
 
 
+def rates(book: Book) -> Mapping[str, Rate]:
+    """How quickly a device of each profile may open connections, where that is bounded."""
+    return {name: rate for name in reaches(book) if (rate := book.profiles[name].rate) is not None}
+
+
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
     reached = reaches(config.book)
@@ -44,9 +50,7 @@ def baseline(config: Config) -> Baseline:
         profiles=tuple(reached),
         inventory_size=len(known(config)),
         rates={
-            name: ConnectionRate(rate.new_connections, int(rate.per))
-            for name in reached
-            if (rate := config.book.profiles[name].rate) is not None
+            name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in rates(config.book).items()
         },
     )
 
@@ -74,7 +78,8 @@ def path_gate(config: Config, clock: Clock) -> Backend:
         )
         for entry in config.target.relay
     ]
-    return RelayBackend(routes, reaches(config.book), clock, config.book.always_allowed)
+    slowed = {name: RelayRate(rate.new_connections, rate.per) for name, rate in rates(config.book).items()}
+    return RelayBackend(routes, reaches(config.book), clock, config.book.always_allowed, rates=slowed)
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:

@@ -81,13 +81,7 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
 
 
 def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None:
-    """What a relay cannot do, and services that are none."""
-    if settings.target.path_gate == "relay":
-        for name, profile in placed.book.profiles.items():
-            if profile.rate is not None:
-                where = placed.places.get(f"profile {name}", str(settings.book))
-                what = f"profile {name}: the relay cannot slow down new connections, its rate would do nothing"
-                problems.add(where, what, "use path_gate: nft, or write rate: null")
+    """Services that a relay cannot carry, or that are none."""
     services = {service.name: service for service in placed.book.services}
     for entry in settings.target.relay:
         where = settings.places[f"relay {entry.service}"]
