@@ -149,19 +149,19 @@ def _fit(made: Sequence[Piece], target: str) -> tuple[Chosen, list[Collapse]]:
     collapsed = {number for number, piece in enumerate(made) if piece.full is None}
     while True:
         chosen = [piece.wide if number in collapsed else piece.full for number, piece in enumerate(made)]
-        subject = _overfull([document for document in chosen if document is not None])
-        if subject is None:
+        numbers = {id(document.body): number for number, document in enumerate(chosen) if document is not None}
+        overfull = _overfull([document for document in chosen if document is not None])
+        if not overfull:
             break
-        can = [
-            number
-            for number, (piece, document) in enumerate(zip(made, chosen, strict=True))
-            if number not in collapsed
-            and piece.wide is not None
-            and any(document is not None and spec is document.body for spec in subject.specs)
-        ]
-        if not can:
-            raise _overflow(subject, target)
-        collapsed.add(min(can, key=lambda number: _cost(made[number])))
+        before = frozenset(collapsed)
+        for subject in overfull:
+            members = {numbers[id(spec)] for spec in subject.specs}
+            if members & collapsed - before:
+                continue  # one of its documents has just given way for another table: look again first
+            can = [number for number in members - collapsed if made[number].wide is not None]
+            if not can:
+                raise _overflow(subject, target)
+            collapsed.add(min(can, key=lambda number: _cost(made[number])))
     gone = [made[number].collapse(target) for number in sorted(collapsed)]
     named = _sorted([(piece.word, document) for piece, document in zip(made, chosen, strict=True)])
     return named, [Collapse(*each) for each in gone]
@@ -185,8 +185,8 @@ def limit_of(subject: Subject) -> int:
     return HOST_ENTRIES if isinstance(subject.specs[0], HostSpec) else TABLE_ENTRIES
 
 
-def _overfull(documents: Sequence[Document]) -> Subject | None:
-    return next((each for each in tables(documents) if count(each.specs) > limit_of(each)), None)
+def _overfull(documents: Sequence[Document]) -> list[Subject]:
+    return [each for each in tables(documents) if count(each.specs) > limit_of(each)]
 
 
 def _overflow(subject: Subject, target: str) -> ValueRefused:
@@ -253,7 +253,7 @@ def _try_together(
             for piece in pieces(template, mine, site, target)
         ]
         chosen = _sorted([(piece.word, (piece.wide if collapsed else None) or piece.full) for piece in made])
-        if (subject := _overfull([document for _, document in chosen])) is not None:
+        for subject in _overfull([document for _, document in chosen]):
             raise _overflow(subject, target)
         _check(chosen, target)
 
