@@ -9,9 +9,10 @@ from gateway.control.ports import Admission, Authenticator, Backend, Clock, Noti
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
-from gateway.core.policy import PROFILES, CorridorEntry, Service
+from gateway.core.policy import Book, CorridorEntry, Rate, Service
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
-from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
+from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
+from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
@@ -21,19 +22,36 @@ from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 
-GATED_PROFILES = tuple(profile for profile in PROFILES if profile != "deny")
+
+def reaches(book: Book) -> Mapping[str, frozenset[str]]:
+    """The names of the services that each profile reaches, lowest first; only profiles that admit."""
+    return {
+        profile.name: frozenset(service.name for service in book.reach(profile.name))
+        for profile in book.ordered()
+        if profile.admits
+    }
+
+
+def rates(book: Book) -> Mapping[str, Rate]:
+    """How quickly a device of each profile may open connections, where that is bounded."""
+    return {name: rate for name in reaches(book) if (rate := book.profiles[name].rate) is not None}
 
 
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
+    reached = reaches(config.book)
     return Baseline(
         services=tuple(
-            GatedService(_endpoint(service), frozenset(service.profiles)) for service in config.book.services
+            GatedService(_endpoint(service), frozenset(name for name in reached if service.name in reached[name]))
+            for service in config.book.services
         ),
         corridor=tuple(_endpoint(entry) for entry in config.book.corridor),
         always_allowed=config.book.always_allowed,
-        profiles=GATED_PROFILES,
+        profiles=tuple(reached),
         inventory_size=len(known(config)),
+        rates={
+            name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in rates(config.book).items()
+        },
     )
 
 
@@ -60,10 +78,8 @@ def path_gate(config: Config, clock: Clock) -> Backend:
         )
         for entry in config.target.relay
     ]
-    profiles: dict[str, frozenset[str]] = {
-        profile: frozenset(service.name for service in config.book.reach(profile)) for profile in GATED_PROFILES
-    }
-    return RelayBackend(routes, profiles, clock, config.book.always_allowed)
+    slowed = {name: RelayRate(rate.new_connections, rate.per) for name, rate in rates(config.book).items()}
+    return RelayBackend(routes, reaches(config.book), clock, config.book.always_allowed, rates=slowed)
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:

@@ -13,6 +13,8 @@ import typer
 
 from gateway import __version__
 from gateway.cli.devices import about, devices_app
+from gateway.cli.policy import policy_app
+from gateway.cli.rehearsing import plan, what_if
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_NO,
@@ -44,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(devices_app, name="devices")
+app.add_typer(policy_app, name="policy")
 
 
 def _version(asked: bool) -> None:
@@ -208,3 +211,7 @@ def explain(
 ) -> None:
     """Explain one device: its standing, why, until when, the rules behind it, each target, its last verdicts."""
     about(device, config, socket, output, text.explain)
+
+
+app.command()(plan)
+app.command("what-if")(what_if)

@@ -12,6 +12,7 @@ from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
 from gateway.config.load import load
 from gateway.config.sediment_db import Consent, import_sediment_db
+from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
     Config,
     Console,
@@ -40,10 +41,13 @@ __all__ = [
     "RelayEntry",
     "Source",
     "Target",
+    "check_library",
+    "document_targets",
     "find_findings",
     "import_sediment_db",
     "import_yaml",
     "load",
     "load_book",
     "load_inventory",
+    "read_library",
 ]

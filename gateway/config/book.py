@@ -7,26 +7,48 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from gateway.config.book_levels import Levels
+from gateway.config.book_profiles import read_profiles
+from gateway.config.book_site import read_site, read_targets, read_thresholds
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.values import Network, parse_name, parse_network
 from gateway.core.errors import ConfigError
-from gateway.core.model import DeviceId, parse_device_id
+from gateway.core.model import DENY, Standing
 from gateway.core.policy import (
     ADMITTED,
-    PROBATION,
-    PROFILES,
+    BUILT_IN,
     Book,
     CorridorEntry,
+    Deployment,
+    DeviceClass,
+    Profile,
     ProfileName,
     Protocol,
     Service,
+    SiteProfile,
+    Thresholds,
     check,
 )
 
-_PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp")
-_PATHS: tuple[Literal["routed", "relayed"], ...] = ("routed", "relayed")
-_SUSPECT: tuple[ProfileName, ...] = (PROBATION, "deny")
-_REACHING: tuple[ProfileName, ...] = (PROBATION, ADMITTED)
+#: Keys of the file and of the sections that live here.
+BOOK_KEYS = (
+    "targets",
+    "profiles",
+    "services",
+    "corridor",
+    "always_allowed",
+    "node_default",
+    "suspect",
+    "deployments",
+    "classes",
+    "devices",
+    "site",
+    "thresholds",
+)
+SERVICE_KEYS = ("name", "address", "port", "protocol", "path", "profiles")
+CORRIDOR_KEYS = ("name", "address", "port", "protocol")
+PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp")
+PATHS: tuple[Literal["routed", "relayed"], ...] = ("routed", "relayed")
 
 
 class Placed(NamedTuple):
@@ -46,45 +68,92 @@ def read_book(path: Path) -> Placed:
     problems = Problems()
     places: dict[str, str] = {}
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known("services", "corridor", "always_allowed", "node_default", "suspect", "devices")
-    book = Book(
-        services=top.take("services", lambda value: value.gather(lambda item: _service(item, places)), ()),
-        corridor=top.take("corridor", lambda value: value.gather(lambda item: _corridor(item, places)), ()),
-        always_allowed=top.take(
-            "always_allowed", lambda value: value.gather(lambda item: _network(item, places)), ()
-        ),
-        node_default=top.take("node_default", _profile, "deny"),
-        suspect=top.take("suspect", _suspect, "deny"),
-        devices=top.take("devices", lambda value: _devices(value.section(), places), {}),
-    )
-    for finding in check(book):
+    top.known(*BOOK_KEYS)
+    places |= {key: value.where for key in BOOK_KEYS if (value := top.get(key)) is not None}
+    no_profiles: dict[ProfileName, Profile] = {}
+    own = top.take("profiles", lambda value: _profiles(value, path, places), no_profiles)
+    levels = Levels({**BUILT_IN, **own}, places)
+    try:
+        book = _book(top, levels, own)
+    except ValueError as error:
+        if not problems:  # what was left out in place of a mistake need not fit the rest
+            problems.add(str(path), str(error), "correct the book")
+        problems.settle()
+        raise
+    # A value left out for its mistake would look like a contradiction: first things first.
+    for finding in () if problems else check(book):
         if finding.severity == "error":
             problems.add(places.get(finding.subject, str(path)), f"{finding.subject}: {finding.what}", finding.mend)
     problems.settle()
     return Placed(book, places)
 
 
-def _service(item: Value, places: dict[str, str]) -> Service:
+def _book(top: Section, levels: Levels, profiles: Mapping[ProfileName, Profile]) -> Book:
+    places = levels.places
+    nothing: dict[Standing, ProfileName] = {}
+    default = top.take("node_default", levels.standings, nothing)
+    suspect = top.take("suspect", levels.suspected, DENY)
+    if Standing.SUSPECT in default:
+        both = top.get("suspect")
+        if both is not None:
+            top.problems.add(both.where, "node_default says already what suspect gets", "keep one of the two")
+        suspect = default[Standing.SUSPECT]
+    no_deployments: tuple[Deployment, ...] = ()
+    no_classes: tuple[DeviceClass, ...] = ()
+    no_site: tuple[SiteProfile, ...] = ()
+    return Book(
+        services=top.take("services", lambda value: value.gather(lambda item: _service(item, levels)), ()),
+        corridor=top.take("corridor", lambda value: value.gather(lambda item: _corridor(item, places)), ()),
+        always_allowed=top.take(
+            "always_allowed", lambda value: value.gather(lambda item: _network(item, places)), ()
+        ),
+        node_default=default.get(Standing.TRUSTED, DENY),
+        suspect=suspect,
+        devices=top.take("devices", lambda value: levels.devices(value.section()), {}),
+        others={each: name for each, name in default.items() if each not in (Standing.TRUSTED, Standing.SUSPECT)},
+        deployments=top.take("deployments", lambda value: value.gather(levels.deployment), no_deployments),
+        classes=top.take("classes", lambda value: value.gather(levels.device_class), no_classes),
+        site=top.take("site", lambda value: value.gather(lambda item: read_site(item, places)), no_site),
+        profiles=profiles,
+        targets=top.take("targets", lambda value: read_targets(value.section(), places), {}),
+        thresholds=top.take("thresholds", lambda value: read_thresholds(value.section()), Thresholds()),
+    )
+
+
+def _profiles(value: Value, path: Path, places: dict[str, str]) -> dict[ProfileName, Profile]:
+    try:
+        return read_profiles(path.absolute().parent / value.text(), value.problems, places)
+    except ConfigError as error:
+        raise value.wrong(str(error)) from error
+
+
+def _service(item: Value, levels: Levels) -> Service:
     section = item.section()
     section.name = "a service"
-    section.known("name", "address", "port", "protocol", "path", "profiles")
+    section.known(*SERVICE_KEYS)
     name = section.need("name", "feed").parsed(parse_name)
     service = Service(
         name=name,
         address=section.need("address", "10.77.3.2").parsed(_address),
         port=section.need("port", "8001").whole(1, 65_535),
         protocol=section.take("protocol", _protocol, "tcp"),
-        path=section.take("path", lambda value: value.choice(_PATHS), "routed"),
-        profiles=section.take("profiles", _profiles, (ADMITTED,)),
+        path=section.take("path", lambda value: value.choice(PATHS), "routed"),
+        profiles=section.take("profiles", levels.reaching, (ADMITTED,)),
     )
-    places[f"service {name}"] = section.where
+    levels.places[f"service {name}"] = section.where
+    written = section.get("profiles")
+    for profile in () if written is None else service.profiles:
+        reach = levels.profiles[profile].reach
+        if isinstance(reach, tuple) and name not in reach:
+            what = f"{profile} has a reach of its own, and {name} is not in it"
+            raise section.wrong(what, f"add {name} to the reach of {profile}, or leave {profile} out here")
     return service
 
 
 def _corridor(item: Value, places: dict[str, str]) -> CorridorEntry:
     section = item.section()
     section.name = "a corridor entry"
-    section.known("name", "address", "port", "protocol")
+    section.known(*CORRIDOR_KEYS)
     name = section.need("name", "verifier").parsed(parse_name)
     entry = CorridorEntry(
         name=name,
@@ -111,31 +180,4 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 
 def _protocol(value: Value) -> Protocol:
-    return value.choice(_PROTOCOLS)
-
-
-def _profile(value: Value) -> ProfileName:
-    return value.choice(PROFILES)
-
-
-def _suspect(value: Value) -> ProfileName:
-    return value.choice(_SUSPECT)
-
-
-def _profiles(value: Value) -> tuple[ProfileName, ...]:
-    found = value.gather(lambda item: item.choice(_REACHING))
-    if not found:
-        raise value.wrong("profiles is empty: nobody would reach the service", "write [admitted], or leave it out")
-    return found
-
-
-def _devices(section: Section, places: dict[str, str]) -> dict[DeviceId, ProfileName]:
-    found: dict[DeviceId, ProfileName] = {}
-    for key, place, value in section.pairs():
-        try:
-            device = place.parsed(parse_device_id)
-            found[device] = _profile(value)
-            places[f"device {key}"] = place.where
-        except ConfigError as error:
-            section.problems.keep(error)
-    return found
+    return value.choice(PROTOCOLS)

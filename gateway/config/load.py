@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config.book import Placed, read_book
-from gateway.config.document import Problems
+from gateway.config.book_links import links_of
+from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
+from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import Config
 from gateway.core.errors import ConfigError
-from gateway.core.policy import check_against
+from gateway.core.policy import check_against, check_lockout
 
 
 def load(path: Path) -> Config:
@@ -30,6 +32,8 @@ def load(path: Path) -> Config:
         raise _named(error, settings.book, settings.places["book"]) from error
     _check_together(settings, located, placed)
     inventory = located.inventory
+    library = read_library(placed.book)
+    check_library(library, document_targets(placed.book, settings.target.name), inventory.devices)
     return Config(
         path.absolute(),
         settings.journal,
@@ -43,6 +47,8 @@ def load(path: Path) -> Config:
         inventory.devices,
         inventory.hmac_keys,
         placed.book,
+        settings.management,
+        library,
     )
 
 
@@ -62,6 +68,20 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
                 if device.id == name:
                     where = located.where(number, "addresses")
             problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
+    for finding in check_lockout(None, placed.book, links_of(settings)):
+        where = placed.places.get(finding.subject, str(settings.book))
+        problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
+    known = [settings.target.name]
+    for name in placed.book.targets:
+        if name not in known:
+            what = f"the main file has no target {name!r}"
+            problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    _check_relay(settings, placed, problems)
+    problems.settle()
+
+
+def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """Services that a relay cannot carry, or that are none."""
     services = {service.name: service for service in placed.book.services}
     for entry in settings.target.relay:
         where = settings.places[f"relay {entry.service}"]
@@ -70,4 +90,3 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
             problems.add(where, f"the book has no service {entry.service!r}", "name one of the book's services")
         elif service.protocol != "tcp":
             problems.add(where, f"the relay carries TCP only, and {entry.service} is udp", "use path_gate: nft")
-    problems.settle()

@@ -53,6 +53,7 @@ class Settings(NamedTuple):
     inventory: Path
     book: Path
     places: dict[str, str]
+    management: tuple[Network, ...] = ()
 
 
 def read_settings(path: Path) -> Settings:
@@ -60,7 +61,7 @@ def read_settings(path: Path) -> Settings:
     problems = Problems()
     base = path.absolute().parent
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book")
+    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book", "management")
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
@@ -87,11 +88,13 @@ def read_settings(path: Path) -> Settings:
         top.take("inventory", lambda value: base / value.text(), base),
         top.take("book", lambda value: base / value.text(), base),
     )
+    no_networks: tuple[Network, ...] = ()
+    management = top.take("management", _networks, no_networks)
     problems.settle()
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places)
+    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management)
 
 
 # --- windows ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
 from gateway.core.policy import Book
+from gateway.kubearmor.render import Library
 
 Network = IPv4Network | IPv6Network
 
@@ -131,7 +132,11 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that a service is built from. Paths are absolute."""
+    """Everything that a service is built from. Paths are absolute.
+
+    ``management``: prefixes from which the site is administered, which every book must always allow.
+    ``library``: the templates of the book's profiles, tried for every device.
+    """
 
     path: Path
     journal: Path
@@ -145,6 +150,8 @@ class Config:
     devices: tuple[Device, ...]
     hmac_keys: Mapping[DeviceId, bytes]
     book: Book
+    management: tuple[Network, ...] = ()
+    library: Library = Library()  # noqa: RUF009 - frozen value
 
 
 def parse_name(text: str) -> str:

@@ -70,7 +70,7 @@ class Devices:
         clock: Clock,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.book = book
+        self.book = policy.compile_book(book, inventory)
         self.addresses = AddressBook(inventory)
         self._rules = rules
         self._journal = journal
@@ -87,7 +87,7 @@ class Devices:
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
         for device in inventory:
-            decision = policy.decide(device, Standing.UNKNOWN, None, book)
+            decision = policy.decide(device, Standing.UNKNOWN, None, self.book)
             slot = Slot(device, decision)
             slot.records[device.source] = _FRESH
             self._slots[device.id] = slot
@@ -200,7 +200,7 @@ class Devices:
     def apply(self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float) -> Transition:
         """Step one (device, source) and decide anew. The caller ends its turn with ``commit``."""
         before = slot.records[source]
-        step = lifecycle.step(before, event, self._rules[source])
+        step = lifecycle.step(before, event, self.rules_of(slot, source))
         transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
         changed = step.record is not before
         if changed:
@@ -231,22 +231,28 @@ class Devices:
 
     def _decide(self, slot: Slot, now: Instant) -> None:
         old = slot.decision
-        standing, deadline = lifecycle.fold(tuple(slot.records.values()))
+        standing, deadline = self._fold(slot)
         decision = policy.decide(slot.device, standing, deadline, self.book, self._conflict(slot, standing))
         slot.version += 1
         if decision.standing is not old.standing:
             self._counts[old.standing] -= 1
             self._counts[decision.standing] += 1
-        if policy.tighter(decision, old):
+        if policy.tighter(decision, old, self.book):
             slot.floor = slot.version
         slot.decision = decision
         self._arm(slot, now)
 
+    def rules_of(self, slot: Slot, source: SourceName) -> Rules:
+        """How a source's verdicts of this device are weighed: the book's word before the source's."""
+        return policy.rules_for(slot.device, self._rules[source], self.book)
+
+    def _fold(self, slot: Slot) -> tuple[Standing, float | None]:
+        return lifecycle.fold(tuple(slot.records.values()), policy.quorum_for(slot.device, self.book))
+
     def _conflict(self, slot: Slot, standing: Standing) -> tuple[DeviceId, Standing] | None:
         lowest: tuple[DeviceId, Standing] | None = None
         for other in self.addresses.sharers(slot.device.id):
-            records = tuple(self._slots[other].records.values())
-            theirs, _ = lifecycle.fold(records)
+            theirs, _ = self._fold(self._slots[other])
             if theirs is not Standing.RETIRED and theirs < standing and (lowest is None or theirs < lowest[1]):
                 lowest = (other, theirs)
         return lowest
@@ -263,7 +269,7 @@ class Devices:
                     ends.append(end)
                     break
             else:
-                left = min(deadline - now.wall, self._rules[source].max_age)
+                left = min(deadline - now.wall, self.rules_of(slot, source).max_age)
                 ends.append((source, deadline, now.boot + left))
         if not ends:
             if slot.ends:
@@ -272,8 +278,14 @@ class Devices:
                 self.deadlines.clear(slot.device.id)
             return
         slot.ends = tuple(ends)
-        slot.until_boot = ends[0][2] if len(ends) == 1 else min(due for _, _, due in ends)
-        self.deadlines.set(slot.device.id, slot.until_boot)
+        earliest = ends[0][2] if len(ends) == 1 else min(due for _, _, due in ends)
+        if len(ends) == 1:
+            slot.until_boot = earliest
+        else:
+            # Where a quorum admits, the admission outlives the first source that falls silent.
+            until = slot.decision.until
+            slot.until_boot = min((due for _, deadline, due in ends if deadline == until), default=earliest)
+        self.deadlines.set(slot.device.id, earliest)
         self.on_armed()
 
     def rule(self, slot: Slot, address: Address) -> Rule | None:
@@ -286,7 +298,7 @@ class Devices:
         rules = [rule_of(self._slots[owner]) for owner in owners]
         living = [rule for rule in rules if rule is not None]
         return min(
-            living, key=lambda rule: (policy.rank(rule.profile), not rule.tombstone, rule.until), default=None
+            living, key=lambda rule: (self.book.rank(rule.profile), not rule.tombstone, rule.until), default=None
         )
 
     # --- the end of a turn ------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ async def restore(
     kept = [await gate.backend.start() for gate in gates]
     rebooted = bool(loaded.boot_id) and loaded.boot_id != boot_id
     shut = not all(kept) or rebooted
-    _remember(devices, loaded, now, rules, shut=shut)
+    _remember(devices, loaded, now, shut=shut)
     _retire_missing(devices, loaded, journal, now, rules)
     if behind > BEHIND:
         devices.barrier = (
@@ -76,9 +76,7 @@ async def restore(
         devices.barrier = ""
 
 
-def _remember(
-    devices: Devices, loaded: Loaded, now: Instant, rules: Mapping[SourceName, Rules], *, shut: bool
-) -> None:
+def _remember(devices: Devices, loaded: Loaded, now: Instant, *, shut: bool) -> None:
     """Put records back; never more time is left than at the last commit, nor than the maximum age."""
     for (device, source), record in loaded.records.items():
         slot = devices.slot(device)
@@ -86,7 +84,7 @@ def _remember(
             continue
         if record.deadline is not None:
             left = loaded.remaining.get((device, source), 0.0)
-            latest = now.wall + min(max(left, 0.0), rules[source].max_age)
+            latest = now.wall + min(max(left, 0.0), devices.rules_of(slot, source).max_age)
             deadline = now.wall if shut else min(record.deadline, latest)
             record = replace(record, deadline=deadline)  # noqa: PLW2901 - the capped record takes its place
         devices.restore(slot, source, record, now)

@@ -13,7 +13,8 @@ it meets; only satisfying passes clear them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.core.errors import LifecycleError
@@ -49,6 +50,19 @@ class Rules:
         if not (self.max_age > 0 and self.recovery_passes >= 1 and self.skew >= 0 and self.grace >= 0):
             msg = f"max_age must be above 0, recovery_passes at least 1, skew and grace not negative: {self}"
             raise ValueError(msg)
+
+    def with_own(self, *, max_age: float | None, recovery_passes: int | None) -> Rules:
+        """The same with another maximum age or recovery, where given: the book may know a device better."""
+        return _with_own(self, max_age, recovery_passes)
+
+
+@lru_cache(maxsize=1_024)
+def _with_own(rules: Rules, max_age: float | None, recovery_passes: int | None) -> Rules:
+    return replace(
+        rules,
+        max_age=rules.max_age if max_age is None else max_age,
+        recovery_passes=rules.recovery_passes if recovery_passes is None else recovery_passes,
+    )
 
 
 class Step(NamedTuple):
@@ -93,12 +107,17 @@ def event_of(verdict: Verdict, at: float, *, solicited: bool = False) -> Event:
     )
 
 
-def fold(records: Sequence[Record]) -> tuple[Standing, float | None]:
+def fold(records: Sequence[Record], quorum: int | None = None) -> tuple[Standing, float | None]:
     """Fold a device's records, one per source, into its standing and deadline: the lowest standing wins.
 
     The deadline (UNIX seconds) is the earliest one when the result admits (trusted, suspect). A source without a
     deadline admits nothing, so a suspect beside an unknown or lapsed source has none. No records: unknown.
+
+    ``quorum``: so many sources must be trusted. Then, and only then, the others may be silent (unknown, lapsed);
+    the deadline is the one after which fewer are left. A negative standing of any source still wins.
     """
+    if quorum is not None:
+        return _fold_quorum(records, quorum)
     if len(records) == 1:
         record = records[0]
         return record.standing, record.deadline if record.standing in _ADMITTING else None
@@ -112,6 +131,16 @@ def fold(records: Sequence[Record]) -> tuple[Standing, float | None]:
         if earliest is None or record.deadline < earliest:
             earliest = record.deadline
     return standing, earliest
+
+
+def _fold_quorum(records: Sequence[Record], quorum: int) -> tuple[Standing, float | None]:
+    lowest, deadline = fold(records)
+    if lowest < _LAPSED:
+        return lowest, deadline if len(records) >= quorum else None
+    ends = sorted((r.deadline for r in records if r.standing is _TRUSTED and r.deadline is not None), reverse=True)
+    if len(ends) >= quorum:
+        return _TRUSTED, ends[quorum - 1]
+    return min((r.standing for r in records if r.standing is not _TRUSTED), default=_UNKNOWN), None
 
 
 # --- passes: the only way up -------------------------------------------------------------------------------------

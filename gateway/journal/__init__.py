@@ -6,6 +6,7 @@ What must not live here: anything that decides, or that asks what a fact means.
 from __future__ import annotations
 
 from gateway.journal.history import SqliteHistory
+from gateway.journal.rehearse import JournalReader
 from gateway.journal.sqlite import SqliteJournal
 
-__all__ = ["SqliteHistory", "SqliteJournal"]
+__all__ = ["JournalReader", "SqliteHistory", "SqliteJournal"]

@@ -20,9 +20,11 @@ import msgspec
 
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId
+from gateway.core.rehearsal import Journalled
 from gateway.journal import chain, schema
 from gateway.journal.plain import plain_fact
 from gateway.journal.refusals import WINDOW
+from gateway.journal.rehearse import JournalReader
 from gateway.journal.rows import OutcomeRow, StoredRow, checksum
 
 READERS = 2
@@ -69,6 +71,12 @@ class SqliteHistory:
     async def facts(self, after_seq: int, limit: int) -> Sequence[Mapping[str, Any]]:
         """Rows behind ``after_seq``, oldest first."""
         return await self._ask(lambda db: _facts(db, after_seq, _clamp(limit)))
+
+    def since(self, wall: float) -> Iterator[Journalled]:
+        """Every event since ``wall`` (UNIX seconds), oldest first, on a connection of its own: blocking, for a
+        thread that has the time. See ``JournalReader.since``."""
+        with JournalReader(self._path) as reader:
+            yield from reader.since(wall)
 
     async def verify_chain(self) -> Sequence[str]:
         """Check the whole file and recompute every digest; one sentence per finding, none when all is well.

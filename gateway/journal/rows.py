@@ -28,6 +28,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.rehearsal import Journalled
 
 TRANSITION = "transition"
 REFUSAL = "refusal"
@@ -114,6 +115,21 @@ class _Transition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     cut: bool = False
 
 
+class _Lean(msgspec.Struct, frozen=True, gc=False):
+    """What a rehearsal needs of a ``_Transition``, its records as they stand in the text."""
+
+    event: EventKind
+    before: msgspec.Raw
+    after: msgspec.Raw | None = None
+    issued_at: int = 0
+    valid_until: int | None = None
+    nonce: str = ""
+    reason: str = ""
+    actor: str = ""
+    solicited: bool = False
+    cut: bool = False
+
+
 class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     refusal: str
     detail: str
@@ -123,6 +139,7 @@ class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 _json = msgspec.json.Encoder()
 _records = msgspec.json.Decoder(_Record)
 _transitions = msgspec.json.Decoder(_Transition)
+_lean = msgspec.json.Decoder(_Lean)
 
 
 def _clean(value: object) -> object:
@@ -283,6 +300,44 @@ def decode_transition(row: StoredRow) -> Transition:
         body.cut,
     )
     return Transition(DeviceId(row.device), SourceName(row.source), event, before, after, body.effect, body.why)
+
+
+class JournalledDecoder:
+    """Rows of kind ``transition`` as a rehearsal takes them: ``decode_transition`` without the words.
+
+    Rows come in the journal's order. What a row left is what the next one of the same device met: it is decoded
+    once, and is then one object. Remembers one record per (device, source).
+    """
+
+    def __init__(self) -> None:
+        self._met: dict[tuple[str, str], tuple[bytes, Record]] = {}
+
+    def decode(self, at: float, device: str, source: str, body: str, record: str | None) -> Journalled:
+        """One row's columns. Raises ``msgspec.MsgspecError`` or ``ValueError`` for a damaged one."""
+        found = _lean.decode(body)
+        key = (device, source)
+        met = self._met.get(key)
+        text = bytes(found.before)
+        if met is None or met[0] != text:
+            met = (text, _from_struct(_records.decode(text)))
+        left = met
+        if found.after is not None:
+            left = (bytes(found.after), _from_struct(_records.decode(found.after)))
+        elif record is not None:
+            left = (record.encode(), decode_record(record))
+        self._met[key] = left
+        event = Event(
+            found.event,
+            at,
+            found.issued_at,
+            found.valid_until,
+            bytes.fromhex(found.nonce),
+            found.reason,
+            found.actor,
+            found.solicited,
+            found.cut,
+        )
+        return Journalled(DeviceId(device), SourceName(source), event, met[1], left[1])
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def open_journal(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Op
             _begin(path, migrations)
         connection = _connect(path)
         try:
-            _recognise(connection, path, len(migrations))
+            recognise(connection, path, len(migrations))
             _settle(connection)
             check(connection, path)
             migrate(connection, migrations)
@@ -271,7 +271,8 @@ def _settle(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _recognise(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def recognise(connection: sqlite3.Connection, path: Path, newest: int = len(MIGRATIONS)) -> None:
+    """Raise ``JournalError`` for a file that is no journal, or one of a newer version than ``newest``."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalError(f"{path}: is an SQLite file, but not a ragate journal; name another file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]

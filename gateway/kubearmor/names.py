@@ -23,7 +23,10 @@ _NAME = re.compile(r"[a-z0-9-]{1,63}\Z")
 #: Longest name; KubeArmor's nft log prefix allows 108 characters, DNS labels and people 63.
 MAX_NAME = 63
 
-_MAX_SLUG = MAX_NAME - len("00-network-") - len("-00000000")
+_MAX_SLUG = MAX_NAME - len("00--") - len("-00000000")
+
+#: What comes behind the order in a name; the kinds of document without Kubernetes.
+WORDS = ("host", "network", "container")
 
 
 class Kind(Enum):
@@ -48,9 +51,15 @@ def policy_name(order: int, kind: Kind, slug: str, identity: str) -> str:
     wins, so two digits keep the alphabet equal to the intended order. ``slug`` is any text for people; it is
     lowered, cleaned and cut. ``identity`` tells apart what the slug does not. Raises ``DocumentRefused``.
     """
-    if not 10 <= order <= 99:
+    return document_name(order, kind.value, slug, identity)
+
+
+def document_name(order: int, word: str, slug: str, identity: str) -> str:
+    """As ``policy_name``, for one of ``WORDS``. Raises ``DocumentRefused``."""
+    if not 10 <= order <= 99 or word not in WORDS:
         msg = f"policy order {order}: use 10 to 99, so that alphabetical order is the intended order"
         raise DocumentRefused(msg)
-    clean = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:_MAX_SLUG].rstrip("-")
+    clean = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")
+    clean = clean[: _MAX_SLUG - max(len(word), len(Kind.NETWORK.value))].rstrip("-")
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return check_name("-".join(part for part in (str(order), kind.value, clean, digest) if part))
+    return check_name("-".join(part for part in (str(order), word, clean, digest) if part))

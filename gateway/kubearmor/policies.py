@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import msgspec
 
@@ -265,6 +266,17 @@ class HostPolicy(_Policy):
 Policy = NetworkPolicy | HostPolicy
 
 
+class Sendable(Protocol):
+    """What can be sent: a policy built here, or a document that was read."""
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+
+    def render(self) -> JSON:
+        """The object as JSON."""
+
+
 class EventType(Enum):
     """What to do with a document. MODIFIED is missing on purpose: for an unknown name it is stored on disk but
     not in memory, or ends the daemon (interface 1.4); ADDED updates what exists."""
@@ -273,7 +285,7 @@ class EventType(Enum):
     DELETED = "DELETED"
 
 
-def render_event(event: EventType, policy: Policy) -> bytes:
+def render_event(event: EventType, policy: Sendable) -> bytes:
     """Return the JSON that goes into ``policy.policy``. Raises ``DocumentRefused`` when it is too large."""
     data = msgspec.json.encode({"type": event.value, "object": policy.render()})
     if len(data) > MAX_EVENT:

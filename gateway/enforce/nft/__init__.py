@@ -7,6 +7,7 @@ devices, verdicts or decisions: addresses and profiles only.
 from __future__ import annotations
 
 from gateway.enforce.nft.backend import NftBackend, uninstall
+from gateway.enforce.nft.chains import ConnectionRate
 from gateway.enforce.nft.ruleset import (
     Baseline,
     Endpoint,
@@ -17,6 +18,7 @@ from gateway.enforce.nft.ruleset import (
 
 __all__ = [
     "Baseline",
+    "ConnectionRate",
     "Endpoint",
     "GatedService",
     "NftBackend",

@@ -6,7 +6,7 @@ client to a protected host, ``back`` those of the other direction; ``arrive`` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 #: The profile whose devices may also answer flows that a protected host opened.
@@ -57,15 +57,42 @@ class Family(NamedTuple):
         return f"{self.word} {end} @hosts{self.number}"
 
 
-def render_chains(families: Sequence[Family], profiles: Sequence[str]) -> dict[str, tuple[str, ...]]:
+class ConnectionRate(NamedTuple):
+    """At most so many new connections of one device: a bucket of ``number``, filled by as many in ``seconds``.
+
+    A bucket is full at first and again after ``seconds`` of quiet. What is not part of a tracked connection counts,
+    so of a UDP flow without answers every packet does.
+    """
+
+    number: int
+    seconds: int  # one of UNITS
+
+    @property
+    def limit(self) -> str:
+        """The nft expression that holds when the bucket is empty."""
+        return f"limit rate over {self.number}/{UNITS[self.seconds]} burst {self.number} packets"
+
+
+#: Units that nft has for a rate, by their seconds.
+UNITS: Mapping[int, str] = {1: "second", 60: "minute", 3_600: "hour"}
+
+
+def rate_set(profile: str, suffix: str) -> str:
+    """Name of the set of buckets of one profile; a dot, so that no profile's own set has it."""
+    return f"rate.{profile}{suffix}"
+
+
+def render_chains(
+    families: Sequence[Family], profiles: Sequence[str], rates: Mapping[str, ConnectionRate]
+) -> dict[str, tuple[str, ...]]:
     """Rules by chain; chains come before those that jump to them; a base chain's first line is its hook."""
     rules: dict[str, tuple[str, ...]] = {"refuse": ("counter drop",)}
     for family in families:
         number = family.number
         rules[f"exempt{number}"] = _exempt(family)
         rules[f"sever{number}"] = _sever(family)
-        rules[f"toward{number}"] = _judge(family, profiles, "saddr", "daddr")
-        rules[f"back{number}"] = _judge(family, profiles, "daddr", "saddr")
+        rules[f"toward{number}"] = _judge(family, profiles, "saddr", "daddr", rates)
+        rules[f"back{number}"] = _judge(family, profiles, "daddr", "saddr", {})
         for hook, own_toward, own_back in _TAILS:
             for direction, own in (("toward", own_toward), ("back", own_back)):
                 rules[f"{hook}_{direction}{number}"] = (f"jump {direction}{number}", *own)
@@ -133,10 +160,13 @@ def _sever(family: Family) -> tuple[str, ...]:
     return tuple(f"{match} counter drop" for end in ("saddr", "daddr") for match in family.member(end, "cut"))
 
 
-def _judge(family: Family, profiles: Sequence[str], client: str, server: str) -> tuple[str, ...]:
+def _judge(
+    family: Family, profiles: Sequence[str], client: str, server: str, rates: Mapping[str, ConnectionRate]
+) -> tuple[str, ...]:
     """Judge one packet whose client's address is at ``client``; returns to the caller for a stranger."""
     number = family.number
     rules = [f"jump exempt{number}", f"jump sever{number}"]
+    rules += [rule for profile, rate in rates.items() for rule in _slowed(family, profile, rate, client, server)]
     rules += [
         f"{match} {family.tuple(server, f'services_{profile}')} accept"
         for profile in profiles
@@ -146,6 +176,18 @@ def _judge(family: Family, profiles: Sequence[str], client: str, server: str) ->
     rules += [f"{match} goto refuse" for match in family.member(client, "known")]
     rules.append(f"{family.word} {client} @always{number} accept")
     return tuple(rules)
+
+
+def _slowed(family: Family, profile: str, rate: ConnectionRate, client: str, server: str) -> list[str]:
+    """What a profile's device opens beyond its rate. A device with a /64 has one bucket for all its addresses."""
+    services = family.tuple(server, f"services_{profile}")
+    address = f"{family.word} {client}"
+    keys = [address, f"{address} & {_NET64}"]
+    return [
+        f"{match} {services} ct state new,invalid,untracked"
+        f" update @{rate_set(profile, suffix)} {{ {key} {rate.limit} }} goto refuse"
+        for match, suffix, key in zip(family.member(client, profile), family.suffixes, keys, strict=False)
+    ]
 
 
 def _answers(family: Family, client: str, server: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from gateway.control.ports import Clock
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
-from gateway.enforce.nft.elements import DeviceSets, Step, step_of
+from gateway.enforce.nft.elements import LATE, DeviceSets, Step, step_of
 from gateway.enforce.nft.messages import (
     NFT_MSG_DELSETELEM,
     NFT_MSG_NEWSETELEM,
@@ -26,6 +26,10 @@ MAX_CHANGES = 1_000
 ELEMENT_BYTES = 48
 #: What a change is told that found its set full of expired elements; worth another try after their collection.
 FULL = "the set is full"
+
+#: Further tries of a change that would end too late, because this thread did not run for a while between reading
+#: the clock and the kernel's taking it, or between read-back and reading the clock again.
+LATE_TRIES = 8
 
 _LOWERING = (ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET)
 
@@ -88,13 +92,21 @@ class Committer:
     def _one_by_one(self, changes: Sequence[Change]) -> Iterator[str]:
         """Take changes again, one transaction each."""
         for change in changes:
-            (step,) = self._steps([change])
-            try:
-                self._netlink.transact(self._sets.messages([step]))
-            except NetlinkError as error:
-                yield self._alone(step, error)
-            else:
-                yield self._unverified([step])[0]
+            detail = self._once(change)
+            for _ in range(LATE_TRIES):
+                if not detail.startswith(LATE):
+                    break
+                detail = self._once(change)
+            yield detail
+
+    def _once(self, change: Change) -> str:
+        """One change as a transaction of its own, timed anew; "" when read-back verified it, else why not."""
+        (step,) = self._steps([change])
+        try:
+            self._netlink.transact(self._sets.messages([step]))
+        except NetlinkError as error:
+            return self._alone(step, error)
+        return self._unverified([step])[0]
 
     def _alone(self, step: Step, refused: NetlinkError) -> str:
         """After a refusal: lower by deleting just what is there, which needs no room in any set."""

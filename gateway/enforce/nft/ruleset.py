@@ -12,12 +12,20 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, Address
-from gateway.enforce.nft.chains import FULL_PROFILE, HOOK_PRIORITY, Family, render_chains
+from gateway.enforce.nft.chains import (
+    FULL_PROFILE,
+    HOOK_PRIORITY,
+    UNITS,
+    ConnectionRate,
+    Family,
+    rate_set,
+    render_chains,
+)
 
 TABLE = "ragate"
 #: Raised when device sets or hooks change their shape, so that a standing table is not taken for this one.
@@ -25,6 +33,10 @@ STRUCTURE = 1
 #: Room beside twice the inventory: one transaction of 1,000 changes adds before it deletes, and expired elements
 #: count until they are collected.
 SET_SLACK = 1_024
+#: Connections of a rate: with more the kernel's count of nanoseconds could overflow within an hour's bucket.
+MOST_CONNECTIONS = 1_000_000
+#: Seconds that a bucket is kept longer than it takes to be full again.
+BUCKET_SLACK = 1
 PROTOCOLS = ("tcp", "udp", "sctp")
 #: The set whose comment carries the fingerprint; a table's own comment cannot be changed while it stands.
 FINGERPRINT_SET = "baseline"
@@ -61,7 +73,8 @@ class Baseline:
     """What the static part of the path gate is made from.
 
     ``always_allowed`` are clients that are no devices; ``profiles`` those that have a set, ``admitted`` among
-    them; ``inventory_size`` is the number of device addresses to have room for. Raises ``ConfigError``.
+    them; ``inventory_size`` is the number of device addresses to have room for; ``rates`` bound how quickly a
+    device of a profile opens connections. Raises ``ConfigError``.
     """
 
     services: tuple[GatedService, ...]
@@ -69,6 +82,7 @@ class Baseline:
     always_allowed: tuple[Network, ...] = ()
     profiles: tuple[str, ...] = (FULL_PROFILE, "probation")
     inventory_size: int = 0
+    rates: Mapping[str, ConnectionRate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for profile in self.profiles:
@@ -84,6 +98,14 @@ class Baseline:
                 raise _wrong(f"{service.endpoint} names the profile {extra}", "use one that the gate has")
             if service.endpoint in self.corridor:
                 raise _wrong(f"{service.endpoint} is gated and in the corridor", "remove it from one of them")
+        for profile, rate in self.rates.items():
+            if (
+                profile not in self.profiles
+                or rate.seconds not in UNITS
+                or not 1 <= rate.number <= MOST_CONNECTIONS
+            ):
+                mend = f"write 1 to {MOST_CONNECTIONS} a second, minute or hour, for a profile that the gate has"
+                raise _wrong(f"rate {rate.number} in {rate.seconds} s of profile {profile[:64]!r}", mend)
         if self.inventory_size < 0:
             raise _wrong(f"inventory size {self.inventory_size}", "count the addresses")
 
@@ -115,6 +137,12 @@ def device_sets(profiles: Sequence[str]) -> tuple[str, ...]:
     """Names of the sets whose elements come and go with devices."""
     suffixes = [suffix for family in FAMILIES for suffix in family.suffixes]
     return tuple(f"{name}{suffix}" for name in ("cut", *profiles, "known") for suffix in suffixes)
+
+
+def rate_sets(baseline: Baseline) -> tuple[str, ...]:
+    """Names of the sets of buckets. Their elements are the kernel's own and may be lost at any time."""
+    suffixes = [suffix for family in FAMILIES for suffix in family.suffixes]
+    return tuple(rate_set(profile, suffix) for profile in baseline.rates for suffix in suffixes)
 
 
 class StaticSet(NamedTuple):
@@ -198,12 +226,17 @@ def _device_declarations(baseline: Baseline, size: int) -> list[str]:
             lines += [f"set {name}{suffix} {{ {plain} }}" for name in ("cut", "known")]
             timed = f"{plain} flags timeout; gc-interval 1s;"
             lines += [f"set {profile}{suffix} {{ {timed} }}" for profile in baseline.profiles]
+            lines += [
+                f"set {rate_set(profile, suffix)} {{ {plain} flags dynamic,timeout;"
+                f" timeout {rate.seconds + BUCKET_SLACK}s; }}"
+                for profile, rate in baseline.rates.items()
+            ]
     return lines
 
 
 def chains(baseline: Baseline) -> dict[str, tuple[str, ...]]:
     """Rules by chain, base chains last; a base chain's first line is its hook."""
-    return render_chains(FAMILIES, baseline.profiles)
+    return render_chains(FAMILIES, baseline.profiles, baseline.rates)
 
 
 def fingerprint(baseline: Baseline) -> str:

@@ -49,6 +49,7 @@ from gateway.enforce.nft.ruleset import (
     chains,
     device_sets,
     fingerprint,
+    rate_sets,
     render_fresh,
     render_shut,
     render_static,
@@ -227,7 +228,7 @@ class Layer:
     def _is_whole(self, standing: Standing) -> bool:
         """Whether the standing static part is exactly the baseline's."""
         statics = static_sets(self._baseline)
-        names = {FINGERPRINT_SET, *statics, *device_sets(self._baseline.profiles)}
+        names = {FINGERPRINT_SET, *statics, *device_sets(self._baseline.profiles), *rate_sets(self._baseline)}
         return (
             fingerprint(self._baseline).encode() in standing.sets[FINGERPRINT_SET].userdata
             and standing.chains == set(self._rule_counts)
@@ -249,7 +250,7 @@ class Layer:
         return ""
 
     def _mending(self, standing: Standing) -> str:
-        """Text that makes the static part right and removes what a baseline before it had."""
+        """Text that makes the static part right and removes what a baseline before it had, buckets included."""
         ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles)}
         obsolete = [
             f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))

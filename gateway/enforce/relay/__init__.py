@@ -6,6 +6,7 @@ deciding. Nothing outlives the process: its death ends every connection at once,
 """
 
 from gateway.enforce.relay.backend import RelayBackend
+from gateway.enforce.relay.rate import ConnectionRate
 from gateway.enforce.relay.settings import Network, RelayConnection, RelayRoute, RelaySettings
 
-__all__ = ["Network", "RelayBackend", "RelayConnection", "RelayRoute", "RelaySettings"]
+__all__ = ["ConnectionRate", "Network", "RelayBackend", "RelayConnection", "RelayRoute", "RelaySettings"]

@@ -7,11 +7,13 @@ import ipaddress
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 
 from gateway.control.ports import Clock
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.relay.flow import End, Flow, reset
+from gateway.enforce.relay.rate import ConnectionRate
 from gateway.enforce.relay.settings import Network, RelayConnection, RelayRoute, RelaySettings
 from gateway.enforce.relay.table import Table
 
@@ -30,7 +32,7 @@ class RelayBackend:
     forbids. Cuts and ordinary changes are made on the spot, without waiting for anything, so neither lane can
     hold up the other; a batch takes the loop for about 10 us a change.
 
-    Counts, for metrics: ``accepted``, ``refused`` (by the table), ``limited`` (by connection limits),
+    Counts, for metrics: ``accepted``, ``refused`` (by the table), ``limited`` (by connection limits and rates),
     ``accept_failures`` (mostly: out of descriptors), ``ends`` by ``End``.
     """
 
@@ -41,8 +43,10 @@ class RelayBackend:
         clock: Clock,
         always_allowed: Sequence[Network] = (),
         settings: RelaySettings | None = None,
+        rates: Mapping[str, ConnectionRate] = MappingProxyType({}),
     ) -> None:
-        """``profiles``: the services that each profile reaches; ``always_allowed``: clients that are no devices.
+        """``profiles``: the services that each profile reaches; ``always_allowed``: clients that are no devices;
+        ``rates``: how quickly a device of a profile may open connections.
 
         Raises ``ConfigError`` for a route that cannot be meant.
         """
@@ -51,7 +55,7 @@ class RelayBackend:
         self._routes = tuple(routes)
         self._settings = settings or RelaySettings()
         self._clock = clock
-        self._table = Table(profiles, always_allowed)
+        self._table = Table(profiles, always_allowed, rates=rates)
         self._listeners: list[tuple[RelayRoute, socket.socket]] = []
         self._flows: dict[Flow, None] = {}
         self._by_address: dict[bytes, set[Flow]] = {}
@@ -241,13 +245,15 @@ class RelayBackend:
         ip = ipaddress.ip_address(host.partition("%")[0])
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        until = self._table.judge(ip.packed, route.service, self._clock.now().boot)
+        now = self._clock.now().boot
+        until = self._table.judge(ip.packed, route.service, now)
         if until is None:
             self.refused += 1
             reset(client)
             return
         of_this = len(self._by_address.get(ip.packed, ()))
-        if len(self._flows) >= self._settings.connections or of_this >= self._settings.connections_per_client:
+        full = len(self._flows) >= self._settings.connections or of_this >= self._settings.connections_per_client
+        if full or not self._table.opens(ip.packed, now):
             self.limited += 1
             reset(client)
             return

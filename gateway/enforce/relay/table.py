@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.core.model import Address, Change, ChangeKind, Stands
+from gateway.enforce.relay.rate import Buckets, ConnectionRate
 from gateway.enforce.relay.settings import Network
 
 SHORTEST = 0.001  #: seconds; an admission that ends sooner admits nothing
@@ -22,14 +24,25 @@ class _Row(NamedTuple):
     until: float
 
 
+def _keys(packed: bytes) -> tuple[Address, Address]:
+    """The address itself, and the /64 that it lies in (IPv4: itself)."""
+    whole = Address(packed, len(packed) * 8)
+    return whole, Address(packed[:8] + bytes(8), 64) if len(packed) == 16 else whole
+
+
 class Table:
     """Tombstones and admissions by address. Ends are boot seconds; the caller tells the time."""
 
     def __init__(
-        self, profiles: Mapping[str, frozenset[str]], always_allowed: Sequence[Network] = (), rows: int = ROWS
+        self,
+        profiles: Mapping[str, frozenset[str]],
+        always_allowed: Sequence[Network] = (),
+        rows: int = ROWS,
+        rates: Mapping[str, ConnectionRate] = MappingProxyType({}),
     ) -> None:
         self._profiles = profiles
         self._limit = rows
+        self._buckets = Buckets(rates)
         self._always_allowed = tuple(always_allowed)
         self._tombstones: set[Address] = set()
         self._rows: dict[Address, _Row] = {}
@@ -97,13 +110,10 @@ class Table:
 
         A tombstone of the address or of its /64 outranks everything. Of two admissions the address's own counts.
         """
-        whole = Address(packed, len(packed) * 8)
-        wide = Address(packed[:8] + bytes(8), 64) if len(packed) == 16 else whole
+        whole, wide = _keys(packed)
         if whole in self._tombstones or wide in self._tombstones:
             return None
-        row = self._rows.get(whole)
-        if row is None or row.until <= now:
-            row = self._rows.get(wide)
+        row = self._rows.get(self._admission(whole, wide, now))
         if row is not None and row.until > now and service in row.services:
             return row.until
         if self._always_allowed:
@@ -111,6 +121,19 @@ class Table:
             if any(ip in network for network in self._always_allowed):
                 return FOR_EVER
         return None
+
+    def _admission(self, whole: Address, wide: Address, now: float) -> Address:
+        row = self._rows.get(whole)
+        return wide if row is None or row.until <= now else whole
+
+    def opens(self, packed: bytes, now: float) -> bool:
+        """Whether the address is within the rate of its profile; one new connection of it is counted then.
+
+        All addresses of an admitted /64 share one bucket. Clients that are no devices have no rate.
+        """
+        address = self._admission(*_keys(packed), now)
+        row = self._rows.get(address)
+        return row is None or self._buckets.take(address, row.profile, now, len(self._rows))
 
     @property
     def pending_ends(self) -> int:

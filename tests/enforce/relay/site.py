@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from gateway.core.model import Address, Applied, Change, ChangeKind
-from gateway.enforce.relay import Network, RelayBackend, RelayRoute, RelaySettings
+from gateway.enforce.relay import ConnectionRate, Network, RelayBackend, RelayRoute, RelaySettings
 from tests.fakes.clock import ManualClock
 
 CAMERA = "127.0.0.11"
@@ -111,9 +112,10 @@ async def relaying(
     settings: RelaySettings | None = None,
     listen: str = "127.0.0.1:0",
     names: Sequence[str] = ("feed",),
+    rates: Mapping[str, ConnectionRate] = MappingProxyType({}),
 ) -> AsyncIterator[RelayBackend]:
     routes = [RelayRoute(name, listen, service.host, service.port) for name in names]
-    relay = RelayBackend(routes, PROFILES, clock, ALWAYS, settings)
+    relay = RelayBackend(routes, PROFILES, clock, ALWAYS, settings, rates)
     assert await relay.start() is False
     try:
         yield relay

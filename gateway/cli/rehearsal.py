@@ -1,0 +1,301 @@
+"""What stands behind ``ragate plan`` and ``ragate what-if``: the files, the devices' states, the questions asked.
+
+What lives here: where books and states come from, and putting them together. What must not: printing, exit codes,
+comparing or deciding.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.cli.terminal import client
+from gateway.config.book import load_book
+from gateway.config.ground import Ground, load_candidate, load_ground
+from gateway.config.values import parse_duration
+from gateway.console.client import Client, NotRunning, Refused
+from gateway.core import lifecycle
+from gateway.core.binding import AddressBook
+from gateway.core.errors import ConfigError, JournalError
+from gateway.core.model import Device, DeviceId, Record, SourceName, Standing
+from gateway.core.policy import Book, check, compile_book, decide, quorum_for, rules_for
+from gateway.core.rehearsal import (
+    Comparison,
+    Differences,
+    Hypothesis,
+    State,
+    compare,
+    compare_documents,
+    hypothetical,
+    imagine,
+    lowest_sharer,
+    replay,
+)
+from gateway.journal import JournalReader
+
+LONGEST_REPLAY = 366 * 86_400.0
+"""Seconds: a journal is kept for 30 days unless somebody keeps copies."""
+
+_STANDINGS = {standing.label: standing for standing in Standing}
+
+Records = Mapping[tuple[DeviceId, SourceName], Record]
+
+
+class Planned(NamedTuple):
+    """What a plan found. ``strays``: devices to which the service gives another profile than ``before`` does."""
+
+    before: str
+    after: str
+    states: str
+    strays: int
+    comparison: Comparison
+    differences: Differences | None
+
+
+class Supposed(NamedTuple):
+    """What a supposed event would do, under which book, and where the state comes from."""
+
+    book: str
+    states: str
+    hypothesis: Hypothesis
+
+
+class States(NamedTuple):
+    """What every device is now, and where that comes from in words. ``profiles``: what the running service says
+    that each has; empty when it was not asked. ``records``: empty when the journal was not read."""
+
+    told: str
+    records: Records
+    known: Mapping[DeviceId, State]
+    profiles: Mapping[DeviceId, str]
+
+
+def make_plan(
+    new_book: Path, config: Path, against: Path | None, replayed: str | None, socket: Path | None
+) -> Planned:
+    """Compare, and replay the journal of the last ``replayed`` (a duration) if given.
+
+    Raises ``ConfigError`` and ``NotRunning``.
+    """
+    span = None if replayed is None else _span(replayed)
+    with _no_collection():
+        ground = load_ground(config)
+        if against is None and new_book.exists() and new_book.resolve() == ground.settings.book.resolve():
+            mend = "write the new book beside it, or name the old one with --against"
+            raise ConfigError(str(new_book), "is the configuration's own book: nothing to compare it with", mend)
+        old_book = against or ground.settings.book
+        old = load_book(old_book)
+        new = load_candidate(new_book, ground, old)
+        states = _states(ground, config, socket, need_journal=span is not None)
+        before, after = compile_book(old, ground.devices), compile_book(new.book, ground.devices)
+        was, would = _folded(ground.devices, before, after, states)
+        known = check(before)
+        found = compare(
+            ground.devices,
+            was,
+            before,
+            after,
+            compare_documents(_documents(old), _documents(new.book)),
+            (),
+            [each for each in new.findings if each.severity == "error" or each not in known],
+            would,
+        )
+        differences = None if span is None else _replay(ground, states, before, after, span)
+        strays = 0 if against is not None else _strays(ground.devices, before, states)
+    return Planned(str(old_book), str(new.path), states.told, strays, found, differences)
+
+
+def suppose(device: str, event: str, config: Path, book: Path | None, socket: Path | None) -> Supposed | None:
+    """Ask what one event would do now; None when the inventory does not list the device.
+
+    Raises ``ConfigError``, ``NotRunning`` and ``Refused``, and ``ValueError`` for a word that is no event.
+    """
+    with _no_collection():
+        ground = load_ground(config)
+        named = next((each for each in ground.devices if each.id == device), None)
+        if named is None:
+            return None
+        candidate = load_candidate(book or ground.settings.book, ground)
+        records, told = _records(ground, named, config, socket)
+        own = {named.source: records.get((named.id, named.source), Record())}
+        rules = {source: rules_for(named, _rules(ground)[source], candidate.book) for source in own}
+        supposed = imagine(event, time.time(), own)
+        conflict = _conflict(ground, named, candidate.book, records)
+        found = hypothetical(named, own, supposed, candidate.book, rules, conflict)
+    return Supposed(str(candidate.path), told, found)
+
+
+# --- states -----------------------------------------------------------------------------------------------------
+
+
+def _states(ground: Ground, config: Path, socket: Path | None, *, need_journal: bool) -> States:
+    """The journal's states; the service's, where the journal may not be read; none, where there is neither."""
+    journal = ground.settings.journal
+    if socket is None or need_journal:
+        try:
+            with JournalReader(journal) as reader:
+                return States(f"states from {journal}", reader.states(), {}, {})
+        except JournalError as error:
+            if need_journal:
+                mend = "name the configuration of a site that has run, as a user who may read its journal"
+                raise ConfigError(str(journal), f"cannot be replayed: {error}", mend) from error
+            unread = error
+        try:
+            return _asked(client(config, None))
+        except NotRunning:
+            if journal.exists():
+                raise ConfigError(str(journal), str(unread), "run as the service's user, or --socket") from unread
+            return States("no journal and no service: every device is taken as unknown", {}, {}, {})
+    return _asked(client(config, socket))
+
+
+def _asked(service: Client) -> States:
+    try:
+        rows = list(service.devices())
+    except Refused as error:
+        raise NotRunning(f"the service does not tell its devices: {error}") from error
+    known = {DeviceId(row["id"]): State(_STANDINGS[row["standing"]], _deadline(row)) for row in rows}
+    return States("states from the running service", {}, known, {DeviceId(r["id"]): r["profile"] for r in rows})
+
+
+def _deadline(row: Mapping[str, object]) -> float | None:
+    """A deadline that the book makes nothing of is not told: a trusted device has one all the same."""
+    deadline = row["deadline"]
+    if isinstance(deadline, int | float):
+        return float(deadline)
+    return 0.0 if row["standing"] == Standing.TRUSTED.label else None
+
+
+def _folded(
+    devices: Sequence[Device], before: Book, after: Book, states: States
+) -> tuple[Mapping[DeviceId, State], Mapping[DeviceId, State]]:
+    """Every device's state by each book: they differ where the books' quorums do."""
+    if not states.records:
+        return states.known, states.known
+    was: dict[DeviceId, State] = {}
+    would: dict[DeviceId, State] = {}
+    for device in devices:
+        record = states.records.get((device.id, device.source))
+        if record is not None:
+            old, new = quorum_for(device, before), quorum_for(device, after)
+            state = was[device.id] = State(*lifecycle.fold((record,), old))
+            would[device.id] = state if old == new else State(*lifecycle.fold((record,), new))
+    return was, would
+
+
+def _strays(devices: Sequence[Device], book: Book, states: States) -> int:
+    """Devices to which the running service gives another profile than the book's file: it runs another book."""
+    strays = 0
+    for device in devices:
+        profile = states.profiles.get(device.id)
+        if profile is not None:
+            state = states.known[device.id]
+            strays += decide(device, state.standing, state.deadline, book).profile != profile
+    return strays
+
+
+def _records(ground: Ground, device: Device, config: Path, socket: Path | None) -> tuple[Records, str]:
+    """Every record from the journal, or what the running service tells of this one device."""
+    journal = ground.settings.journal
+    if socket is None:
+        try:
+            with JournalReader(journal) as reader:
+                return reader.states(), f"state from {journal}"
+        except JournalError as error:
+            unread = error
+    try:
+        row = client(config, socket).device(device.id)
+    except NotRunning:
+        if socket is not None:
+            raise
+        if journal.exists():
+            raise ConfigError(str(journal), str(unread), "run as the service's user, or --socket") from unread
+        return {}, "no journal and no service: the device is taken as unknown"
+    told = {SourceName(name): _told(record) for name, record in row["records"].items()}
+    return {(device.id, source): record for source, record in told.items()}, "state from the running service"
+
+
+def _told(record: Mapping[str, object]) -> Record:
+    """A record as the service tells it: without the nonces of the newest second, which one new event needs not."""
+    kept = {key: value for key, value in record.items() if key in Record.__slots__ and key != "standing"}
+    return Record(_STANDINGS[str(record["standing"])], **kept)  # type: ignore[arg-type]
+
+
+def _conflict(ground: Ground, device: Device, book: Book, records: Records) -> tuple[DeviceId, Standing] | None:
+    sharers = AddressBook(ground.devices).sharers(device.id)
+    others = {each.id: each for each in ground.devices if each.id in sharers}
+
+    def standing_of(name: DeviceId) -> Standing:
+        other = others[name]
+        record = records.get((name, other.source), Record())
+        return lifecycle.fold((record,), quorum_for(other, book))[0]
+
+    return lowest_sharer(Standing.TRUSTED, sharers, standing_of)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _rules(ground: Ground) -> Mapping[SourceName, lifecycle.Rules]:
+    return {source.name: source.rules for source in ground.settings.sources}
+
+
+def _replay(ground: Ground, states: States, before: Book, after: Book, span: float) -> Differences:
+    rules, now = _rules(ground), time.time()
+    try:
+        with JournalReader(ground.settings.journal) as reader:
+            return replay(
+                reader.since(now - span),
+                ground.devices,
+                states.records,
+                before,
+                after,
+                lambda device: rules_for(device, rules[device.source], after),
+                now - span,
+                now,
+            )
+    except JournalError as error:
+        raise ConfigError(str(ground.settings.journal), f"cannot be replayed: {error}") from error
+
+
+def _span(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise ConfigError("--replay", str(error), "write 12h or 7d") from error
+    if not 0 < seconds <= LONGEST_REPLAY:
+        raise ConfigError("--replay", f"{text} is out of range", "write 12h or 7d, at most 366d")
+    return seconds
+
+
+def _documents(book: Book) -> dict[str, str]:
+    """What the book has beside profiles of devices, by a name for people: each service, each corridor entry …"""
+    found = {f"service {each.name}": repr(each) for each in book.services}
+    found |= {f"corridor entry {each.name}": repr(each) for each in book.corridor}
+    found |= {f"always allowed {network}": "" for network in book.always_allowed}
+    found |= {f"site profile {rule.name}": repr(rule.when) for rule in book.site}
+    for profile in book.profiles.values():
+        for name in profile.documents:
+            path = Path(name)
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(name, f"cannot be read: {error}", "correct the profile's documents") from error
+            found[f"document {profile.name}/{path.name}"] = repr((text, dict(profile.parameters)))
+    return found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """One question, a million values, none of them garbage before the end: looking for it takes a third longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
