@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 2
 PYTHON ?= $(shell .ci/find-python)
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -26,7 +27,7 @@ run: system $(READY) ## the gateway with embedded defaults and a simulated site 
 	@$(BIN)/python -m gateway run $(if $(ONCE),--once)
 
 test: system $(READY) ## the whole fast suite
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(JOBS)
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

@@ -125,7 +125,7 @@ class Miniature:
         elif state.standing != "distrusted" or self.flaw is not Flaw.NEVER_LETS_BACK_IN:
             state.standing, deadline = "trusted", float(state.issued_at + MAX_AGE)
             state.deadline = deadline
-            left = deadline - time.time() - (1.2 if self.flaw is Flaw.LAPSES_EARLY else 0.0)
+            left = deadline - time.time() - (3.0 if self.flaw is Flaw.LAPSES_EARLY else 0.0)
             asyncio.get_running_loop().call_later(left, self._lapse, name, deadline)
 
     def _cut(self, name: str) -> None:

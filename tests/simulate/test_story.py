@@ -42,7 +42,7 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
             screen = Screen(out, time.monotonic())
             story = Story(site, api, screen)
             for device in site.devices.values():
-                device.period = 0.05  # twelve sites share this process
+                device.period = 0.05  # several sites share this process
             running = [asyncio.create_task(device.run()) for device in site.devices.values()]
             running.append(asyncio.create_task(story.keep_attesting()))
             try:
@@ -60,9 +60,13 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
 
 
 async def test_a_sound_gateway_passes_and_every_broken_promise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(story_module, "STEP_SECONDS", 3.0)
-    monkeypatch.setattr(story_module, "CUT_SECONDS", 1.0)  # twelve sites at once are a busy machine
-    told = dict(zip(Flaw, await asyncio.gather(*map(tell, Flaw)), strict=True))
+    # Six sites at once in one process are a busy machine, which may also be a slow one.
+    monkeypatch.setattr(story_module, "CUT_SECONDS", 1.0)
+    monkeypatch.setattr(story_module, "EARLY_SECONDS", 2.0)
+    flaws = list(Flaw)
+    told: dict[Flaw, tuple[str, str]] = {}
+    for some in (flaws[:6], flaws[6:]):
+        told.update(zip(some, await asyncio.gather(*map(tell, some)), strict=True))
     assert {flaw: step for flaw, (step, _) in told.items() if step} == BROKEN
     shown = told[Flaw.NONE][1].splitlines()
     assert [line.split()[2:5] for line in shown] == [
