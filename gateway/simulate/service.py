@@ -18,13 +18,13 @@ import aiohttp
 from gateway.simulate.child import NO_NAMESPACE, command
 from gateway.simulate.sockets import Peer
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 """The longest the gateway may take to be ready; about 1 s on an idle machine, mostly imports."""
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 15.0
 """The longest an orderly stop may take before the child is killed."""
 
-ASK_SECONDS = 2.0
+ASK_SECONDS = 10.0
 """The longest one HTTP question may take."""
 
 POLL_SECONDS = 0.02

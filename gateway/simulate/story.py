@@ -20,18 +20,18 @@ from gateway.simulate.verifier import Attestation
 ATTEST_PERIOD = 1.5
 """Seconds between two attestations of a healthy device: four of them fit into the maximum age."""
 
-STEP_SECONDS = 5.0
+STEP_SECONDS = 20.0
 """The longest one step may take; on an idle machine each takes a few milliseconds."""
 
 STILL_SECONDS = 0.4
 """For so long a shut path is watched: twenty messages would have come through in that time."""
 
-CUT_SECONDS = 0.5
+CUT_SECONDS = 1.0
 """Data that arrives later than this after the verdict was not cut. Generous, so that a busy machine does not
 spoil the story; what was really seen is printed."""
 
-EARLY_SECONDS = 1.0
-"""A device that may send and has not been heard for so long is cut: fifty messages are missing."""
+EARLY_SECONDS = 2.0
+"""A device that may send and has not been heard for so long is cut: a hundred messages are missing."""
 
 _POLL_SECONDS = 0.01
 

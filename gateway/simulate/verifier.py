@@ -24,7 +24,7 @@ from gateway.simulate.sockets import Peer, SocketMaker, own_namespace
 VERIFIER_ID = b"RAP_Server"
 """The id that SEDIMENT's verifier signs with in its own configuration."""
 
-SEND_SECONDS = 2.0
+SEND_SECONDS = 10.0
 """The longest one alert may take to leave. SEDIMENT's verifier has no such bound and then hangs."""
 
 

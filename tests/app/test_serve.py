@@ -110,7 +110,7 @@ class Run:
         self.task = asyncio.create_task(self.service.run())
 
     async def until(self, what: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not what() and not self.task.done():
                 await asyncio.sleep(0.005)
         if self.task.done() and not what():
@@ -124,7 +124,7 @@ class Run:
         return next(v.decision.standing.label for v in devices.views() if v.device.id == name)
 
     async def ends(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.task
 
 
@@ -135,7 +135,7 @@ async def running(gate: Installed) -> AsyncIterator[Run]:
         yield run
     finally:
         run.task.cancel()
-        await asyncio.wait((run.task,), timeout=20)
+        await asyncio.wait((run.task,), timeout=60)
 
 
 def terminate() -> None:

@@ -106,7 +106,7 @@ async def survive(folder: Path, site: FakeSite) -> list[dict[str, Any]]:
                     await asyncio.to_thread(attack, where, data, wait=wait)
             many = [asyncio.to_thread(attack, where, ATTACKS[4], wait=False) for _ in range(32)]
             await asyncio.gather(*many)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (await asyncio.to_thread(answer, where)).startswith(b"HTTP/1.1 200 OK"):
                     await asyncio.sleep(0.05)
     finally:

@@ -17,7 +17,7 @@ from tests.console.conftest import ask
 CHROMIUM = shutil.which("chromium")
 
 #: Seconds that a cold browser on a busy machine may take.
-BROWSER_SECONDS = 50
+BROWSER_SECONDS = 120
 
 
 class Found(HTMLParser):

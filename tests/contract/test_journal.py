@@ -82,7 +82,7 @@ async def durable(journal: Journal, *entries: Entry) -> list[int]:
     """Record and wait; raises what ``done`` was given."""
     future: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
     seqs = journal.record(entries, future.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         error = await future
     if error is not None:
         raise error
@@ -90,7 +90,7 @@ async def durable(journal: Journal, *entries: Entry) -> list[int]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
 

@@ -166,7 +166,7 @@ class Gate:
         """One connection, one message; returns when it is judged, and what it changed journalled and enforced."""
         await self.send(frame, peer)
         self.handled += 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.seen.judged < self.handled:
                 await asyncio.sleep(0.001)
         await self.settled()
@@ -180,7 +180,7 @@ class Gate:
             await loop.sock_sendall(connection, frame)
 
     async def settled(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.seen.under_way:
                 await asyncio.sleep(0.001)
 

@@ -30,7 +30,7 @@ from gateway.simulate.child import command
 from gateway.simulate.keys import Keys
 
 #: Seconds in which something that must happen has happened, on a machine that many share.
-PATIENCE = 20.0
+PATIENCE = 90.0
 
 #: Seconds that an alert may be dated ahead of the gateway's clock: nobody has to wait for the next second.
 AHEAD = 1.5

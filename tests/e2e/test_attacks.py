@@ -193,7 +193,7 @@ def pieces_and_garbage(gate: Installed, service: Running) -> None:
         slow.sendall(two[0][100:] + two[1])
     until(lambda: service.device("cam-2")["records"]["verifier"]["newest"] == newest + 2)
     silent.close()
-    connection = http.client.HTTPConnection(*service.console, timeout=10)
+    connection = http.client.HTTPConnection(*service.console, timeout=60)
     connection.request("GET", "/v1/devices", headers={"Host": "attacker.example"})
     answer = connection.getresponse()
     assert answer.status == 421, "a foreign name is not answered"

@@ -186,7 +186,7 @@ async def explained(inside: Gate) -> dict[str, Counter[str]]:
     """What the journal tells of refusals: reason, to its explanations and how often. Waits for aggregates."""
     told: dict[str, Counter[str]] = {refusal.value: Counter() for refusal in Refusal}
     wanted = sum((await inside.rejected()).values())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(sum(each.values()) for each in told.values()) < wanted:
             await asyncio.sleep(0.05)
             told = {refusal.value: Counter() for refusal in Refusal}
@@ -236,7 +236,7 @@ async def test_all_of_them_at_once_in_one_stream_and_in_pieces(tmp_path: Path, c
 
         await asyncio.gather(*map(dribble, itertools.chain(frames, frames)))
         inside.handled += 2 * len(frames)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while inside.seen.judged < inside.handled:
                 await asyncio.sleep(0.001)
         assert sum((await inside.rejected()).values()) == 2 * len(frames)

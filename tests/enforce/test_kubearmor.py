@@ -64,7 +64,7 @@ async def running(hand: KubeArmorAdvisory) -> AsyncIterator[KubeArmorAdvisory]:
 
 
 async def until(true: Callable[[], bool], what: object = "") -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.005)
 
@@ -262,7 +262,7 @@ async def test_a_policy_that_ends_the_daemon_is_not_sent_for_ever(daemon: FakeKu
     async with running(advisory(daemon, tables=Tables.TRUST)) as hand:
         hand.declare(addresses("10.77.1.1"))
         for _ in range(MAX_UNANSWERED):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await daemon.dead.wait()
             await state(hand, "absent")
             await daemon.start()
@@ -280,7 +280,7 @@ async def test_a_daemon_that_dies_in_the_call_is_looked_at_again(daemon: FakeKub
     await daemon.start()
     async with running(advisory(daemon)) as hand:
         hand.declare(addresses("10.77.1.1"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await daemon.dead.wait()
         await state(hand, "absent", restarts="1")
         await daemon.start()

@@ -66,7 +66,7 @@ def unshare(*command: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     env = {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "PYTHONPATH": str(root)}
     return subprocess.run(
-        ["unshare", *flags, *command], capture_output=True, text=True, timeout=50, check=False, env=env
+        ["unshare", *flags, *command], capture_output=True, text=True, timeout=120, check=False, env=env
     )
 
 

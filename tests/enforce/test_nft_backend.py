@@ -196,7 +196,7 @@ def test_damage_is_seen_laid_again_and_reported() -> None:
         for harm in HARMS:
             await take(backend, change(ChangeKind.ADMIT, ONE))
             await asyncio.to_thread(run, "nft", harm)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert "laid again" in await anext(damages), harm
             assert await backend.observe(KNOWN) == dict.fromkeys(KNOWN, NOTHING)
             assert rules() == standing
@@ -214,7 +214,7 @@ def test_a_replaced_rule_is_seen() -> None:
         listing = await asyncio.to_thread(run, "nft", "-a", "list", "chain", "inet", "ragate", "refuse")
         handle = next(line for line in listing.splitlines() if "drop" in line).rpartition(" ")[2]
         await asyncio.to_thread(run, "nft", f"replace rule inet ragate refuse handle {handle} accept")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert "replaced" in await anext(damages)
         assert "drop" in rules().partition("}")[0]
         await backend.stop()
@@ -236,7 +236,7 @@ def test_an_element_added_to_a_static_set_is_seen(harm: str) -> None:
         backend, _ = await restarted(baseline())
         damages = backend.damages()
         await asyncio.to_thread(run, "nft", harm)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert "was changed" in await anext(damages)
         name = harm.split()[4]
         assert "elements" not in run("nft", "list", "set", "inet", "ragate", name)
@@ -246,7 +246,7 @@ def test_an_element_added_to_a_static_set_is_seen(harm: str) -> None:
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(holds):
             await asyncio.sleep(0.01)
 

@@ -506,7 +506,7 @@ def test_flush_ruleset_under_traffic_is_repaired() -> None:
         assert flow.echoes()
         damages = backend.damages()
         await asyncio.to_thread(run, "nft", "flush ruleset")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert "laid again" in await anext(damages)
         assert not flow.echoes(SILENCE)
         assert blocked("tcp", site.client, "10.77.1.12", (SERVER4, FEED))

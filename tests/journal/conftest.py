@@ -40,7 +40,7 @@ async def durable(journal: SqliteJournal, *entries: Entry) -> list[int]:
     """Record and wait; raises what ``done`` was given."""
     future: asyncio.Future[JournalError | None] = asyncio.get_running_loop().create_future()
     seqs = journal.record(entries, future.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         error = await future
     if error is not None:
         raise error
@@ -48,6 +48,6 @@ async def durable(journal: SqliteJournal, *entries: Entry) -> list[int]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)

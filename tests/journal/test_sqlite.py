@@ -79,7 +79,7 @@ def judge(done: subprocess.CompletedProcess[str], error: str) -> None:
 
 def test_a_file_that_may_not_grow(path: Path) -> None:
     done = subprocess.run(
-        [*CHILD, "full", str(path), "limit"], cwd=HERE, capture_output=True, text=True, timeout=50, check=False
+        [*CHILD, "full", str(path), "limit"], cwd=HERE, capture_output=True, text=True, timeout=120, check=False
     )
     judge(done, "cannot be written")
 
@@ -104,7 +104,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         f"exec {' '.join(CHILD)} full {disk}/journal.db {disk}/ballast"
     )
     done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", script], cwd=HERE, capture_output=True, text=True, timeout=50, check=False
+        ["unshare", "-Urm", "sh", "-c", script], cwd=HERE, capture_output=True, text=True, timeout=120, check=False
     )
     judge(done, "full")
 

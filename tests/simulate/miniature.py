@@ -93,8 +93,11 @@ class Miniature:
         )
 
     async def _alert(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        alert = decode_alert(await reader.read())
+        data = await reader.read()
         writer.close()
+        if not data:
+            return  # whoever came gave up before it sent anything
+        alert = decode_alert(data)
         name = alert.header.device.decode()
         state = self.states[name]
         state.issued_at = alert.header.timestamp

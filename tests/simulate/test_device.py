@@ -32,7 +32,7 @@ async def running(subject: SurrogateDevice) -> AsyncIterator[None]:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not happened():
             await asyncio.sleep(0.005)
 

@@ -60,7 +60,7 @@ def process(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def output_of(script: str, *arguments: str) -> str:
     with process(script, *arguments) as started:
-        out, err = started.communicate(timeout=30)
+        out, err = started.communicate(timeout=90)
     assert started.returncode == 0, err
     return out
 

@@ -32,7 +32,7 @@ class Service:
         self.port: int = self.listener.getsockname()[1]
 
     async def accept(self) -> socket.socket:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             sock, _ = await asyncio.get_running_loop().sock_accept(self.listener)
             return sock
 
@@ -63,14 +63,14 @@ class Device:
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:
     """Exactly ``size`` bytes, fewer only at the end of the stream."""
     got = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(got) < size and (data := await asyncio.get_running_loop().sock_recv(sock, size - len(got))):
             got += data
     return got
@@ -85,7 +85,7 @@ async def ended(sock: socket.socket) -> bool:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0.001)
 

@@ -63,7 +63,7 @@ class Peer:
     async def closed(self) -> None:
         """Wait until the door has closed this connection; it never sends a byte."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await asyncio.get_running_loop().sock_recv(self.sock, 1) == b""
         except ConnectionResetError:
             pass
@@ -73,7 +73,7 @@ class Peer:
 
 async def until(what: Callable[[], bool]) -> None:
     """Let the loop run until ``what`` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0.001)
 
