@@ -113,12 +113,12 @@ class SqliteJournal:
         if self._writer is None or self._opened is None:
             return
         self._writer.queue.put(Stop(self._next))
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                error = await self._ended
-        except TimeoutError:
+        # Not asyncio.timeout: the caller may be cancelled, and up to Python 3.11.2 that hides the time limit's end.
+        done, _ = await asyncio.wait((self._ended,), timeout=CLOSE_SECONDS)
+        if not done:
             # The thread is stuck in the disk; the lock stays with this process until it ends.
-            raise JournalError(f"{self._path}: the last rows were not written in {CLOSE_SECONDS:.0f} s") from None
+            raise JournalError(f"{self._path}: the last rows were not written in {CLOSE_SECONDS:.0f} s")
+        error = self._ended.result()
         self._writer.join(1.0)
         _release(self._opened)
         if error is not None:
