@@ -7,23 +7,27 @@ import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from gateway.config import load_book
 from gateway.config.book import read_book
+from gateway.config.findings import _of_the_unheard
 from gateway.config.schema import SCHEMAS, book_schema, devices_schema, profile_schema, render
 from gateway.core.errors import ConfigError
 from gateway.core.model import Standing
 from gateway.core.policy import (
     AlertThreshold,
+    Book,
     Condition,
     Level,
     Match,
     Profile,
     Rate,
     ResourceThreshold,
+    SiteProfile,
     Thresholds,
 )
 
@@ -411,3 +415,11 @@ def test_the_inventory_has_a_schema() -> None:
         {"id": "cam-1"},
     ):
         assert not fits({"devices": [wrong]}, devices_schema())
+
+
+def test_what_nothing_acts_on_yet_is_told() -> None:
+    book = Book(site=(SiteProfile("normal"),))
+    config = SimpleNamespace(book=book)
+    told = list(_of_the_unheard(config))  # type: ignore[arg-type]
+    assert [(finding.severity, finding.subject) for finding in told] == [("warning", "site")]
+    assert not list(_of_the_unheard(SimpleNamespace(book=Book())))  # type: ignore[arg-type]
