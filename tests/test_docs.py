@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gateway.console.metrics import NOTICE_KINDS
 from gateway.core.errors import Refusal
 from gateway.core.model import Standing
 from tests.e2e.installed import Installed
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = ROOT / "docs" / "operations.md"
@@ -30,14 +30,6 @@ UNITS = sorted((ROOT / "docs" / "systemd").glob("*.service"))
 METRIC = re.compile(r"\b(?:ragate|process)_[a-z0-9_]+\b(?!\.)")
 #: Suffixes of samples that belong to a family of another name.
 HISTOGRAM = ("_bucket", "_sum", "_count")
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,11 +113,16 @@ def loopback_ground(why: str) -> Iterator[Ground]:
         if v6
         else "no IPv6 on loopback: every device speaks IPv4"
     )
-    entrances = [_relayed("feed", "127.0.77.1", "127.0.77.3")]
-    if v6:
-        # ::1 is the device's, so the app server cannot have it too: the relay forwards to IPv4.
-        entrances.append(_relayed("feed6", "::1", "127.0.77.4"))
-    with tempfile.TemporaryDirectory(prefix="ragate-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as held:
+
+        def place(host: str) -> Peer:
+            return held.enter_context(reserved_port(host))
+
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="ragate-", ignore_cleanup_errors=True))
+        entrances = [Entrance("feed", place("127.0.77.1"), place("127.0.77.3"))]
+        if v6:
+            # ::1 is the device's, so the app server cannot have it too: the relay forwards to IPv4.
+            entrances.append(Entrance("feed6", place("::1"), place("127.0.77.4")))
         yield Ground(
             gate="relay",
             folder=Path(folder),
@@ -128,7 +133,7 @@ def loopback_ground(why: str) -> Iterator[Ground]:
                 DevicePlan("sensor-1", ("::1" if v6 else "127.0.77.14",), "sensor"),
                 DevicePlan("sensor-2", ("127.0.77.15",), "sensor"),
             ),
-            door=free_port("127.0.77.1"),
+            door=place("127.0.77.1"),
             verifier="127.0.77.2",
             entrances=tuple(entrances),
             sockets=dict.fromkeys(("devices", "verifier", "appserver"), own_namespace),
@@ -137,12 +142,18 @@ def loopback_ground(why: str) -> Iterator[Ground]:
         )
 
 
-def free_port(host: str) -> Peer:
-    """A TCP port that nobody uses at ``host`` at this moment. Raises ``OSError``."""
+@contextmanager
+def reserved_port(host: str) -> Iterator[Peer]:
+    """A TCP port at ``host`` that nobody uses, kept from everybody who asks for any port. Raises ``OSError``.
+
+    It is bound, not listening: whoever names it and sets ``SO_REUSEADDR`` may listen there, until then a connection
+    is refused, and no other process is given it meanwhile (socket(7)).
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return Peer(host, probe.getsockname()[1])
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, 0))
+        yield Peer(host, held.getsockname()[1])
 
 
 def _low(number: int) -> int:
@@ -155,13 +166,9 @@ def _direct(address: str) -> Entrance:
     return Entrance("feed6" if ":" in address else "feed", at, at)
 
 
-def _relayed(name: str, relay: str, server: str) -> Entrance:
-    return Entrance(name, free_port(relay), free_port(server))
-
-
 def _can_bind(address: str) -> bool:
     try:
-        free_port(address)
+        with reserved_port(address):
+            return True
     except OSError:
         return False
-    return True

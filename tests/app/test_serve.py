@@ -34,7 +34,8 @@ from gateway.journal.schema import open_journal
 from gateway.journal.store import Store
 from gateway.sediment.wire import Reason
 from gateway.watch.resources import ResourceWatch
-from tests.e2e.installed import Installed, free_place, written
+from tests.e2e.installed import Installed, written
+from tests.ports import free_place
 
 SERVICE = {"name": "feed", "address": "127.0.0.1", "port": 9, "protocol": "tcp", "path": "relayed"}
 

@@ -331,19 +331,6 @@ def clean_environment() -> dict[str, str]:
     return kept | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
-#: A loopback address of this process's own: a port found free on it is not taken by anybody's outgoing connection
-#: before it is used.
-OWN = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}"
-
-
-def free_place() -> tuple[str, int]:
-    """Where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((OWN, 0))
-        host, port = probe.getsockname()
-        return host, port
-
-
 def written(place: tuple[str, int]) -> str:
     """``HOST:PORT``, as the configuration writes it."""
     return f"{place[0]}:{place[1]}"

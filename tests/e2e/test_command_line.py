@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from gateway.cli.commands import app
 from gateway.sediment.wire import Reason
-from tests.e2e.installed import PATIENCE, Installed, Running, clean_environment, free_place, until, written
+from tests.e2e.installed import PATIENCE, Installed, Running, clean_environment, until, written
+from tests.ports import free_place
 
 DEVICES = {"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)}
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "sediment"

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
+from tests.ports import free_port
 
 KINDS = ("host", "network")
 FAMILIES = {4: "ip", 6: "ip6"}
@@ -120,7 +121,7 @@ class FakeKubeArmor:
         self.die_on = ""
         self.dead = asyncio.Event()
         self.dead.set()
-        self.port, self.health_port = _free_port(), _free_port()
+        self.port, self.health_port = free_port(), free_port()
         self._servers: list[grpc.aio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -329,10 +330,3 @@ def _match_iface(name: str) -> Doc:
 
 def _match_state() -> Doc:
     return {"match": {"op": "==", "left": {"ct": {"key": "state"}}, "right": {"set": ["established", "related"]}}}
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

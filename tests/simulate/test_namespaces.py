@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulate.ground import free_port, loopback_ground
+from gateway.simulate.ground import loopback_ground, reserved_port
 from gateway.simulate.namespaces import Segment
+from gateway.simulate.sockets import listener, own_namespace
 
 PREAMBLE = """
 import os, socket, subprocess, sys, time
@@ -210,5 +212,11 @@ def test_loopback_ground_gives_every_device_an_address_of_its_own() -> None:
     assert not ground.folder.exists()
 
 
-def test_free_ports_can_be_bound() -> None:
-    assert free_port("127.0.77.1").port > 0
+def test_a_reserved_port_is_refused_until_somebody_listens_and_given_to_nobody_else() -> None:
+    with reserved_port("127.0.77.1") as place:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((place.host, place.port), 5)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(tuple(place))
+        with listener(own_namespace, place, 1), socket.create_connection((place.host, place.port), 5):
+            pass

@@ -15,18 +15,13 @@ from gateway.intake.sediment import Forwarder, forward
 from tests.fakes.admission import FakeAdmission
 from tests.fakes.clock import ManualClock
 from tests.intake.sediment.site import Peer, frame, serving, stop, until
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(forward, "LONGEST_PAUSE_SECONDS", 0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Receiver:
