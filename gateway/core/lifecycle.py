@@ -494,6 +494,7 @@ _FRESH_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.REJECTED: EventKind.FAILED,
     Outcome.REQUESTED: EventKind.REQUESTED,
     Outcome.NOTED: EventKind.NOTED,
+    Outcome.DOUBTED: EventKind.HINTED,
 }
 _OTHER_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.PASSED: EventKind.NOTED,  # authentication refuses these; if one came by, it would raise nothing
@@ -501,6 +502,7 @@ _OTHER_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.REJECTED: EventKind.FAILED_LATE,
     Outcome.REQUESTED: EventKind.REQUESTED,
     Outcome.NOTED: EventKind.NOTED,
+    Outcome.DOUBTED: EventKind.NOTED,  # authentication refuses these, too
 }
 
 # One row per event; columns are the standings, lowest first.

@@ -262,7 +262,8 @@ def test_6_the_edges_are_those_of_the_exact_time() -> None:
 
 def test_6_the_window_is_the_sources() -> None:
     bench = own_bench()
-    bench.authenticator._source = dataclasses.replace(bench.authenticator._source, window_past=10)
+    source = dataclasses.replace(bench.authenticator._source, window_past=10)
+    bench.authenticator = SedimentAuthenticator(source, bench.authenticator._hmac_keys)
     assert isinstance(bench.judge(make_alert(), NOW + 10), Verdict)
     assert isinstance(bench.judge(make_alert(), NOW + 11), Rejected)
 
