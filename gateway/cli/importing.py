@@ -15,7 +15,16 @@ from typing import NamedTuple
 import typer
 
 from gateway.cli.terminal import EXIT_CONFIG, EXIT_NO, end
-from gateway.config import Consent, Import, Inventory, Source, import_sediment_db, import_yaml, load_inventory
+from gateway.config import (
+    Consent,
+    Import,
+    Inventory,
+    Poster,
+    Source,
+    import_sediment_db,
+    import_yaml,
+    load_inventory,
+)
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.imports import KEYS_NAME, inventory_text
@@ -59,8 +68,9 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
     """
     settings = read_settings(config)
     inventory = settings.inventory
-    present = load_inventory(inventory, settings.sources) if inventory.exists() else Inventory((), {})
-    proposal, overwrites = propose(file, settings.sources, wishes, present)
+    everyone = settings.everyone
+    present = load_inventory(inventory, everyone) if inventory.exists() else Inventory((), {})
+    proposal, overwrites = propose(file, everyone, wishes, present)
     for finding in proposal.findings:
         typer.echo(text.clean(f"{finding.severity}: {finding.subject}: {finding.what}; {finding.mend}"), err=True)
     for line in proposal.changes:
@@ -73,7 +83,7 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
         raise ConfigError(str(file), "has no device that can be taken over; nothing was written")
     if overwrites and not wishes.overwrite:
         end("devices of the inventory would change or go; nothing was written; --overwrite lets them", EXIT_NO)
-    rehearse(inventory, proposal, settings.sources)
+    rehearse(inventory, proposal, everyone)
     if wishes.dry_run:
         typer.echo("dry run: nothing was written")
         return
@@ -83,10 +93,10 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
     typer.echo(f"written: {inventory} and {inventory.parent / KEYS_NAME}; restart the service to take them up")
 
 
-def propose(file: Path, sources: Sequence[Source], wishes: Wishes, present: Inventory) -> Proposal:
+def propose(file: Path, sources: Sequence[Source | Poster], wishes: Wishes, present: Inventory) -> Proposal:
     """Read a SEDIMENT database or an inventory file, with its keys. Raises ``ConfigError``."""
     if _is_sqlite(file):
-        source = _source(wishes.source, sources)
+        source = _source(wishes.source, [each for each in sources if isinstance(each, Source)])
         consent = Consent(wishes.rebind, wishes.overwrite, wishes.unseen, source.allow_published)
         found = import_sediment_db(file, source.name, present, consent)
         changed = _key_changes(present.hmac_keys, _keys(found.keys))
@@ -98,7 +108,7 @@ def propose(file: Path, sources: Sequence[Source], wishes: Wishes, present: Inve
     return Proposal(whole, overwrites=any(not line.startswith("+") for line in changes))
 
 
-def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source]) -> None:
+def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source | Poster]) -> None:
     """Load the proposed inventory and keys from a folder aside: what could not be loaded is never put in place.
     Raises ``ConfigError``."""
     try:
@@ -167,7 +177,7 @@ def _source(named: str | None, sources: Sequence[Source]) -> Source:
     raise ConfigError("--source", f"{named or 'nothing'} is no single source", f"name one of {names}")
 
 
-def _with_keys_beside(file: Path, sources: Sequence[Source]) -> tuple[str, str]:
+def _with_keys_beside(file: Path, sources: Sequence[Source | Poster]) -> tuple[str, str]:
     """An inventory file and all its keys, wherever it keeps them, as one inventory with one key file beside it."""
     problems = Problems()
     written = read_entries(read_text(file, LARGE_FILE), file, problems)

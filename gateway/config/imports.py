@@ -68,7 +68,7 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
         addresses = ", ".join(_word(address) for address in entry.addresses)
         lines += [
             f"  - id: {_word(entry.id)}",
-            f"    source: {_word(entry.source)}",
+            f"    source: {_sources(entry)}",
             f"    addresses: [{addresses}]",
             f"    anchor: {entry.anchor}",
         ]
@@ -80,6 +80,11 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
     if lines[-1] == "devices:":
         lines[-1] = "devices: []"
     return "\n".join(lines) + "\n"
+
+
+def _sources(entry: Entry) -> str:
+    names = ", ".join(map(_word, (entry.source, *entry.also)))
+    return f"[{names}]" if entry.also else names
 
 
 def _word(text: str) -> str:
@@ -110,4 +115,4 @@ def changes_between(proposed: Iterable[Device], present: Sequence[Device]) -> tu
 def _shown(device: Device) -> str:
     addresses = ",".join(map(str, device.binding.addresses))
     labels = "".join(f" {name}={word}" for name, word in device.labels)
-    return f"{device.source} {addresses} {device.binding.anchor.value}{labels}"
+    return f"{','.join(device.sources)} {addresses} {device.binding.anchor.value}{labels}"

@@ -23,7 +23,7 @@ def load(path: Path) -> Config:
     """
     settings = read_settings(path)
     try:
-        located = read_inventory(settings.inventory, settings.sources)
+        located = read_inventory(settings.inventory, settings.everyone)
     except ConfigError as error:
         raise _named(error, settings.inventory, settings.places["inventory"]) from error
     try:
@@ -49,6 +49,7 @@ def load(path: Path) -> Config:
         placed.book,
         settings.management,
         library,
+        settings.posting,
     )
 
 

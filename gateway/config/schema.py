@@ -170,7 +170,7 @@ def devices_schema() -> Schema:
         ("id", "source", "addresses", "anchor", "hmac_key_file", "labels"),
         {
             "id": {"type": "string", "pattern": _DEVICE},
-            "source": _NAME,
+            "source": _either(_NAME, _list(_NAME) | {"minItems": 1, "uniqueItems": True}),
             "addresses": _list(_TEXT) | {"minItems": 1, "maxItems": ADDRESSES},
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
             "hmac_key_file": _TEXT,

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
+from gateway.config.endpoint import Endpoint
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.posters import PostDoor, Poster
+from gateway.config.posting import check_doors, check_posters, read_post_door, read_poster
 from gateway.config.values import (
     Console,
     Door,
     DoorLimits,
-    Endpoint,
     KubeArmor,
     Network,
     OperatorSocket,
+    Posting,
     RelayEntry,
     Source,
     Target,
@@ -26,6 +29,7 @@ from gateway.config.values import (
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName
+from gateway.verdicts import FORMATS
 
 #: Bytes of a name in SEDIMENT's messages: its length is one byte.
 VERIFIER_ID = 255
@@ -54,6 +58,17 @@ class Settings(NamedTuple):
     book: Path
     places: dict[str, str]
     management: tuple[Network, ...] = ()
+    posting: Posting = Posting()
+
+    @property
+    def posters(self) -> tuple[Poster, ...]:
+        """The sources that post their results."""
+        return self.posting.posters
+
+    @property
+    def everyone(self) -> tuple[Source | Poster, ...]:
+        """Every source of whatever kind."""
+        return (*self.sources, *self.posters)
 
 
 def read_settings(path: Path) -> Settings:
@@ -63,8 +78,12 @@ def read_settings(path: Path) -> Settings:
     top = compose(read_text(path, SMALL_FILE), path, problems)
     top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book", "management")
     places: dict[str, str] = {}
-    no_sources: tuple[Source, ...] = ()
-    sources = top.take("sources", lambda value: _sources(value, base), no_sources)
+    no_sources: tuple[Source | Poster, ...] = ()
+    where: dict[SourceName, str] = {}
+    listed = top.take("sources", lambda value: _sources(value, base, where), no_sources)
+    sources = tuple(each for each in listed if isinstance(each, Source))
+    posters = tuple(each for each in listed if isinstance(each, Poster))
+    check_posters(posters, where, problems)
     target = top.take("targets", lambda value: _only_target(value, places), None)
     door = top.take("doors", _door, None)
     for key, example in (
@@ -78,6 +97,7 @@ def read_settings(path: Path) -> Settings:
         places[key] = top.where if value is None else value.where
         if value is None:
             problems.add(top.where, f"the file needs {key!r}", f"write {key}: {example}")
+    posting = top.take("doors", lambda value: _posting(value, base, posters, where), Posting(posters))
     if door is not None and sources and not (door.peers or any(source.peers for source in sources)):
         mend = "list the verifier's address under peers of its source"
         problems.add(places["doors"], "nobody may connect to the door: no peers are listed", mend)
@@ -94,7 +114,7 @@ def read_settings(path: Path) -> Settings:
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management)
+    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, posting)
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -123,7 +143,7 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
 
 def _door(value: Value) -> Door:
     doors = value.section()
-    doors.known("sediment")
+    doors.known("sediment", "rest", "rpc")
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
@@ -148,6 +168,16 @@ def _listen(value: Value) -> tuple[Endpoint, ...]:
     if not found:
         raise value.wrong("listen is empty: the door would take nothing", "write listen: 0.0.0.0:8000")
     return tuple(found)
+
+
+def _posting(value: Value, base: Path, posters: tuple[Poster, ...], where: dict[SourceName, str]) -> Posting:
+    doors = value.section()
+    nothing: PostDoor | None = None
+    rest = doors.take("rest", lambda item: read_post_door(item, base), nothing)
+    rpc = doors.take("rpc", lambda item: read_post_door(item, base), nothing)
+    if not doors.problems:
+        check_doors(posters, (rest, rpc), where, doors.problems)
+    return Posting(posters, rest, rpc)
 
 
 def _relying_party(text: str) -> Endpoint:
@@ -181,18 +211,19 @@ def _seconds(value: Value, least: float, most: float) -> float:
 # --- sources ------------------------------------------------------------------------------------------------------
 
 
-def _sources(value: Value, base: Path) -> tuple[Source, ...]:
+def _sources(value: Value, base: Path, where: dict[SourceName, str]) -> tuple[Source | Poster, ...]:
     places: dict[str, str] = {}
     taken: dict[Network, str] = {}
 
-    def read(item: Value) -> Source:
+    def read(item: Value) -> Source | Poster:
         section = item.section()
         section.name = "a source"
         source = _source(section, base)
         earlier = places.setdefault(source.name, section.where)
         if earlier != section.where:
             raise section.wrong(f"source {source.name} is listed at {earlier} already", "give each its own name")
-        for peer in source.peers:
+        where[source.name] = section.where
+        for peer in source.peers if isinstance(source, Source) else ():
             other = taken.setdefault(peer, source.name)
             if other != source.name:
                 what = f"peer {peer} belongs to source {other} already: nobody could say whose rules hold"
@@ -205,12 +236,14 @@ def _sources(value: Value, base: Path) -> tuple[Source, ...]:
     return found
 
 
-def _source(section: Section, base: Path) -> Source:
+def _source(section: Section, base: Path) -> Source | Poster:
+    form = FORMATS.get(section.need("format", "sediment").choice(("sediment", *FORMATS)))
+    if form is not None:
+        return read_poster(section, base, form, _rules(section))
     section.known(
         "name", "format", "public_key", "verifier_id", "peers", "max_age", "grace", "recovery_passes", UNSAFE
     )
     name = SourceName(section.need("name", "verifier").parsed(parse_name))
-    section.need("format", "sediment").choice(("sediment",))
     unsafe = section.take(UNSAFE, Value.truth, default=False)
     place = section.need("public_key", "verifier.pem")
     key_path = base / place.text()
@@ -218,22 +251,23 @@ def _source(section: Section, base: Path) -> Source:
         key = read_public_key(key_path, allow_published=unsafe)
     except ConfigError as error:
         raise place.wrong(str(error)) from error
-    standard = Rules()
-    max_age = section.take("max_age", lambda item: _seconds(item, AGE_LEAST, AGE_MOST), standard.max_age)
     return Source(
         name,
         key,
         key_path,
         section.need("verifier_id", "RAP_Server").parsed(_verifier_id),
         section.take("peers", _networks, ()),
-        Rules(
-            max_age=max_age,
-            grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
-            recovery_passes=section.take(
-                "recovery_passes", lambda item: item.whole(1, 10), standard.recovery_passes
-            ),
-        ),
+        _rules(section),
         allow_published=unsafe,
+    )
+
+
+def _rules(section: Section) -> Rules:
+    standard = Rules()
+    return Rules(
+        max_age=section.take("max_age", lambda item: _seconds(item, AGE_LEAST, AGE_MOST), standard.max_age),
+        grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
+        recovery_passes=section.take("recovery_passes", lambda item: item.whole(1, 10), standard.recovery_passes),
     )
 
 

@@ -2,8 +2,7 @@
 
 The answer names no agent (the path did) and is not signed, so it comes as ``{"agent_id": ID, "answer": {...}}``
 with the proof that the source demands: the poster's client certificate, a detached signature, or both. A PASS is as
-old as
-``last_successful_attestation`` says, not as the question (docs/rest_apis/2_5/verifier.rst:76-84 and
+old as ``last_successful_attestation`` says, not as the question (docs/rest_apis/2_5/verifier.rst:76-84 and
 keylime/cloud_verifier_common.py:266-361 at 9b1f6e6a).
 """
 

@@ -61,8 +61,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type:
-        ignore[func-returns-value] msg = f"member {twice[:40]!a} stands there twice"
+        for name, _ in pairs:
+            if name in seen:
+                break
+            seen.add(name)
+        msg = f"member {name[:40]!a} stands there twice"
         raise ValueError(msg)
     return found
 
