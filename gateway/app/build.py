@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from gateway.config import Config, KubeArmor
-from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
+from gateway.control.reception import Reception, Sender
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
@@ -14,6 +16,7 @@ from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tabl
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
+from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -21,6 +24,7 @@ from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -84,14 +88,19 @@ def path_gate(config: Config, clock: Clock) -> Backend:
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:
     """How each source's verdicts are weighed."""
-    return {source.name: source.rules for source in config.sources}
+    return {
+        **{source.name: source.rules for source in config.sources},
+        **{poster.name: poster.rules for poster in config.posting.posters},
+    }
 
 
 def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     """One authenticator per source, with the HMAC keys of the devices that it speaks for."""
     made: dict[SourceName, Authenticator] = {}
     for source in config.sources:
-        keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
+        keys = {
+            device.id: config.hmac_keys[device.id] for device in config.devices if source.name in device.sources
+        }
         described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
         made[source.name] = SedimentAuthenticator(described, keys)
     return made
@@ -112,6 +121,87 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
     return SedimentDoor(
         open_listeners([str(endpoint) for endpoint in config.door.listen]), admission, clock, settings, notices
     )
+
+
+def openers(config: Config) -> Mapping[SourceName, Opener]:
+    """One authenticator per source that posts its results."""
+    return {
+        poster.name: VerdictAuthenticator(poster.verdicts, FORMATS[poster.format])
+        for poster in config.posting.posters
+    }
+
+
+def reception(config: Config, admission: Presenting, clock: Clock) -> Reception:
+    """What the doors for posted documents share."""
+    senders = [
+        Sender(
+            poster.name,
+            FORMATS[poster.format].media_types,
+            poster.certificates,
+            poster.rate,
+            # A second's worth at once, and never less than one whole document.
+            max(poster.rate, STATEMENTS),
+        )
+        for poster in config.posting.posters
+    ]
+    return Reception(senders, admission, clock)
+
+
+class PostingDoor(Protocol):
+    """A door for posted documents, as the service runs it."""
+
+    @property
+    def name(self) -> str:
+        """For logs, and the ``queue`` label of metrics that says how many connections it holds."""
+        ...
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Where it listens."""
+        ...
+
+    def depth(self) -> int:
+        """Connections, or streams, that it holds."""
+        ...
+
+    def close(self) -> None:
+        """Close it when it was never run."""
+        ...
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        ...
+
+
+def posting(
+    config: Config, admission: Presenting, clock: Clock, notices: Callable[[Notice], None]
+) -> Sequence[PostingDoor]:
+    """The doors for posted documents, listening from here on. Raises ``ConfigError`` when they cannot."""
+
+    def told(what: str) -> None:
+        notices(Notice("tls", "doors", what, clock.now().wall))
+
+    shared = reception(config, admission, clock)
+    doors = (rest(config, shared, clock, told),)
+    return [door for door in doors if door is not None]
+
+
+def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RestDoor | None:
+    """The REST door, listening from here on, where one is configured. Raises ``ConfigError`` when it cannot."""
+    wanted = config.posting.rest
+    if wanted is None:
+        return None
+    files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
+    limits = wanted.limits
+    settings = RestSettings(
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        idle_seconds=limits.idle_seconds,
+        request_seconds=limits.request_seconds,
+        body=limits.body,
+    )
+    listeners = [open_listener(place.host, place.port) for place in wanted.listen]
+    return RestDoor(listeners, shared, clock, files, settings)
 
 
 def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:

@@ -20,6 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
 from gateway.config import Config
 from gateway.console.api import Console, Windows
@@ -110,7 +111,8 @@ class _Service:
     async def _run(self) -> None:
         config, clock = self._config, self._clock
         boot = boot_id()
-        self.metrics = Metrics(CollectorRegistry(), [source.name for source in config.sources])
+        rules = build.rules(config)
+        self.metrics = Metrics(CollectorRegistry(), [*rules])
         journal = SqliteJournal(
             config.journal,
             loop=asyncio.get_running_loop(),
@@ -120,7 +122,6 @@ class _Service:
         )
         loaded = journal.load()
         observers: Sequence[Observer] = (self.metrics, Log(clock))
-        rules = build.rules(config)
         devices = Devices(config.devices, config.book, rules, journal, clock, observers)
         gate = Reconciler(
             build.path_gate(config, clock),
@@ -133,12 +134,15 @@ class _Service:
         )
         devices.add_gate(gate)
         limits = AdmissionLimits(queue=config.door.limits.queue)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        openers = build.openers(config)
+        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits, openers)
         door: SedimentDoor | None = None
+        posting: Sequence[PostingDoor] = ()
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            posting = self._posting = build.posting(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
@@ -149,6 +153,8 @@ class _Service:
                 self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories)
         finally:
+            for posted in posting:
+                posted.close()
             if door is not None:
                 door.close()
             devices.stop()
@@ -170,6 +176,8 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
+        for each in self._posting:
+            metrics.add_queue(each.name, each.depth)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
@@ -203,11 +211,16 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                posting = [tasks.create_task(each.run(), name=each.name) for each in self._posting]
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                places = {each.name: each.addresses for each in self._posting}
+                self._log.info(
+                    "ready", console=console.address, doors=door.addresses, devices=len(inventory), **places
+                )
+                await _first(stop.wait(), door_task, clock_task, *posting, *hands)
                 self._ready = False
-                await _ended(door_task)
+                for task in (door_task, *posting):
+                    await _ended(task)
                 admit.drain()
                 await _ended(clock_task)
                 with suppress(TimeoutError):

@@ -83,6 +83,7 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "tls",
 )
 
 

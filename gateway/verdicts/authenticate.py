@@ -75,7 +75,7 @@ class VerdictAuthenticator:
         outcome = statement.outcome
         if outcome is Outcome.PASSED:
             if not self._format.raises:
-                return self._reject(envelope, Refusal.KIND, "this format only lowers", device, authentic=True)
+                return self._reject(envelope, Refusal.SOURCE, "this source only lowers", device, authentic=True)
             # 7 freshness: a pass whose validity is over says nothing of now
             if statement.valid_until is not None and statement.valid_until <= now:
                 what = f"expired {now - statement.valid_until:.0f} s ago"
