@@ -7,7 +7,7 @@ together by hand). What must not: asserts.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import http.client
 import json
 import secrets
@@ -48,9 +48,13 @@ Private = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-@cache
 def key_for(name: str, kind: str = "Ed25519") -> Any:
     """A private key, the same for the same name within this process."""
+    return _key(name, kind)
+
+
+@cache
+def _key(name: str, kind: str) -> Any:
     if kind == "Ed25519":
         return Ed25519PrivateKey.generate()
     if kind in ("ES256", "ES384"):
@@ -208,15 +212,15 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         key = key_for(f"ca-{name}", "ES256")
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} CA")])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
@@ -249,7 +253,7 @@ class Authority:
     ) -> x509.Certificate:
         """A certificate ``NAME.pem`` with its key ``NAME.key``; for a server of that address, or for a client."""
         key = key_for(f"certificate-{name}", "ES256")
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         if names is None:
             names = [x509.IPAddress(ip_address(server))] if server else [x509.DNSName(f"{name}.example")]
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -259,8 +263,8 @@ class Authority:
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now + datetime.timedelta(seconds=since))
-            .not_valid_after(now + datetime.timedelta(seconds=until))
+            .not_valid_before(now + dt.timedelta(seconds=since))
+            .not_valid_after(now + dt.timedelta(seconds=until))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -277,12 +281,12 @@ class Authority:
 
     def revoke(self, *revoked: x509.Certificate, name: str = "site") -> None:
         """Write the revocation list ``NAME.crl``."""
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now - datetime.timedelta(hours=1))
-            .next_update(now + datetime.timedelta(days=1))
+            .last_update(now - dt.timedelta(hours=1))
+            .next_update(now + dt.timedelta(days=1))
         )
         for each in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number)
@@ -290,12 +294,13 @@ class Authority:
         made = builder.sign(self.key, SHA256())
         (self.folder / f"{name}.crl").write_bytes(made.public_bytes(Encoding.PEM))
 
-    def client(self, name: str = "", ca: str = "site") -> ssl.SSLContext:
-        """A client's context, with the certificate of that name or none."""
-        context = ssl.create_default_context(cafile=str(self.folder / f"{ca}-ca.pem"))
-        if name:
-            context.load_cert_chain(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        return context
+
+def client_context(folder: Path, name: str = "", ca: str = "site") -> ssl.SSLContext:
+    """A client's context, with the certificate of that name or none."""
+    context = ssl.create_default_context(cafile=str(folder / f"{ca}-ca.pem"))
+    if name:
+        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return context
 
 
 # --- a client -----------------------------------------------------------------------------------------------------
@@ -358,13 +363,15 @@ class Client:
 
 def raw(place: tuple[str, int], context: ssl.SSLContext, data: bytes, seconds: float = PATIENCE) -> bytes:
     """Send bytes over TLS as they are; return everything that comes until the peer closes."""
-    with socket.create_connection(place, timeout=seconds) as plain:
-        with context.wrap_socket(plain, server_hostname=place[0]) as connection:
-            connection.sendall(data)
-            parts: list[bytes] = []
-            try:
-                while part := connection.recv(65_536):
-                    parts.append(part)
-            except (ssl.SSLError, ConnectionError):
-                pass
-            return b"".join(parts)
+    parts: list[bytes] = []
+    with (
+        socket.create_connection(place, timeout=seconds) as plain,
+        context.wrap_socket(plain, server_hostname=place[0]) as connection,
+    ):
+        connection.sendall(data)
+        try:
+            while part := connection.recv(65_536):
+                parts.append(part)
+        except (ssl.SSLError, ConnectionError):
+            pass
+    return b"".join(parts)

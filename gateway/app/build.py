@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
+from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -182,7 +184,7 @@ def posting(
         notices(Notice("tls", "doors", what, clock.now().wall))
 
     shared = reception(config, admission, clock)
-    doors = (rest(config, shared, clock, told),)
+    doors = (rest(config, shared, clock, told), rpc(config, shared, clock, told))
     return [door for door in doors if door is not None]
 
 
@@ -202,6 +204,29 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     )
     listeners = [open_listener(place.host, place.port) for place in wanted.listen]
     return RestDoor(listeners, shared, clock, files, settings)
+
+
+def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RpcDoor | None:
+    """The gRPC door, where one is configured. Raises ``ConfigError`` for files that it cannot use."""
+    wanted = config.posting.rpc
+    if wanted is None:
+        return None
+    # The library reads changed files on threads of its own; notices belong to the loop's.
+    loop = asyncio.get_running_loop()
+    credentials = Credentials(
+        wanted.certificate,
+        wanted.key,
+        wanted.client_ca,
+        wanted.client_crl,
+        lambda what: _soon(loop, told, what),
+    )
+    limits = wanted.limits
+    settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
+    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, credentials, settings)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: str) -> None:
+    loop.call_soon_threadsafe(told, what)
 
 
 def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:

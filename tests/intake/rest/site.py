@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.e2e.installed import Installed, written
 from tests.ports import OWN, free_place, free_port
-from tests.posting import Authority, Client, key_for, public_pem
+from tests.posting import Authority, Client, client_context, key_for, public_pem
 
 DEVICES = {
     "cam-1": ("127.7.1.1",),
@@ -110,7 +110,4 @@ def place_of(site: Installed, door: str = "rest") -> tuple[str, int]:
 
 def client(site: Installed, name: str = "nobody") -> Client:
     """A sender with the certificate of that name; ``nobody`` is none of the sources."""
-    return Client(place_of(site), Authority(site.folder, *_AUTHORITY).client(name))
-
-
-_AUTHORITY: Any = (None, None)
+    return Client(place_of(site), client_context(site.folder, name))
