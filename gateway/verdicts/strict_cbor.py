@@ -28,7 +28,7 @@ def decode(data: bytes) -> object:
         raise _refused(f"{len(data) - end} bytes behind the item")
     try:
         value: object = cbor2.loads(data, max_depth=DEPTH + 1, allow_indefinite=False, allow_duplicate_keys=False)
-    except (cbor2.CBORDecodeError, TypeError) as error:  # TypeError: a key that cannot be one
+    except cbor2.CBORDecodeError as error:
         raise _refused(f"not strict CBOR: {str(error)[:120]}") from error
     return value
 
@@ -50,10 +50,13 @@ def _walk(data: bytes) -> int:
     at = 0
     items = 0
     open_items = [1]  # how many items each open container still wants
+    maps = [False]  # whether that container is a map: what comes while it wants an even number is a key
     while open_items:
         if open_items[-1] == 0:
             open_items.pop()
+            maps.pop()
             continue
+        is_key = maps[-1] and open_items[-1] % 2 == 0
         open_items[-1] -= 1
         items += 1
         if items > ITEMS:
@@ -64,10 +67,13 @@ def _walk(data: bytes) -> int:
             if at > len(data):
                 raise _refused("cut short within a string")
         elif kind in (_ARRAY, _MAP):
+            if is_key:
+                raise _refused("a container as a key")
             wanted = value * (2 if kind == _MAP else 1)
             if wanted > len(data) - at:  # each item has at least one byte
                 raise _refused("cut short within a container")
             open_items.append(wanted)
+            maps.append(kind == _MAP)
             if len(open_items) > DEPTH + 1:
                 raise _refused(f"nested more than {DEPTH} levels deep")
     return at

@@ -71,7 +71,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
+    if len(digits.lstrip("-")) > DIGITS:
         msg = f"a number of {len(digits)} digits"
         raise ValueError(msg)
     return int(digits)
