@@ -327,15 +327,20 @@ class Reply:
 
 
 class Client:
-    """One sender with a kept-alive connection."""
+    """One sender. ``keep``: it keeps its connection alive until it is closed."""
 
-    def __init__(self, place: tuple[str, int], context: ssl.SSLContext) -> None:
+    def __init__(self, place: tuple[str, int], context: ssl.SSLContext, *, keep: bool = False) -> None:
         self._connection = http.client.HTTPSConnection(*place, timeout=PATIENCE, context=context)
+        self._keep = keep
 
     def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
-        self._connection.request(method, path, body=body, headers=dict(headers or {}))
-        answer = self._connection.getresponse()
-        return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        try:
+            self._connection.request(method, path, body=body, headers=dict(headers or {}))
+            answer = self._connection.getresponse()
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            if not self._keep:
+                self._connection.close()
 
     def post(
         self,

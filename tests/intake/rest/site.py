@@ -14,10 +14,11 @@ DEVICES = {
     "cam-2": ("127.7.1.2",),
     "cam-3": ("127.7.1.3",),
     "both": ("127.7.1.4",),
+    "cam-4": ("127.7.1.5",),
 }
 
 #: Which sources may speak of which device. ``both`` is spoken of by two of different formats.
-SPEAKS = {"cam-1": "rp", "cam-2": ["rp", "ear", "cwt", "status"], "cam-3": "other", "both": ["rp", "ear"]}
+SPEAKS = {"cam-1": "rp", "cam-2": ["rp", "ear", "cwt", "status"], "cam-3": "other", "cam-4": "rp"}
 
 KEYS = {
     "rp": "Ed25519",
@@ -108,6 +109,6 @@ def place_of(site: Installed, door: str = "rest") -> tuple[str, int]:
     return host, int(port)
 
 
-def client(site: Installed, name: str = "nobody") -> Client:
+def client(site: Installed, name: str = "nobody", *, keep: bool = False) -> Client:
     """A sender with the certificate of that name; ``nobody`` is none of the sources."""
-    return Client(place_of(site), client_context(site.folder, name))
+    return Client(place_of(site), client_context(site.folder, name), keep=keep)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -341,14 +341,13 @@ def test_many_idle_connections_do_not_keep_others_out(site: Site) -> None:
 
 def test_a_certificate_that_is_revoked_while_the_service_runs(site: Site) -> None:
     folder = site.files.folder
-    authority = Authority.make(folder / "again")
-    shutil.copy(folder / "site-ca.pem", folder / "kept-ca.pem")
     # The key of the CA is the same for the same name: it may sign another list.
-    certificate = Authority(folder, authority.key, authority.certificate).issue("soon-revoked")
+    authority = replace(Authority.make(folder / "again"), folder=folder)
+    certificate = authority.issue("soon-revoked")
     assert shakes_hands(site, client_context(folder, "soon-revoked"))
-    kept = client(site.files, "soon-revoked")
+    kept = client(site.files, "soon-revoked", keep=True)
     assert kept.request("GET", "/v1/openapi.json").status == 200
-    Authority(folder, authority.key, authority.certificate).revoke(certificate)
+    authority.revoke(certificate)
 
     def shut_out() -> bool:
         return not shakes_hands(site, client_context(folder, "soon-revoked"))
@@ -356,6 +355,7 @@ def test_a_certificate_that_is_revoked_while_the_service_runs(site: Site) -> Non
     until(shut_out)
     answer = kept.request("GET", "/v1/openapi.json")
     assert answer.headers.get("connection", "").lower() == "close"
+    kept.close()
 
 
 def test_base64_and_signature_headers_are_hostile(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 
 import msgspec
@@ -16,13 +15,13 @@ from tests.posting import cwt, ear, ear_cbor, jwt, key_for, posted, revocation, 
 
 def test_a_pass_is_answered_when_it_is_enforced_and_read_back(site: Site) -> None:
     sender = client(site.files)
-    answer = sender.post(posted("rp", verdict("cam-1")), source="rp", key=key_for("rp"), key_id="k1")
+    answer = sender.post(posted("rp", verdict("cam-4")), source="rp", key=key_for("rp"), key_id="k1")
     assert answer.status == 200, answer
     (result,) = answer.json["results"]
     assert answer.json["state"] == "verified"
-    assert (result["device"], result["accepted"], result["standing"]) == ("cam-1", True, "trusted")
+    assert (result["device"], result["accepted"], result["standing"]) == ("cam-4", True, "trusted")
     assert 0 < result["milliseconds"] < 60_000
-    assert site.service.device("cam-1")["targets"][0]["state"] == "verified"
+    assert site.service.device("cam-4")["targets"][0]["state"] == "verified"
 
 
 def test_202_comes_when_it_is_durable_and_the_receipt_is_of_the_content(site: Site) -> None:
@@ -31,16 +30,7 @@ def test_202_comes_when_it_is_durable_and_the_receipt_is_of_the_content(site: Si
     answer = sender.post(body, source="rp", key=key_for("rp"), key_id="k1", wait=False)
     assert answer.status == 202, answer
     (row,) = [result["journal"] for result in answer.json["results"]]
-    with sqlite3.connect(f"file:{site.files.journal}?mode=ro", uri=True) as journal:
-        tables = [name for (name,) in journal.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-        columns = {table: [c[1] for c in journal.execute(f"PRAGMA table_info({table})")] for table in tables}
-        (table,) = [
-            table
-            for table in tables
-            if ({"seq", "device"} <= set(columns[table]) and "rows" in table) or table == "facts"
-        ][:1] or [""]
-        if table:
-            assert journal.execute(f"SELECT count(*) FROM {table} WHERE seq = ?", (row,)).fetchone() == (1,)
+    assert row in [each["seq"] for each in site.service.device("cam-1")["verdicts"]]
     again = sender.post(body, source="rp", key=key_for("rp"), key_id="k1", wait=False)
     assert again.status == 202
     assert again.json["receipt"] == answer.json["receipt"]
