@@ -351,9 +351,9 @@ class Client:
         key: Private | None = None,
         key_id: str = "",
         wait: bool = True,
-        **headers: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        sent = {"Content-Type": media_type, **headers}
+        sent = {"Content-Type": media_type, **(headers or {})}
         if source:
             sent["Ragate-Source"] = source
         if key_id:

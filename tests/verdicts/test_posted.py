@@ -123,7 +123,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("change", BROKEN, ids=str)
-def test_2_a_document_that_is_not_exactly_so_is_refused(change: dict[str, object]) -> None:
+def test_2_a_document_that_is_not_exactly_so_is_refused(change: dict[str, Any]) -> None:
     data = say(**change)
     assert bench().refused(data, NOW, signed(data)) == "format"
 

@@ -119,7 +119,7 @@ def test_other_paths_methods_and_queries(site: Site) -> None:
             == 400
         )
     assert sender.post(b"{}", source="rp", media_type="text/plain").status == 415
-    assert sender.post(b"{}", source="rp", **{"Content-Encoding": "gzip"}).status == 415
-    assert sender.post(b"{}", source="rp", **{"Ragate-Signature": "???"}).status == 400
+    assert sender.post(b"{}", source="rp", headers={"Content-Encoding": "gzip"}).status == 415
+    assert sender.post(b"{}", source="rp", headers={"Ragate-Signature": "???"}).status == 400
     for word in ("x" * 65, "caf\xe9"):
         assert sender.post(b"{}", source=word).status == 400

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -76,7 +77,7 @@ def test_the_certificate_is_the_source(site: Site) -> None:
     assert answer.taken.source == "status", answer
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], pb.Submission], str]] = {
     "no signature": (lambda: pb.Submission(source="rp", document=posted("rp", verdict("cam-1"))), "signature"),
     "key of another": (lambda: signed("other", posted("other", verdict("cam-3")), key="rp"), "signature"),
     "unknown key": (lambda: signed("rp", posted("rp", verdict("cam-1")), key_id="k9"), "key"),
@@ -170,10 +171,10 @@ def test_noise_and_idle_connections_keep_nobody_out(site: Site) -> None:
 
 def test_health_and_reflection(site: Site) -> None:
     with channel(site) as connected:
-        health = health_pb2_grpc.HealthStub(connected)
+        health: Any = health_pb2_grpc.HealthStub(connected)
         found = health.Check(health_pb2.HealthCheckRequest(service="ragate.v1.Verdicts"), timeout=PATIENCE)
         assert found.status == health_pb2.HealthCheckResponse.SERVING
-        described = reflection_pb2_grpc.ServerReflectionStub(connected)
+        described: Any = reflection_pb2_grpc.ServerReflectionStub(connected)
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
         (answer,) = described.ServerReflectionInfo(iter([asked]), timeout=PATIENCE)
         names = {service.name for service in answer.list_services_response.service}
@@ -181,7 +182,7 @@ def test_health_and_reflection(site: Site) -> None:
 
 
 def test_generated_messages_are_those_of_the_protocol(tmp_path: Path) -> None:
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # type: ignore[import-untyped]
 
     proto = "gateway/intake/rpc/pb/verdicts.proto"
     assert protoc.main(["protoc", "-I", ".", f"--python_out={tmp_path}", proto]) == 0
