@@ -218,7 +218,10 @@ def _check_files(section: Section, door: PostDoor) -> None:
     if stat.S_IMODE(mode) & (stat.S_IRWXO | stat.S_IRWXG) & ~stat.S_IRGRP:
         what = f"others may use {door.key.name} (mode {stat.S_IMODE(mode):04o})"
         raise place.wrong(what, f"chmod 600 {door.key.name}, and make a new key")
-    read_bytes(door.certificate, CA_FILE)
+    try:
+        read_bytes(door.certificate, CA_FILE)
+    except ConfigError as error:
+        raise section.need("certificate", "").wrong(f"{error.where}: {error.what}", error.mend) from error
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(door.certificate, door.key, _no_password)
     except (ssl.SSLError, OSError) as error:
@@ -227,12 +230,14 @@ def _check_files(section: Section, door: PostDoor) -> None:
     for name, path in (("client_ca", door.client_ca), ("client_crl", door.client_crl)):
         if path is None:
             continue
-        data = read_bytes(path, CA_FILE)
         try:
+            data = read_bytes(path, CA_FILE)
             if name == "client_ca":
                 x509.load_pem_x509_certificates(data)
             else:
                 x509.load_pem_x509_crl(data)
+        except ConfigError as error:
+            raise section.need(name, "").wrong(f"{error.where}: {error.what}", error.mend) from error
         except ValueError as error:
             raise section.need(name, "").wrong(f"{os.fspath(path)} is not PEM of its kind: {error}") from error
 

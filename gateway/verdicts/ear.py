@@ -80,7 +80,7 @@ def statements_of(claims: object, payload: bytes, source: VerdictSource) -> Sequ
     """
     top = _picked(claims, CLAIMS, "the claims set")
     profile = top.get("profile")
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise _refused(f"eat_profile {ascii(profile)[:60]} is not one that is taken")
     issued_at = _time(top, "issued_at")
     if issued_at is None:

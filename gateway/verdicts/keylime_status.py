@@ -58,7 +58,7 @@ def _state(results: Mapping[str, Any]) -> tuple[int | None, str]:
     state, status = results.get("operational_state"), results.get("attestation_status", "")
     if isinstance(state, bool) or not (state is None or (isinstance(state, int) and 0 <= state <= 10)):
         raise _refused("operational_state is none that Keylime has")
-    if status != "" and status not in _STATUSES:
+    if not isinstance(status, str) or (status and status not in _STATUSES):
         raise _refused("attestation_status is none that Keylime has")
     if state is None and not status:
         raise _refused("neither operational_state nor attestation_status says anything")

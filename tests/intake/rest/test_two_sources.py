@@ -58,8 +58,9 @@ def test_only_the_source_that_failed_a_device_restores_it(site: tuple[Installed,
         talk.rp("passed")
     assert service.standing("both") == "distrusted"
     told = files.ask("explain", "both").output
-    assert "ear" in told
-    assert "rp" in told
+    assert "rp says trusted: passed again" in told
+    assert "ear says distrusted: failed attestation (EAR contraindicated executables=2 hardware=2)" in told
+    assert "ear: failed attestation" in told
     records = service.device("both")["records"]
     assert {name: record["standing"] for name, record in records.items()} == {"rp": "trusted", "ear": "distrusted"}
     talk.ear("affirming")
