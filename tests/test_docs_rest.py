@@ -86,7 +86,7 @@ def test_the_example_of_a_format_is_one(monkeypatch: pytest.MonkeyPatch) -> None
     exec(compile(module, "line.py", "exec"), line.__dict__)
     made = eval(row, {"Format": Format, "Algorithm": Algorithm, "Proof": Proof, "line": line})
     assert isinstance(made, Format)
-    monkeypatch.setitem(FORMATS, "line", made)  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, "line", made)
     now = int(time.time())
     bench = Bench("line", {"k1": "Ed25519"})
     assert isinstance(bench.authenticator, VerdictAuthenticator)
