@@ -98,7 +98,7 @@ def site() -> FakeSite:
 async def service(home: Path, site: FakeSite) -> AsyncIterator[Path]:
     """A service answering at the socket that ``home``'s configuration names."""
     path = home / "var" / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     yield path
     await window.stop()

@@ -203,7 +203,7 @@ def test_what_cannot_be_used(home: Path, journal: Path) -> None:
 @pytest.fixture
 async def service(home: Path) -> AsyncIterator[Path]:
     site = FakeSite((make_view("cam-1"), make_view("cam-2", Standing.DISTRUSTED, "10.77.1.12")))
-    window = OperatorWindow(windows(site), site, home / "op.sock")
+    window = OperatorWindow(windows(site), site, site, home / "op.sock")
     await window.start()
     yield home / "op.sock"
     await window.stop()

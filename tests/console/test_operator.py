@@ -208,7 +208,7 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 
 async def test_stop_removes_only_its_own_file(site: FakeSite, tmp_path: Path) -> None:
     path = tmp_path / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     await window.stop()
     assert not path.exists()
