@@ -62,6 +62,9 @@ DEVICE_HEAD = ("DEVICE", "STANDING", "PROFILE", "LEFT", "VERIFIED MS", "TARGETS"
 def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
     """One line of the device table, as ``DEVICE_HEAD`` names its columns."""
     why = device["last"]["why"] if device["last"] else _before_the_start(device)
+    if device["override"] is not None:
+        word = device["override"]
+        why = f"override to {word['profile']}, {until(word['until'], now)} left: {word['reason']}"
     return (
         device["id"],
         device["standing"],
