@@ -102,6 +102,8 @@ class Reconciler:
         self._admitted: set[Address] = set()
         self.admitted_version = 0
         self.repairs = 0
+        #: Why nothing that stands here can be relied on; "" while it can. Every device is then shown as failed.
+        self.obstacle = ""
 
     # --- wishes -----------------------------------------------------------------------------------------
 
@@ -161,6 +163,8 @@ class Reconciler:
             until = self.lease_until(address)
             if until is not None:
                 end = max(end or 0.0, until + to_wall)
+        if self.obstacle:
+            state, detail = "failed", self.obstacle
         return TargetState(self.target, self.backend.name, self.required, wanted, state, detail, end)
 
     def _moving(self, address: Address) -> bool:
