@@ -32,13 +32,14 @@ from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Observer
+from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
 FLUSH_SECONDS = 2.0
@@ -84,6 +85,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
@@ -155,6 +157,7 @@ class _Service:
             site.turn(clock.now())
             timed = (overrides, site, alarms)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            self._bypass = build.bypass_watch(config, self._around)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
@@ -179,6 +182,8 @@ class _Service:
         overrides, site = self._levels
         metrics.set_overrides(lambda: overrides.count)
         metrics.set_site(site.now, site.known, RESOURCES)
+        bypass = self._bypass
+        metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)
@@ -219,6 +224,7 @@ class _Service:
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
                     tasks.create_task(watch.run(), name="watch"),
+                    *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
@@ -260,14 +266,24 @@ class _Service:
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
         lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
         lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
+        if self._bypass is not None:
+            state = self._bypass.state
+            lines.append(Health("bypass", not state, state or "no way around the path gate is known"))
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
         for each in advisories:
-            state = each.state()
+            told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{state.get('state')}: {state.get('detail', '')}"))
+            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _around(self, sentence: str) -> None:
+        """A way around the path gate opened or closed: from here on every device is shown accordingly."""
+        _, devices, gate, _, _ = self._parts
+        gate.obstacle = "" if self._bypass is None else self._bypass.state
+        devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
+        devices.commit()
 
 
 def _settle_garbage() -> None:

@@ -118,8 +118,7 @@ def override(
     if output is Output.JSON:
         print_json(done)
     else:
-        until = "" if done["until"] is None else f" until {text.instant(done['until'])}"
-        typer.echo(text.clean(f"{done['device']}: {done['before']} → {done['after']}{until}: {done['why']}"))
+        typer.echo(text.clean(f"{done['device']}: {done['before']} → {done['after']}: {done['why']}"))
 
 
 def _seconds(lasting: str) -> float:

@@ -8,6 +8,7 @@ What must not live here: deciding what an override means (the policy does), who 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from gateway.control.devices import Devices
@@ -132,7 +133,7 @@ class Overrides:
             profile = gone.profile if gone else ""
             why = f"the override to {profile} was ended by {actor}: {reason}"
         else:
-            kind, why = "overridden", f"overridden by {actor} to {word.profile} for {_left(word, now)}: {reason}"
+            kind, why = "overridden", f"overridden by {actor} to {word.profile} until {_date(word.until)}: {reason}"
         leaves = word if word is not None else Override(slot.device.id, "", now.wall, actor, reason)
         self._fact(slot, leaves, kind, why, actor, reason, now, _Act(slot, word, until_boot, (), opens))
         return Overridden(slot.device.id, old.profile, new.profile, new.until, why)
@@ -266,5 +267,6 @@ def _over(word: Override, wall: float) -> Override:
     return word._replace(until=wall)
 
 
-def _left(word: Override, now: Instant) -> str:
-    return f"{word.until - now.wall:.0f} s"
+def _date(wall: float) -> str:
+    """An end for people; it lies a week ahead at most."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(sep=" ", timespec="seconds")

@@ -45,7 +45,7 @@ async def test_it_raises_what_a_trusted_device_gets_and_ends_exactly() -> None:
         begin = world.clock.now().wall
         done = await override(world, ADMITTED)
         assert (done.before, done.after, done.until) == (PROBATION, ADMITTED, begin + 50.0)
-        assert done.why == "overridden by unix:ann to admitted for 50 s: repair"
+        assert done.why == "overridden by unix:ann to admitted until 2026-11-21 17:50:50+00:00: repair"
         assert given(world) == (ADMITTED, begin + 50.0)
         stands = world.stands(ADDRESS)
         assert stands.profile == ADMITTED

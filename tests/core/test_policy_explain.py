@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -60,7 +61,7 @@ def told(
     return explain(*arguments), decide(*arguments)
 
 
-def restricted(book: Book, who: Device, kept: set[tuple[str, str]]) -> Book:
+def restricted(book: Book, who: Device, kept: Set[tuple[str, str]]) -> Book:
     """The book without the rules that are not kept; what cannot be left out denies."""
     if ("node default", "") not in kept:
         book = replace(book, node_default=DENY, suspect=DENY, others={})
@@ -117,7 +118,7 @@ def test_without_the_rules_that_were_not_used_the_decision_is_the_same(
     lines, decision = told(who, standing, deadline, book, conflict, word)
     used = {(line.level, line.name) for line in lines if line.used}
     kept_word = word if ("override", who.id) in used else None
-    after = decide(who, standing, deadline, restricted(book, who, {*used}), conflict, kept_word, NOW)
+    after = decide(who, standing, deadline, restricted(book, who, used), conflict, kept_word, NOW)
     assert outcome(after) == outcome(decision)
     for line in lines:
         if line.used or line.level in ("built-in", "override"):

@@ -54,7 +54,7 @@ def test_an_override_cuts_survives_a_kill_and_is_ended(tmp_path: Path) -> None:
         assert [(rule["wanted"], rule["stands"], rule["trouble"]) for rule in plain["rules"]] == [("deny", "", "")]
         ended = gate.ask("devices", "override", "cam-1", "--end", "--reason", "done")
         assert ended.exit_code == 0, ended.stderr
-        assert ended.stdout.startswith("cam-1: deny → admitted until ")
+        assert ended.stdout.startswith("cam-1: deny → admitted: the override to deny was ended by unix:")
         until(lambda: reaches(live, "cam-1"))
         rows = [row for row in service.device("cam-1")["verdicts"] if row["kind"] == "override"]
         assert [(row["event"], row["reason"]) for row in rows] == [

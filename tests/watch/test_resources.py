@@ -207,7 +207,7 @@ def test_reading_is_bounded(tree: Path) -> None:
 def test_usage_is_what_was_not_idle_between_two_samples() -> None:
     before = Resources(cpu_seconds={"user": 10.0, "idle": 100.0, "iowait": 5.0})
     now = Resources(cpu_seconds={"user": 13.0, "idle": 100.5, "iowait": 5.5}, memory_limit=1_000, memory_usage=250)
-    assert resources.usage(7, before, now) == Usage(7, pytest.approx(0.75), 0.25)
+    assert resources.usage(7, before, now) == Usage(7, 0.75, 0.25)
     assert resources.usage(0, None, now) == Usage(0, None, 0.25)
     assert resources.usage(1, Resources(), now).cpu is None
     assert resources.usage(1, now, now) == Usage(1, None, 0.25), "no time has passed"
