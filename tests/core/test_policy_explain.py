@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -61,7 +61,7 @@ def told(
     return explain(*arguments), decide(*arguments)
 
 
-def restricted(book: Book, who: Device, kept: Set[tuple[str, str]]) -> Book:
+def restricted(book: Book, who: Device, kept: AbstractSet[tuple[str, str]]) -> Book:
     """The book without the rules that are not kept; what cannot be left out denies."""
     if ("node default", "") not in kept:
         book = replace(book, node_default=DENY, suspect=DENY, others={})
