@@ -19,7 +19,7 @@ from gateway.control.slots import Slot
 from gateway.control.timers import Deadlines
 from gateway.core import policy
 from gateway.core.errors import JournalError, NotNow
-from gateway.core.model import DeviceId, Instant
+from gateway.core.model import DENY, Address, DeviceId, Instant, Rule
 from gateway.core.policy import Override
 
 SHORTEST = 1.0
@@ -35,13 +35,16 @@ _EVER = float("inf")
 
 
 class _Act(NamedTuple):
-    """An override (None: its end) that is handed to the journal; ``opens``: it waits for the journal."""
+    """An override (None: its end) on its way. ``waits``: it admits more, so that the journal must have it first."""
 
     slot: Slot
     word: Override | None
     until_boot: float
-    causes: Sequence[Cause]
-    opens: bool
+    waits: bool
+    causes: list[Cause]
+
+
+_Rules = Sequence[tuple[Address, Rule | None]]
 
 
 class Overrides:
@@ -63,6 +66,7 @@ class Overrides:
         self._due: Deadlines[DeviceId] = Deadlines()
         self._running: dict[DeviceId, Slot] = {}
         self._waiting: dict[DeviceId, _Act] = {}
+        self._unopened: dict[DeviceId, _Act] = {}
         self._stopped = False
 
     @property
@@ -81,7 +85,7 @@ class Overrides:
             left = min(left_then, word.until - known, LONGEST)
             if left > 0:
                 capped = word._replace(until=min(word.until, now.wall + left))
-                self._put(slot, capped, now.boot + left, now)
+                self._put(_Act(slot, capped, now.boot + left, waits=False, causes=[]), now)
             else:
                 why = f"the override to {word.profile} ended while the gateway was down"
                 self._fact(slot, _over(word, now.wall), "override-ended", why, word.actor, word.reason, now)
@@ -122,8 +126,8 @@ class Overrides:
     ) -> Overridden:
         old = slot.decision
         new = self._devices.judged(slot, word, now)
-        opens = policy.tighter(old, new, self._devices.book)
-        if opens and not self._devices.may_raise:
+        waits = policy.tighter(old, new, self._devices.book)
+        if waits and not self._devices.may_raise:
             msg = f"it would admit more, and nothing may be raised now: {self._devices.why_not}"
             raise NotNow(msg)
         waiting = self._waiting.pop(slot.device.id, None)
@@ -135,7 +139,7 @@ class Overrides:
         else:
             kind, why = "overridden", f"overridden by {actor} to {word.profile} until {_date(word.until)}: {reason}"
         leaves = word if word is not None else Override(slot.device.id, "", now.wall, actor, reason)
-        self._fact(slot, leaves, kind, why, actor, reason, now, _Act(slot, word, until_boot, (), opens))
+        self._fact(slot, leaves, kind, why, actor, reason, now, _Act(slot, word, until_boot, waits, []))
         return Overridden(slot.device.id, old.profile, new.profile, new.until, why)
 
     # --- time -------------------------------------------------------------------------------------------
@@ -145,16 +149,20 @@ class Overrides:
         return self._due.next()
 
     def turn(self, now: Instant) -> None:
-        """End what is over."""
+        """End what is over; open what the journal could not keep before."""
         for device in self._due.pop(now.boot, SLICE):
             slot = self._running[device]
             word = slot.override
             if word is not None:
-                # No wait for the journal: it has known this end since the override was set.
                 why = f"the override to {word.profile} is over"
-                act = _Act(slot, None, _EVER, (), opens=False)
                 over = _over(word, min(now.wall, word.until))
+                # The decision waits for nothing: the journal has known this end since the override was set.
+                act = _Act(slot, None, _EVER, waits=False, causes=[])
                 self._fact(slot, over, "override-ended", why, word.actor, word.reason, now, act)
+        if self._unopened and self._journal.writable:
+            unopened, self._unopened = self._unopened, {}
+            for act in unopened.values():
+                self._open(act)
 
     def jumped(self, now: Instant) -> None:
         """The wall clock jumped: what it now says is nearer comes sooner, nothing comes later."""
@@ -199,59 +207,90 @@ class Overrides:
         if act is None:
             self._journal.record((entry,))
             return
-        causes: list[Cause] = []
-        act = act._replace(causes=causes)
-        if act.opens:
+        old = slot.decision
+        if act.waits:
             self._waiting[device] = act
+        else:
+            self._put(act, now)
+        given = self._devices.judged(slot, act.word, now).profile
         (seq,) = self._journal.record((entry,), lambda error: self._durable(act, error))
-        addresses = slot.device.binding.addresses
-        if not act.opens:
-            self._put(slot, act.word, act.until_boot, now)
-        profile = self._devices.judged(slot, act.word, now).profile
-        causes += [Cause(seq, device, profile, 0.0, len(addresses) + 1) for _ in self._gates]
-        if not act.opens:
-            self._tell(act)
+        parts = len(slot.device.binding.addresses) + 1
+        act.causes.extend(Cause(seq, device, given, 0.0, parts) for _ in self._gates)
+        if act.waits:
+            return
+        loosened = policy.tighter(old, slot.decision, self._devices.book)
+        if given == DENY or (self._admitted(slot) and not loosened):
+            self._tell(act, self._rules(slot))
+        else:
+            self._open(act)
 
-    def _put(self, slot: Slot, word: Override | None, until_boot: float, now: Instant) -> None:
-        device = slot.device.id
-        if word is None:
+    def _put(self, act: _Act, now: Instant) -> None:
+        slot, device = act.slot, act.slot.device.id
+        if act.word is None:
             self._running.pop(device, None)
             self._due.clear(device)
         else:
             self._running[device] = slot
-            self._due.set(device, until_boot)
-        self._devices.overridden(slot, word, 0.0 if word is None else until_boot, now)
+            self._due.set(device, act.until_boot)
+        self._devices.overridden(slot, act.word, act.until_boot, now)
 
-    def _tell(self, act: _Act) -> None:
-        for address in act.slot.device.binding.addresses:
-            rule = self._devices.rule(act.slot, address)
+    def _admitted(self, slot: Slot) -> bool:
+        """Whether an admission stands at every gate: another one that allows no more is then nothing new."""
+        addresses = slot.device.binding.addresses
+        return all(gate.lease_until(address) is not None for gate in self._gates for address in addresses)
+
+    def _rules(self, slot: Slot) -> _Rules:
+        return [(address, self._devices.rule(slot, address)) for address in slot.device.binding.addresses]
+
+    def _tell(self, act: _Act, rules: _Rules) -> None:
+        for address, rule in rules:
             for gate, cause in zip(self._gates, act.causes, strict=True):
                 gate.want(address, rule, cause)
 
+    def _open(self, act: _Act) -> None:
+        """Tell the gates once the journal has everything that the present decision rests on: this act, and
+        verdicts that came just before it."""
+        version, rules = act.slot.version, self._rules(act.slot)
+        self._journal.record((), lambda error: self._opened(act, version, rules, error))
+
+    def _opened(self, act: _Act, version: int, rules: _Rules, error: JournalError | None) -> None:
+        if self._stopped:
+            return
+        if error is not None:
+            self._unopened[act.slot.device.id] = act
+        elif act.slot.floor > version:
+            # Something tightened after this was decided; that wish already went out and stands.
+            self._gave_up(act, "overtaken by a later verdict")
+        else:
+            self._tell(act, rules)
+
     def _durable(self, act: _Act, error: JournalError | None) -> None:
+        """The journal has the act, or could not keep it."""
         if self._stopped:
             return
         now = self._clock.now()
-        device = act.slot.device.id
-        if act.opens:
-            if self._waiting.get(device) is act:
-                del self._waiting[device]
-                if error is None:
-                    self._put(act.slot, act.word, act.until_boot, now)
-                    self._tell(act)
-                else:
-                    self._take_back(act, error, now)
-            else:
-                self._gave_up(act, "overtaken by a later act")
-        if error is not None and act.opens:
-            self._gave_up(act, "the journal could not be written")
         for gate, cause in zip(self._gates, act.causes, strict=True):
             cause.durable = 0.0 if error else now.boot
             gate.count_down(cause, now.boot)
+        if not act.waits:
+            return
+        if self._waiting.get(act.slot.device.id) is not act:
+            self._gave_up(act, "overtaken by a later act")
+            return
+        del self._waiting[act.slot.device.id]
+        if error is None:
+            self._put(act, now)
+            self._open(act)
+        else:
+            self._gave_up(act, "the journal could not be written")
+            self._take_back(act, error, now)
 
     def _gave_up(self, act: _Act, why: str) -> None:
-        for cause in act.causes:
-            cause.failed, cause.detail, cause.left = True, why, 1
+        now = self._clock.now().boot
+        for gate, cause in zip(self._gates, act.causes, strict=True):
+            if cause.left > 0:
+                cause.failed, cause.detail, cause.left = True, why, 1
+                gate.count_down(cause, now)
 
     def _take_back(self, act: _Act, error: JournalError, now: Instant) -> None:
         """The journal could not keep it: nothing was opened by it. The row may yet be written, and this one after

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway.control.overrides import LONGEST, SHORTEST
 from gateway.control.ports import Overridden
@@ -33,7 +37,7 @@ async def later(world: World, seconds: float) -> None:
     await world.settle()
 
 
-def given(world: World) -> tuple[str, float | None]:
+def now_given(world: World) -> tuple[str, float | None]:
     view = world.devices.view(CAM)
     assert view is not None
     return view.decision.profile, view.decision.until
@@ -46,7 +50,7 @@ async def test_it_raises_what_a_trusted_device_gets_and_ends_exactly() -> None:
         done = await override(world, ADMITTED)
         assert (done.before, done.after, done.until) == (PROBATION, ADMITTED, begin + 50.0)
         assert done.why == "overridden by unix:ann to admitted until 2026-11-21 17:50:50+00:00: repair"
-        assert given(world) == (ADMITTED, begin + 50.0)
+        assert now_given(world) == (ADMITTED, begin + 50.0)
         stands = world.stands(ADDRESS)
         assert stands.profile == ADMITTED
         # The kernel ends it even if nobody is left to do so.
@@ -57,7 +61,7 @@ async def test_it_raises_what_a_trusted_device_gets_and_ends_exactly() -> None:
         assert world.overrides.next() == world.clock.boot + 0.5
         await later(world, 0.5)
         assert world.stands(ADDRESS).profile == PROBATION
-        assert given(world) == (PROBATION, begin + 100.0)
+        assert now_given(world) == (PROBATION, begin + 100.0)
         assert world.overrides.count == 0
         assert world.overrides.next() is None
 
@@ -81,7 +85,7 @@ async def test_what_admits_more_waits_for_the_journal() -> None:
         world.journal.delay()
         await override(world, ADMITTED)
         assert world.stands(ADDRESS).profile == PROBATION
-        assert given(world)[0] == PROBATION
+        assert now_given(world)[0] == PROBATION
         world.journal.release()
         await world.settle()
         assert world.stands(ADDRESS).profile == ADMITTED
@@ -96,7 +100,7 @@ async def test_a_disk_that_fails_opens_nothing_and_the_journal_ends_with_what_is
         await override(world, ADMITTED)
         world.journal.fail()
         await world.settle()
-        assert given(world)[0] == PROBATION
+        assert now_given(world)[0] == PROBATION
         with pytest.raises(NotNow, match="the journal cannot be written"):
             await override(world, ADMITTED)
         await override(world, DENY)
@@ -107,6 +111,56 @@ async def test_a_disk_that_fails_opens_nothing_and_the_journal_ends_with_what_is
         assert not world.admitted(ADDRESS)
         left = world.disk.overrides[CAM]
         assert (left.override.profile, left.left > 0) == (DENY, True)
+
+
+async def test_a_lower_profile_admits_nobody_before_the_pass_is_durable() -> None:
+    async with running(book=HIGH) as world:
+        world.journal.delay()
+        await world.passes("cam-1")
+        await override(world, PROBATION)
+        assert now_given(world)[0] == PROBATION
+        assert not world.stands(ADDRESS).profile
+        world.journal.release()
+        await world.settle()
+        assert world.stands(ADDRESS).profile == PROBATION
+
+
+async def test_an_end_while_the_disk_is_full_gives_back_once_it_is_mended() -> None:
+    async with running(book=HIGH) as world:
+        await world.passes("cam-1")
+        await override(world, DENY, 20.0)
+        world.journal.fail()
+        await later(world, 20.0)
+        assert now_given(world)[0] == ADMITTED
+        assert not world.admitted(ADDRESS), "what admits waits for the journal"
+        await later(world, 1.0)
+        assert not world.admitted(ADDRESS)
+        world.journal.mend()
+        await later(world, 1.0)
+        assert world.stands(ADDRESS).profile == ADMITTED
+
+
+async def test_an_end_that_lowers_waits_for_no_disk() -> None:
+    async with running(book=LOW) as world:
+        await world.passes("cam-1")
+        await override(world, ADMITTED, 20.0)
+        world.journal.fail()
+        await later(world, 20.0)
+        assert world.stands(ADDRESS).profile == PROBATION
+
+
+async def test_a_failure_overtakes_an_override_that_opens() -> None:
+    async with running(book=LOW) as world:
+        await world.passes("cam-1")
+        world.journal.delay()
+        await override(world, ADMITTED)
+        world.clock.advance(1)
+        await world.fails("cam-1")
+        assert not world.admitted(ADDRESS)
+        world.journal.release()
+        await world.settle()
+        assert not world.admitted(ADDRESS)
+        assert now_given(world) == (DENY, None)
 
 
 async def test_the_operator_ends_it_and_without_one_nothing_happens() -> None:
@@ -140,7 +194,7 @@ async def test_the_newest_act_wins_over_one_that_still_waits() -> None:
         world.overrides.end_override(CAM, "unix:bob", "no")
         world.journal.release()
         await world.settle()
-        assert given(world)[0] == PROBATION
+        assert now_given(world)[0] == PROBATION
         assert world.stands(ADDRESS).profile == PROBATION
         assert world.disk.overrides[CAM].left == 0
         await override(world, ADMITTED, 30.0)
@@ -167,7 +221,7 @@ async def test_it_gives_nobody_trust(standing: Standing) -> None:
         await override(world, ADMITTED)
         assert world.standing("cam-1") is standing
         assert not world.admitted(ADDRESS)
-        assert given(world) == (DENY, None)
+        assert now_given(world) == (DENY, None)
 
 
 async def test_it_waits_for_a_device_that_attests_later() -> None:
@@ -183,13 +237,13 @@ async def test_it_waits_for_a_device_that_attests_later() -> None:
 async def test_deadline_and_override_whichever_comes_first() -> None:
     async with running(book=LOW) as world:
         await world.passes("cam-1")
-        deadline = given(world)[1]
+        deadline = now_given(world)[1]
         await override(world, ADMITTED, 1_000.0)
-        assert given(world) == (ADMITTED, deadline)
+        assert now_given(world) == (ADMITTED, deadline)
         await later(world, 100.0)
         assert world.standing("cam-1") is S.LAPSED
         await world.passes("cam-1")
-        assert given(world)[0] == ADMITTED
+        assert now_given(world)[0] == ADMITTED
 
 
 @pytest.mark.parametrize(
@@ -245,10 +299,10 @@ async def test_a_kill_forgets_nothing_and_prolongs_nothing() -> None:
     async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
         await world.passes("cam-1")
         await override(world, ADMITTED, 50.0)
-        until = given(world)[1]
+        until = now_given(world)[1]
     machine.clock.advance(10.0)
     async with running(**machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
-        assert given(world) == (ADMITTED, until)
+        assert now_given(world) == (ADMITTED, until)
         assert world.stands(ADDRESS).profile == ADMITTED
         view = world.devices.view(CAM)
         assert view is not None
@@ -257,7 +311,7 @@ async def test_a_kill_forgets_nothing_and_prolongs_nothing() -> None:
         await later(world, 39.0)
         assert world.overrides.count == 1
         await later(world, 1.0)
-        assert given(world)[0] == PROBATION
+        assert now_given(world)[0] == PROBATION
     async with running(**machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
         assert world.overrides.count == 0
 
@@ -303,7 +357,7 @@ async def test_a_device_that_is_gone_and_a_profile_that_is_gone() -> None:
         await world.passes("cam-1")
         await override(world, "extra", 50.0)
     async with running(**machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
-        assert given(world)[0] == DENY  # fail closed: the book knows it no more
+        assert now_given(world)[0] == DENY  # fail closed: the book knows it no more
     async with running(**machine.restarted(), book=LOW, inventory=INVENTORY[1:]) as world:  # type: ignore[arg-type]
         assert world.overrides.count == 0
 
@@ -318,3 +372,97 @@ async def test_after_a_stop_nothing_is_followed() -> None:
         await world.settle()
         assert world.stands(ADDRESS).profile == PROBATION
         assert world.disk.overrides[CAM].override.profile == ADMITTED
+
+
+# --- whatever happens ---------------------------------------------------------------------------------------------
+
+STEPS = st.one_of(
+    st.sampled_from(["pass", "fail", "hold", "release", "end", "delay", "undelay", "disk-full", "mend", "kill"]),
+    st.tuples(st.just("override"), st.sampled_from([DENY, PROBATION, ADMITTED]), st.sampled_from([5.0, 30.0])),
+    st.tuples(st.just("advance"), st.sampled_from([1.0, 4.0, 20.0, 70.0])),
+    st.tuples(st.just("jump"), st.sampled_from([-60.0, 3.0, 60.0])),
+)
+Step = str | tuple[str, float] | tuple[str, str, float]
+
+
+class Model:
+    """When the newest override to ``admitted`` must have ended at the latest (boot seconds); 0: there is none."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.ends = 0.0
+
+    async def take(self, world: World, step: Step) -> None:
+        if isinstance(step, tuple):
+            await self._take_with(world, step)
+        elif step == "pass":
+            world.clock.advance(1.0)
+            await world.passes("cam-1")
+        elif step == "fail":
+            world.clock.advance(1.0)
+            await world.fails("cam-1")
+        elif step == "hold":
+            world.devices.hold(CAM, "unix:ann", "x")
+        elif step == "release":
+            world.devices.release(CAM, "unix:ann", "x")
+        elif step == "end":
+            with suppress(NotNow):
+                world.overrides.end_override(CAM, "unix:ann", "x")
+                self.ends = 0.0
+        else:
+            {
+                "delay": world.journal.delay,
+                "undelay": world.journal.release,
+                "disk-full": world.journal.fail,
+                "mend": world.journal.mend,
+            }[step]()
+        world.clockwork.turn()
+        await world.settle()
+
+    async def _take_with(self, world: World, step: tuple[str, float] | tuple[str, str, float]) -> None:
+        if step[0] == "advance":
+            world.clock.advance(float(step[1]))
+        elif step[0] == "jump":
+            world.clock.jump(float(step[1]))
+        else:
+            _, profile, seconds = step  # type: ignore[misc]
+            with suppress(NotNow):
+                world.overrides.override(CAM, str(profile), float(seconds), "unix:ann", "x")
+                self.ends = world.clock.boot + float(seconds) if profile == ADMITTED else 0.0
+
+    def check(self, world: World) -> None:
+        stands, now = world.stands(ADDRESS), world.clock.boot
+        standing = world.standing("cam-1")
+        if stands.profile and not stands.tombstone:
+            assert standing is S.TRUSTED, "an override gives nobody trust"
+            assert stands.remaining is not None
+        view = world.devices.view(CAM)
+        assert view is not None
+        if view.override is not None and view.override.profile == ADMITTED:
+            assert self.ends > now
+        if stands.profile == ADMITTED:
+            # The book gives probation: only an override can have done this, and the kernel ends it with that.
+            assert stands.remaining is not None
+            assert now + stands.remaining <= self.ends + 0.001
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEPS, max_size=25))
+def test_whatever_happens_an_override_gives_no_more_and_no_longer(steps: list[Step]) -> None:
+    async def scenario() -> None:
+        machine = Machine()
+        model = Model(machine)
+        left, parts = list(steps), {"clock": machine.clock, "disk": machine.disk, "backend": machine.backend}
+        while True:
+            async with running(**parts, book=LOW) as world:  # type: ignore[arg-type]
+                while left:
+                    step = left.pop(0)
+                    if step == "kill":
+                        break
+                    await model.take(world, step)
+                    model.check(world)
+                else:
+                    return
+            parts = machine.restarted()  # type: ignore[assignment]
+
+    asyncio.run(scenario())
