@@ -37,6 +37,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
 from gateway.watch.bypass import BypassWatch
@@ -259,9 +260,7 @@ class _Service:
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
-            Health(
-                f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
-            ),
+            Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
         lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
@@ -284,6 +283,11 @@ class _Service:
         gate.obstacle = "" if self._bypass is None else self._bypass.state
         devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
         devices.commit()
+
+
+def _of_the_gate(gate: Reconciler) -> str:
+    remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
+    return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 
 def _settle_garbage() -> None:
