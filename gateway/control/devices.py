@@ -15,6 +15,7 @@ from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.shown import shown
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -136,22 +137,7 @@ class Devices:
     def view(self, device: DeviceId) -> DeviceView | None:
         """Everything a window shows of one device."""
         slot = self._slots.get(device)
-        if slot is None:
-            return None
-        now = self._clock.now()
-        to_wall = now.wall - now.boot
-        addresses = slot.device.binding.addresses
-        leases = [end for gate in self._gates for a in addresses if (end := gate.lease_until(a)) is not None]
-        return DeviceView(
-            device=slot.device,
-            decision=slot.decision,
-            records=dict(slot.records),
-            lease_until=min(leases) + to_wall if leases else None,
-            targets=[gate.state(addresses, to_wall) for gate in self._gates],
-            last=slot.last,
-            last_ms=slot.last_ms,
-            override=slot.override,
-        )
+        return None if slot is None else shown(slot, self._gates, self._clock.now())
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
