@@ -20,7 +20,7 @@ from gateway.control.timers import Deadlines
 from gateway.core import policy
 from gateway.core.errors import JournalError, NotNow
 from gateway.core.model import DENY, Address, DeviceId, Instant, Rule
-from gateway.core.policy import Override
+from gateway.core.policy import Book, Override
 
 SHORTEST = 1.0
 """Seconds: well above a quarter of one, in which the clockwork looks at its timers anew."""
@@ -250,10 +250,10 @@ class Overrides:
     def _open(self, act: _Act) -> None:
         """Tell the gates once the journal has everything that the present decision rests on: this act, and
         verdicts that came just before it."""
-        version, rules = act.slot.version, self._rules(act.slot)
-        self._journal.record((), lambda error: self._opened(act, version, rules, error))
+        version, rules, book = act.slot.version, self._rules(act.slot), self._devices.book
+        self._journal.record((), lambda error: self._opened(act, version, rules, book, error))
 
-    def _opened(self, act: _Act, version: int, rules: _Rules, error: JournalError | None) -> None:
+    def _opened(self, act: _Act, version: int, rules: _Rules, book: Book, error: JournalError | None) -> None:
         if self._stopped:
             return
         if error is not None:
@@ -261,6 +261,8 @@ class Overrides:
         elif act.slot.floor > version:
             # Something tightened after this was decided; that wish already went out and stands.
             self._gave_up(act, "overtaken by a later verdict")
+        elif self._devices.book is not book:
+            self._open(act)  # what was wished under the book before is asked of this one
         else:
             self._tell(act, rules)
 

@@ -6,7 +6,7 @@ it here. What must not live here: conditions (the policy's), documents, what a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.control.alarms import Alarms
 from gateway.control.devices import Devices
@@ -14,6 +14,9 @@ from gateway.control.ports import Notice, SiteNow
 from gateway.core import policy
 from gateway.core.model import Instant
 from gateway.core.policy import NORMAL, Book, SiteDecision
+
+REST = 0.01
+"""Seconds between two slices of counting by another book's classes: everybody else has the loop meanwhile."""
 
 
 class Site:
@@ -26,6 +29,8 @@ class Site:
         self._since = 0.0
         self._book: Book | None = None
         self._version = -1
+        self._coming: tuple[Book, Iterator[None]] | None = None
+        self._again: float | None = None
         self._watchers: list[Callable[[str], None]] = []
 
     @property
@@ -52,30 +57,44 @@ class Site:
         self._watchers.append(told)
 
     def next(self) -> float | None:
-        """No time of its own: the clockwork's next turn will do."""
-        return None
+        """No time of its own, but for counting by another book's classes: otherwise the next turn will do."""
+        return self._again
 
     def jumped(self, now: Instant) -> None:
         """No clock has a say in counts."""
 
     def turn(self, now: Instant) -> None:
         """Decide anew if a count, or the book, has changed."""
-        devices = self._devices
-        census = devices.census
-        if census.version == self._version and devices.book is self._book:
+        census, book = self._devices.census, self._devices.book
+        if book is not self._book and not self._counted(book, now):
+            return
+        if census.version == self._version and book is self._book:
             return
         first = self._book is None
-        self._version, self._book = census.version, devices.book
-        old, self._decision = (
-            self._decision,
-            policy.decide_site(census.labelled(), census.total, census.by_class(), devices.book),
-        )
+        self._version, self._book = census.version, book
+        self._decide(book, now, first=first)
+
+    def _counted(self, book: Book, now: Instant) -> bool:
+        """Whether the census counts by this book's classes; does a slice of that. The old rules run meanwhile."""
+        if self._book is None:
+            return True  # made with it
+        if self._coming is None or self._coming[0] is not book:
+            self._coming = (book, self._devices.census.regrouping(book, self._devices.slots()))
+        for _ in self._coming[1]:
+            self._again = now.boot + REST
+            return False
+        self._coming = self._again = None
+        return True
+
+    def _decide(self, book: Book, now: Instant, *, first: bool) -> None:
+        census, old = self._devices.census, self._decision
+        self._decision = policy.decide_site(census.labelled(), census.total, census.by_class(), book)
         name = self._decision.name
         if first:
             self._since = now.wall
         if name == old.name:
             # At a start nobody knows what ran before: a site with rules says what runs now.
-            if first and devices.book.site:
+            if first and book.site:
                 self._devices.notice(Notice("site", name, f"{name}: {self.chain[-1]}", now.wall))
             return
         self._since = now.wall

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.control import census as census_module
 from gateway.control.census import Census
 from gateway.control.ports import Usage
+from gateway.control.site import REST
 from gateway.core.model import Address, Binding, Device, DeviceId, SourceName, Standing
 from gateway.core.policy import (
     NORMAL,
@@ -110,6 +112,35 @@ async def test_conditions_over_a_class_count_its_devices_alone() -> None:
         assert world.devices.census.by_class() == {
             "cams": {each.label: 2 if each is S.HELD else 0 for each in Standing}
         }
+
+
+async def test_another_books_classes_are_counted_in_slices_while_the_old_rules_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(census_module, "SLICE", 1)
+    async with running(book=BOOK, inventory=INVENTORY) as world:
+        world.clockwork.turn()
+        for name in ("cam-1", "cam-2"):
+            world.devices.hold(DeviceId(name), "unix:ann", "x")
+        world.clockwork.turn()
+        assert world.site.profile == "blind"
+        doors = SiteProfile("elevated", (Condition(S.HELD, ">=", 1, device_class="doors"),))
+        other = Book(classes=(DeviceClass("doors", Match(id="door-*")),), site=(doors,))
+        world.devices.book = other
+        world.clockwork.turn()
+        assert (world.site.profile, world.site.next()) == ("blind", world.clock.boot + REST)
+        world.devices.release(DeviceId("cam-1"), "unix:ann", "x")
+        world.clockwork.turn()
+        assert world.site.profile == "blind", "the old rules run until every device is counted"
+        world.clockwork.turn()
+        world.devices.hold(DeviceId("door-1"), "unix:ann", "x")
+        world.clockwork.turn()
+        assert (world.site.profile, world.site.next()) == ("elevated", None)
+        assert world.devices.census.by_class() == {"doors": {each.label: int(each is S.HELD) for each in Standing}}
+        world.devices.release(DeviceId("door-1"), "unix:ann", "x")
+        world.devices.book = Book()
+        world.clockwork.turn()
+        assert (world.site.profile, world.devices.census.by_class()) == (NORMAL, {})
 
 
 async def test_without_rules_the_site_is_normal_and_silent() -> None:
