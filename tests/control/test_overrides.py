@@ -464,6 +464,6 @@ def test_whatever_happens_an_override_gives_no_more_and_no_longer(steps: list[St
                     model.check(world)
                 else:
                     return
-            parts = machine.restarted()  # type: ignore[assignment]
+            parts = machine.restarted()
 
     asyncio.run(scenario())

@@ -1,6 +1,6 @@
 """Every level of the book in a real process: an operator's override through a kill, the site's profile, explain.
 
-The path gate is the relay on loopback, so that everything here runs wherever Python does.
+The path gate is the relay on loopback, but for what the kernel alone can show.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gateway.sediment.wire import Reason
-from tests.e2e.installed import until
+from tests.e2e.ground import Ground, on_the_ground
+from tests.e2e.installed import DEVICES, SERVICES, Installed, until
+from tests.e2e.kernel import admitted
 from tests.e2e.test_command_line import EchoServer, Live, echoes, newest, reaches, relayed
 from tests.ports import free_place
 
@@ -95,3 +98,30 @@ def test_the_site_profile_and_the_thresholds_run(tmp_path: Path) -> None:
         assert "warning: thresholds" not in checked.stdout
         assert service.metric("ragate_notices_total", kind="site") >= 2
     server.close()
+
+
+@pytest.mark.netns
+def test_in_the_kernel_an_admission_by_an_override_ends_with_it_without_the_gateway(tmp_path: Path) -> None:
+    gate = Installed(tmp_path, target={"lease": 120}, source={"max_age": 600})
+    gate.write("book.yaml", {"services": list(SERVICES), "node_default": "deny", "suspect": "deny"})
+    lasting = 40
+
+    def body(ground: Ground) -> None:
+        with gate.running() as service:
+            gate.tell("cam-1", Reason.PASS)
+            service.wait("cam-1", "trusted")
+            assert admitted() == {}, "the book denies it"
+            done = gate.ask("devices", "override", "cam-1", "admitted", "--for", f"{lasting}s", "-r", "a look")
+            assert done.exit_code == 0, done.stderr
+            until(lambda: set(admitted()) == set(DEVICES["cam-1"]), admitted)
+            service.kill()
+            for address, seconds in admitted().items():
+                assert seconds is not None, f"{address} has no end"
+                assert seconds <= lasting
+            until(lambda: not admitted(), admitted)
+        assert ground.shut("cam-1")
+        with gate.running() as service:
+            assert service.device("cam-1")["override"] is None
+            assert ground.shut("cam-1")
+
+    on_the_ground(body)
