@@ -28,14 +28,20 @@ from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
+from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Advisory, Health, Observer
+from gateway.control.explained import Explainer
+from gateway.control.overrides import Overrides
+from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
 FLUSH_SECONDS = 2.0
@@ -81,6 +87,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
@@ -133,6 +140,10 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
+        watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        alarms = Alarms(devices, watch.usage)
+        site = Site(devices, alarms)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         openers = build.openers(config)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits, openers)
@@ -144,10 +155,14 @@ class _Service:
             door = build.door(config, admit, clock, devices.notice)
             posting = self._posting = build.posting(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
+            self._levels = (overrides, site)
+            overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
-            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+            site.turn(clock.now())
+            timed = (overrides, site, alarms)
+            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            self._bypass = build.bypass_watch(config, self._around)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
@@ -158,6 +173,7 @@ class _Service:
             if door is not None:
                 door.close()
             devices.stop()
+            overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
@@ -170,6 +186,11 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        overrides, site = self._levels
+        metrics.set_overrides(lambda: overrides.count)
+        metrics.set_site(site.now, site.known, RESOURCES)
+        bypass = self._bypass
+        metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)
@@ -185,6 +206,8 @@ class _Service:
 
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, (gate,), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -192,9 +215,12 @@ class _Service:
             inventory=lambda: inventory,
             health=lambda: self._health(advisories),
             exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        settings = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, settings.socket, settings.group)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -207,6 +233,7 @@ class _Service:
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
                     tasks.create_task(watch.run(), name="watch"),
+                    *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
@@ -241,22 +268,39 @@ class _Service:
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
+        _, site = self._levels
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
-            Health(
-                f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
-            ),
+            Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
+        lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
+        lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
+        if self._bypass is not None:
+            state = self._bypass.state
+            lines.append(Health("bypass", not state, state or "no way around the path gate is known"))
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
         for each in advisories:
-            state = each.state()
+            told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{state.get('state')}: {state.get('detail', '')}"))
+            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _around(self, sentence: str) -> None:
+        """A way around the path gate opened or closed: from here on every device is shown accordingly."""
+        _, devices, gate, _, _ = self._parts
+        gate.obstacle = "" if self._bypass is None else self._bypass.state
+        devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
+        devices.commit()
+
+
+def _of_the_gate(gate: Reconciler) -> str:
+    remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
+    return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 
 def _settle_garbage() -> None:

@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
 from gateway.console.host import HostCollector, HostView
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.core.errors import Refusal
 from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
 
@@ -83,9 +83,16 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "bypass",
+    "override",
+    "site",
+    "resources",
     "tls",
 )
 
+
+# Read for every alert; a member read from its Enum costs fifteen times as much.
+_FAILED, _VERIFIED = Applied.FAILED, Applied.VERIFIED
 
 #: What became of a frame for SEDIMENT's own relying party.
 FORWARD_RESULTS = ("forwarded", "failed", "dropped")
@@ -173,6 +180,10 @@ class Metrics:
         """Read ``ragate_queue_depth{queue=name}`` from ``depth`` at every scrape."""
         self._live.queues[name] = depth
 
+    def set_bypasses(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
+        self._live.bypasses[target] = count
+
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
@@ -185,6 +196,17 @@ class Metrics:
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
         self._live.counts = counts
+
+    def set_overrides(self, count: Callable[[], int]) -> None:
+        """Read ``ragate_overrides`` from ``count`` at every scrape."""
+        self._live.overrides = count
+
+    def set_site(
+        self, now: Callable[[], SiteNow], known: Callable[[], Sequence[str]], resources: Sequence[str]
+    ) -> None:
+        """Read ``ragate_site_profile`` (one series for each of ``known``) and ``ragate_resource_alarm`` (one for
+        each of ``resources``) from ``now`` at every scrape."""
+        self._live.site, self._live.profiles, self._live.resources = now, known, tuple(resources)
 
     def set_resources(self, current: Callable[[], HostView | None]) -> None:
         """Read ``ragate_host_*`` and the further ``process_*`` from the newest sample at every scrape."""
@@ -211,12 +233,12 @@ class Metrics:
         rejections[key if key in rejections else (OTHER, fact.refusal)] += 1
 
     def _enforced(self, fact: Enforced) -> None:
-        if fact.received <= 0.0 or fact.state is Applied.FAILED:
+        if fact.received <= 0.0 or fact.state is _FAILED:
             return
         accepted, verified = self._facts.latencies.get((fact.target, fact.backend)) or self._learn(fact)
         # Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum.
         accepted.observe(max(0.0, fact.accepted - fact.received))
-        if fact.state is Applied.VERIFIED:
+        if fact.state is _VERIFIED:
             verified.observe(max(0.0, fact.verified - fact.received))
 
     def _learn(self, fact: Enforced) -> tuple[Tally, Tally]:
@@ -345,9 +367,14 @@ class _LiveCollector(Collector):
 
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
+        self.bypasses: dict[str, Callable[[], int]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
+        self.overrides: Callable[[], int] | None = None
+        self.site: Callable[[], SiteNow] | None = None
+        self.profiles: Callable[[], Sequence[str]] = tuple
+        self.resources: tuple[str, ...] = ()
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -363,7 +390,17 @@ class _LiveCollector(Collector):
         depth = GaugeMetricFamily("ragate_queue_depth", "Entries waiting in each queue.", labels=("queue",))
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
-        families: list[Metric] = [devices, depth]
+        families: list[Metric] = [devices, depth, *self._site()]
+        if self.overrides is not None:
+            text = "Devices under an operator's override."
+            families.append(GaugeMetricFamily("ragate_overrides", text, value=self.overrides()))
+        if self.bypasses:
+            around = GaugeMetricFamily(
+                "ragate_bypasses", "Ways around a target's path gate that were found.", labels=("target",)
+            )
+            for target, count in self.bypasses.items():
+                around.add_metric((target,), count())
+            families.append(around)
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(
@@ -384,3 +421,22 @@ class _LiveCollector(Collector):
                 )
             )
         return families
+
+    def _site(self) -> Iterable[Metric]:
+        if self.site is None:
+            return
+        site = self.site()
+        profile = GaugeMetricFamily(
+            "ragate_site_profile", "1 for the profile of the site that runs, 0 for the others.", labels=("profile",)
+        )
+        for name in dict.fromkeys((*self.profiles(), site.profile)):
+            profile.add_metric((name,), float(name == site.profile))
+        yield profile
+        alarm = GaugeMetricFamily(
+            "ragate_resource_alarm",
+            "1 while a resource is above the book's threshold for as long as the book says.",
+            labels=("resource",),
+        )
+        for name in self.resources:
+            alarm.add_metric((name,), float(name in site.alarms))
+        yield alarm
