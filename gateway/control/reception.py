@@ -290,14 +290,16 @@ class Reception:
             self._forget(digest)
             what = "the journal cannot be written: what lowers acts already, what raises was not taken"
             return Denied(Refusal.DEGRADED, what, JOURNAL_RETRY, results)
-        if wait:
+        if wait and not receipt.enforced.done():
             left = max(0.0, until - self._clock.now().boot)
             await asyncio.wait((receipt.enforced,), timeout=left)
-        return self._answer(known, receipt, digest, source)
+            results = tuple(map(_result, receipt.items))
+        return self._answer(known, receipt, digest, source, results)
 
     @staticmethod
-    def _answer(known: _Known, receipt: Receipt, digest: bytes, source: SourceName) -> Answer:
-        results = tuple(map(_result, receipt.items))
+    def _answer(
+        known: _Known, receipt: Receipt, digest: bytes, source: SourceName, results: tuple[Result, ...]
+    ) -> Answer:
         verified = receipt.enforced.done() and not any(
             result.failed or (result.accepted and result.milliseconds is None) for result in results
         )

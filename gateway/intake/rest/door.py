@@ -109,6 +109,7 @@ class RestDoor:
         self._reception = reception
         self._clock = clock
         self._context = context
+        self._newest = context()
         self._settings = settings
         self._open: dict[Any, _Connection] = {}
         self._shaking = 0
@@ -196,10 +197,11 @@ class RestDoor:
     async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
         made = False
         try:
+            self._newest = self._context()
             await self._loop.connect_accepted_socket(
                 self._http,
                 sock,
-                ssl=self._context(),
+                ssl=self._newest,
                 ssl_handshake_timeout=self._settings.handshake_seconds,
                 ssl_shutdown_timeout=1.0,
             )
@@ -234,6 +236,7 @@ class RestDoor:
         """End connections that have not sent a whole request head for too long, however slowly they send one."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            self._newest = self._context()
             oldest = self._loop.time() - self._settings.idle_seconds
             for connection in list(self._open.values()):
                 if not connection.busy and connection.since < oldest:
@@ -266,7 +269,7 @@ class RestDoor:
             headers={**HEADERS, **reply.headers},
             content_type=reply.media_type,
         )
-        stale = connection.context is not None and connection.context is not self._context()
+        stale = connection.context is not None and connection.context is not self._newest
         if stale or not request.content.at_eof():
             # What was not read could be taken for the next request; and new keys are for new connections.
             response.force_close()
