@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import load
+from gateway.config import find_findings, load
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId
 from gateway.verdicts import Algorithm, Proof
@@ -202,6 +202,28 @@ def test_an_import_keeps_further_sources(site: Installed, tmp_path: Path) -> Non
     assert "source: [rp, ear]" in (site.folder / "devices.yaml").read_text()
     (device,) = load(site.config).devices
     assert device.sources == ("rp", "ear")
+
+
+def test_what_an_operator_should_look_at(site: Installed) -> None:
+    def subjects() -> set[str]:
+        return {finding.subject for finding in find_findings(load(site.config))}
+
+    assert not {each for each in subjects() if each.startswith(("door", "source rp"))}
+    site.write("devices.yaml", {"devices": [{"id": "one", "source": "other", "addresses": ["127.7.1.1"]}]})
+    assert {"source rp", "source ear", "source keylime"} <= subjects()
+    site.settings["sources"] = site.settings["sources"][:2]
+    site.settings["sources"][1]["name"] = "other"
+    no_ca(site.settings, site.folder)
+    site.write("ragate.yaml", site.settings)
+    assert {"door rest", "door rpc"} <= subjects()
+    del site.settings["sources"][1]
+    site.write("ragate.yaml", site.settings)
+    (site.folder / "keys.txt").write_text(f"one {site.keys.hmac['cam-1'].hex()}\n")
+    (site.folder / "keys.txt").chmod(0o600)
+    device = {"id": "one", "source": "verifier", "addresses": ["127.7.1.1"]}
+    site.write("devices.yaml", {"hmac_keys": "keys.txt", "devices": [device]})
+    told = [finding.what for finding in find_findings(load(site.config)) if finding.subject == "door rest"]
+    assert "no source posts its results" in told
 
 
 def test_a_key_of_too_few_bits_is_refused() -> None:

@@ -193,11 +193,11 @@ class Reception:
                 self._admission.refuse(sender.name, denied.step, denied.detail, submission.peer)
                 return denied
             envelope = Envelope(submission.data, sender.name, submission.peer, submission.received, presented)
-            known = self._remember(digest, self._admission.present(envelope, follow=True))
+            known = self._remember(digest, self._admission.present(envelope, follow=True), sender.name)
         if known.answer is not None:
             return known.answer
         assert known.receipt is not None
-        return await self._follow(known, known.receipt, digest, sender.name, wait=submission.wait)
+        return await self._follow(known.receipt, digest, sender.name, wait=submission.wait)
 
     # --- before anything is taken -----------------------------------------------------------------------
 
@@ -252,9 +252,30 @@ class Reception:
             self._forget(next(iter(self._known)))
         return self._known.get(digest)
 
-    def _remember(self, digest: bytes, receipt: Receipt) -> _Known:
+    def _remember(self, digest: bytes, receipt: Receipt, source: SourceName) -> _Known:
         known = self._known[digest] = _Known(receipt, self._clock.now().boot + REMEMBERED_SECONDS)
         self._size += known.size
+
+        def charge(_: object) -> None:
+            # Also when the sender has left by now.
+            number = max(1, len(receipt.items))
+            self._buckets[source].charge(number)
+            if self._known.get(digest) is known:
+                self._size += number - known.size
+            known.size = number
+
+        def shorten(_: object) -> None:
+            # An answer is a third of its receipt, and most senders do not wait for this moment.
+            if self._known.get(digest) is not known:
+                return
+            results = tuple(map(_result, receipt.items))
+            if receipt.durable.result() is not None or not any(result.accepted for result in results):
+                self._forget(digest)
+            else:
+                known.answer, known.receipt = _answer(receipt, digest, source, results), None
+
+        receipt.durable.add_done_callback(charge)
+        receipt.enforced.add_done_callback(shorten)
         return known
 
     def _forget(self, digest: bytes) -> None:
@@ -264,20 +285,13 @@ class Reception:
 
     # --- what becomes of it -----------------------------------------------------------------------------
 
-    async def _follow(
-        self, known: _Known, receipt: Receipt, digest: bytes, source: SourceName, *, wait: bool
-    ) -> Answer | Denied:
+    async def _follow(self, receipt: Receipt, digest: bytes, source: SourceName, *, wait: bool) -> Answer | Denied:
         until = self._clock.now().boot + self._seconds
         done, _ = await asyncio.wait((receipt.durable,), timeout=self._seconds)
         if not done:
             return Denied(Refusal.DEGRADED, "not durable yet; ask again with the same bytes", BUSY_RETRY)
         error = receipt.durable.result()
         results = tuple(map(_result, receipt.items))
-        if known.receipt is not None and known.size == 1:
-            self._buckets[source].charge(max(1, len(results)))
-            known.size = max(1, len(results))
-            if digest in self._known:
-                self._size += known.size - 1
         if receipt.refused is not None:
             self._forget(digest)
             return Denied(receipt.refused.refusal, receipt.refused.detail)
@@ -294,19 +308,14 @@ class Reception:
             left = max(0.0, until - self._clock.now().boot)
             await asyncio.wait((receipt.enforced,), timeout=left)
             results = tuple(map(_result, receipt.items))
-        return self._answer(known, receipt, digest, source, results)
+        return _answer(receipt, digest, source, results)
 
-    @staticmethod
-    def _answer(
-        known: _Known, receipt: Receipt, digest: bytes, source: SourceName, results: tuple[Result, ...]
-    ) -> Answer:
-        verified = receipt.enforced.done() and not any(
-            result.failed or (result.accepted and result.milliseconds is None) for result in results
-        )
-        answer = Answer(receipt_id(digest), source, results, verified)
-        if receipt.enforced.done():
-            known.answer, known.receipt = answer, None
-        return answer
+
+def _answer(receipt: Receipt, digest: bytes, source: SourceName, results: tuple[Result, ...]) -> Answer:
+    verified = receipt.enforced.done() and not any(
+        result.failed or (result.accepted and result.milliseconds is None) for result in results
+    )
+    return Answer(receipt_id(digest), source, results, verified)
 
 
 def receipt_id(digest: bytes) -> str:

@@ -265,6 +265,20 @@ async def test_a_sender_that_leaves_changes_nothing() -> None:
         assert len(world.facts.transitions) == 1
 
 
+async def test_a_sender_that_leaves_at_once_still_pays_and_leaves_no_refusal_behind() -> None:
+    async with running() as world:
+        taken = reception(world, rate=2.0, burst=2.0)
+        for text in ("cam-1 noted a\ncam-1 noted b\ncam-1 noted c", "ghost noted a"):
+            task = asyncio.create_task(taken.receive(submission(world, text)))
+            await asyncio.sleep(0)
+            task.cancel()
+            await world.settle()
+        assert taken.remembered == 3
+        answer = await taken.receive(submission(world, "cam-1 noted d"))
+        assert isinstance(answer, Denied)
+        assert answer.step is Refusal.LIMIT
+
+
 async def test_instants_are_the_doors() -> None:
     async with running() as world:
         early = Instant(world.clock.now().wall - 1, world.clock.now().boot - 1)

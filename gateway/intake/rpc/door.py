@@ -27,6 +27,7 @@ from gateway.intake.rpc.tls import Credentials, identity_of
 SERVICE = pb.DESCRIPTOR.services_by_name["Verdicts"].full_name
 NAME = 64  #: characters of a source's name or a key's id
 SIGNATURE = 1_024  #: bytes of a detached signature
+HANDSHAKE_MS = 5_000  #: for TLS: 2 ms of work and a few round trips
 OVERHEAD = 4_096  #: bytes of a message beside its document
 
 Context = grpc.aio.ServicerContext[pb.Submission, pb.Answer]
@@ -87,6 +88,7 @@ class RpcDoor:
                 ("grpc.max_receive_message_length", settings.body + OVERHEAD),
                 ("grpc.max_metadata_size", 8_192),
                 ("grpc.max_concurrent_streams", settings.streams),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.max_connection_idle_ms", int(settings.idle_seconds * 1_000)),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.so_reuseport", 0),
