@@ -117,6 +117,7 @@ entries = st.builds(
     st.sampled_from(["l2", "l3", "upstream", "none"]),
     words,
     st.dictionaries(names, words, max_size=3).map(lambda labels: tuple(labels.items())),
+    st.lists(names, max_size=2).map(tuple),
 )
 
 
@@ -137,6 +138,7 @@ plain = st.builds(
     st.just("l2"),
     st.sampled_from(["", "keys/a.key"]),
     st.sampled_from([(), (("class", "camera"),)]),
+    st.just(()),
 )
 
 
