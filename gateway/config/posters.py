@@ -30,7 +30,7 @@ class Poster:
 @dataclass(frozen=True, slots=True)
 class PostLimits:
     """``connections`` open in all and ``connections_per_peer`` of one address; ``body`` bytes of one document;
-    ``request_seconds`` for one request to arrive and be answered; ``idle_seconds`` between two."""
+    ``request_seconds`` for one document to arrive; ``idle_seconds`` between two requests."""
 
     connections: int = 1_024
     connections_per_peer: int = 64

@@ -19,6 +19,9 @@ from gateway.control.ports import Clock, Item, Presenting, Receipt
 from gateway.core.errors import Refusal
 from gateway.core.model import Envelope, Instant, Presented, Rejected, SourceName
 
+WAIT_SECONDS = 30.0
+"""A sender waits this long for the disk, and for the targets if it asked for them; milliseconds are the rule."""
+
 REMEMBERED = 65_536
 """Statements whose answers are kept for senders that ask again: about 30 MiB."""
 
@@ -136,7 +139,7 @@ class Reception:
     enforcement."""
 
     def __init__(
-        self, senders: Iterable[Sender], admission: Presenting, clock: Clock, seconds: float = 10.0
+        self, senders: Iterable[Sender], admission: Presenting, clock: Clock, seconds: float = WAIT_SECONDS
     ) -> None:
         self._senders = {sender.name: sender for sender in senders}
         self._admission = admission

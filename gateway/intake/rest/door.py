@@ -252,8 +252,7 @@ class RestDoor:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
         connection.busy += 1
         try:
-            async with asyncio.timeout(self._settings.request_seconds):
-                reply = await self._answer(request, connection)
+            reply = await self._answer(request, connection)
         except _BadRequest as bad:
             reply = bad.reply
         except TimeoutError:
@@ -296,7 +295,9 @@ class RestDoor:
             media_type=_media_type(request),
             wait=wait,
         )
-        data = await self._body(request, connection)
+        # Only the sender's part is timed: once the document is here, the answer comes within the reception's time.
+        async with asyncio.timeout(self._settings.request_seconds):
+            data = await self._body(request, connection)
         found = await self._reception.receive(submission._replace(data=data, received=self._clock.now()))
         return answers.denied(found) if isinstance(found, Denied) else answers.taken(found, wait=wait)
 

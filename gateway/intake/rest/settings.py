@@ -16,7 +16,7 @@ class RestSettings:
     ``connections_per_peer``  of one address.
     ``handshake_seconds``     for TLS: 2 ms of work and a few round trips.
     ``idle_seconds``          without a complete request head: after the handshake, and between requests.
-    ``request_seconds``       from a request's head to the end of its answer, its body included.
+    ``request_seconds``       from a request's head to the end of its body.
     ``body``                  bytes of one document.
     ``line_bytes`` ``field_bytes`` ``headers``  of a request; ours have seven short headers.
     ``stop_seconds``          that answers under way get when the service stops.

@@ -26,7 +26,7 @@ def honest(site: Site) -> bool:
     answer = client(site.files).post(
         posted("rp", verdict("cam-1", "noted")), source="rp", key=key_for("rp"), key_id="k1"
     )
-    return answer.status == 200
+    return answer.status in (200, 202)
 
 
 @pytest.fixture(autouse=True)
@@ -313,20 +313,32 @@ def test_plain_http_and_noise_at_the_tls_port(site: Site) -> None:
 
 
 def test_many_idle_connections_do_not_keep_others_out(site: Site) -> None:
-    """More than one address may hold, half of them within TLS and half before it: they are ended in the end."""
+    """As many as one address may hold, within TLS and before it: others are served, and these are ended in the
+    end."""
     place, context = place_of(site.files), client_context(site.files.folder, "nobody")
     held: list[socket.socket] = []
+
+    def refused() -> float:
+        return site.service.metric("ragate_rejections_total", source="other", reason="limit")
+
+    def one_more() -> socket.socket:
+        plain = socket.socket()
+        held.append(plain)
+        plain.settimeout(90)
+        plain.bind(("127.99.0.1", 0))
+        plain.connect(place)
+        return plain
+
+    def filled() -> bool:
+        for _ in range(10):
+            one_more()
+        with suppress(OSError):  # at the limit
+            held.append(context.wrap_socket(one_more(), server_hostname=place[0]))
+        return refused() > before
+
+    before = refused()
     try:
-        for number in range(50):
-            plain = socket.socket()
-            plain.settimeout(90)
-            plain.bind(("127.99.0.1", 0))
-            plain.connect(place)
-            held.append(plain)
-            if number % 2:
-                with suppress(OSError):  # beyond the limit
-                    held.append(context.wrap_socket(plain, server_hostname=place[0]))
-        assert site.service.metric("ragate_rejections_total", source="other", reason="limit") >= 1
+        until(filled)
         assert honest(site)
         until(lambda: site.service.metric("ragate_queue_depth", queue="rest") <= 2)
     finally:
