@@ -6,20 +6,36 @@ What must not live here: changing a standing (the single writer does), gates, jo
 from __future__ import annotations
 
 from gateway.core.model import DENY, Decision, Device, Record, Rule, SourceName, Standing, Transition
+from gateway.core.policy import Book
 
 _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
 """Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
 
 
 class Slot:
-    """One device's living state. ``floor`` is the version of the last decision that tightened."""
+    """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
+    of the last one; ``opening`` counts wishes that loosen and wait for their commit."""
 
-    __slots__ = ("decision", "device", "ends", "floor", "last", "last_ms", "records", "until_boot", "version")
+    __slots__ = (
+        "decision",
+        "device",
+        "ends",
+        "floor",
+        "last",
+        "last_ms",
+        "opening",
+        "records",
+        "under",
+        "until_boot",
+        "version",
+    )
 
-    def __init__(self, device: Device, decision: Decision) -> None:
+    def __init__(self, device: Device, decision: Decision, under: Book) -> None:
         self.device = device
         self.records: dict[SourceName, Record] = {}
         self.decision = decision
+        self.under = under
+        self.opening = 0
         self.ends: tuple[
             tuple[SourceName, float, float], ...
         ] = ()  # source, deadline (wall), the same on boot time

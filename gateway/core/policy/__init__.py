@@ -54,6 +54,7 @@ from gateway.core.policy.decide import (
 )
 from gateway.core.policy.lockout import Link, Links, check_lockout
 from gateway.core.policy.rulings import compile_book, compiling, matched, matches
+from gateway.core.policy.zone import Zone, meet, zone_of
 
 __all__ = [
     "ADMITTED",
@@ -91,6 +92,7 @@ __all__ = [
     "SiteProfile",
     "Standings",
     "Thresholds",
+    "Zone",
     "check",
     "check_against",
     "check_lockout",
@@ -100,8 +102,10 @@ __all__ = [
     "decide_site",
     "matched",
     "matches",
+    "meet",
     "quorum_for",
     "rank",
     "rules_for",
     "tighter",
+    "zone_of",
 ]
