@@ -102,6 +102,12 @@ def layer(config: Config, backend: Backend) -> Lay:
     raise TypeError(backend)
 
 
+def check_gate(config: Config, book: Book) -> None:
+    """Raise ``ConfigError`` for a book of which the path gate cannot be made."""
+    if config.target.path_gate == "nft":
+        baseline_of(zone_of(book), 0)
+
+
 def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
     """What of a new book cannot take effect while the service runs, in sentences; empty when all of it can.
 

@@ -179,6 +179,7 @@ class Reloader:
     def _judge(self, tried: Tried) -> None:
         """Raise ``ConfigError`` for what only the running service can say against a book."""
         path = str(self._config.book_path)
+        build.check_gate(self._config, tried.book)
         why = build.needs_restart(self._config, self._books.current.book, tried.book)
         if why:
             mend = "restart the service: what is enforced stays in place meanwhile"

@@ -1,6 +1,6 @@
 """The trial of a book in a process of its own: nothing of it is done beside the running service's loop.
 
-What lives here: both ends, and what goes between them. What must not: judging a book, changing the service.
+What lives here: the service's end. What must not: judging a book, changing the service.
 
 The child gets the running inventory, not the file: a file that was edited since the start says nothing of the
 devices that are enforced now. It ends when its parent does, since that closes its input.
@@ -10,42 +10,29 @@ from __future__ import annotations
 
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import msgspec
-
 import gateway
-from gateway.app.build import baseline_of
-from gateway.config.trial import Fit, Ground, try_book
+from gateway.config.trial import Ground
+from gateway.config.trial_child import CHUNK, lean, pack, receive, send
 from gateway.core.errors import ConfigError
-from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName
-from gateway.core.policy import Book, Finding, compiling, zone_of
+from gateway.core.model import Device, DeviceId
+from gateway.core.policy import Book, Finding, compiling
 from gateway.kubearmor.render import Library
 
 SECONDS = 300.0
 """A trial that takes longer is given up: 100,000 devices take some 10 s of a slow core at low priority."""
 
-NICE = 10
-"""How far the child stands back: verdicts come first."""
-
-CHUNK = 256
-"""Devices, or entries of a book, in one message: below a millisecond of work at either end."""
-
 WORK, REST = 0.0005, 0.0005
 """Seconds of work in one go beside the loop, and of leaving it the interpreter."""
-
-_LENGTH = struct.Struct("!I")
-
-_Row = tuple[str, str, str, list[tuple[bytes, int]], list[tuple[str, str]]]
 
 
 class Tried(NamedTuple):
@@ -61,7 +48,7 @@ class Trial:
     """One trial. ``run`` blocks and is for a thread; ``kill`` ends it from any other."""
 
     def __init__(self, ground: Ground, devices: Sequence[Device]) -> None:
-        self._ground = replace(ground, running=_lean(ground.running))
+        self._ground = replace(ground, running=lean(ground.running))
         self._devices = devices
         self._killed = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
@@ -69,7 +56,7 @@ class Trial:
     def run(self) -> Tried:
         """Judge the book. Raises ``ConfigError`` with every mistake, or when the trial did not come to its end."""
         environment = {**os.environ, "PYTHONPATH": str(Path(gateway.__file__).parent.parent)}
-        program = [sys.executable, "-P", "-c", "from gateway.app.trial import judge; judge()"]
+        program = [sys.executable, "-P", "-c", "from gateway.config.trial_child import judge; judge()"]
         pipe = subprocess.PIPE
         timer = threading.Timer(SECONDS, self.kill)
         timer.start()
@@ -103,24 +90,23 @@ class Trial:
         return ConfigError(str(self._ground.path), f"the trial of the book {why}", "try again, or: ragate check")
 
     def _tell(self, pipe: IO[bytes]) -> None:
-        _send(pipe, pickle.dumps(self._ground))
+        send(pipe, pickle.dumps(self._ground))
         pace = _Pace()
         for start in range(0, len(self._devices), CHUNK):
-            rows: list[_Row] = [_row(device) for device in self._devices[start : start + CHUNK]]
-            _send(pipe, msgspec.msgpack.encode(rows))
+            send(pipe, pack(self._devices[start : start + CHUNK]))
             pace.take()
-        _send(pipe, b"")
+        send(pipe, b"")
 
     def _hear(self, pipe: IO[bytes]) -> Tried:
         # Our own program wrote this, into a pipe that nobody else has.
-        refused, fit = pickle.loads(_receive(pipe))  # noqa: S301
+        refused, fit = pickle.loads(receive(pipe))  # noqa: S301
         if refused is not None:
             raise refused
         book, digest, warnings = fit
         of_devices: dict[DeviceId, Any] = {}
         templates: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         pace = _Pace()
-        while (data := _receive(pipe)) != b"":
+        while (data := receive(pipe)) != b"":
             place, part = pickle.loads(data)  # noqa: S301
             (of_devices if place is None else templates[place]).update(part)
             pace.take()
@@ -162,103 +148,3 @@ class _Pace:
         if time.monotonic() - self._began >= WORK:
             time.sleep(REST)
             self._began = time.monotonic()
-
-
-# --- the child ----------------------------------------------------------------------------------------------------
-
-
-def judge() -> None:
-    """The child's whole life: read ground and devices, judge, tell. An undeclared error shows in the log."""
-    os.nice(NICE)
-    ground: Ground = pickle.loads(_receive(sys.stdin.buffer))  # noqa: S301 - from our parent
-    devices = [_device(row) for row in _rows(sys.stdin.buffer)]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    output = sys.stdout.buffer
-    try:
-        fit = _fit(ground, devices)
-    except ConfigError as error:
-        _send(output, pickle.dumps((_portable(error), None)))
-        return
-    _send(output, pickle.dumps((None, (_lean(fit.book), fit.digest, fit.warnings))))
-    for part in _parts(fit):
-        _send(output, pickle.dumps(part))
-    _send(output, b"")
-
-
-def _fit(ground: Ground, devices: Sequence[Device]) -> Fit:
-    fit = try_book(ground, devices)
-    addresses = {address for device in devices for address in device.binding.addresses}
-    baseline_of(zone_of(fit.book), len(addresses))
-    return fit
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read(1)
-    os._exit(1)
-
-
-def _portable(error: ConfigError) -> ConfigError:
-    """The same without causes; an exception is pickled by its arguments, of which this one has made a sentence."""
-    return _Refusal(error.where, error.what, error.mend, str(error))
-
-
-class _Refusal(ConfigError):
-    def __init__(self, where: str, what: str, mend: str, text: str) -> None:
-        super().__init__(where, what, mend)
-        self.args = (where, what, mend, text)
-
-    def __str__(self) -> str:
-        return str(self.args[3])
-
-
-def _parts(fit: Fit) -> Iterator[tuple[int | None, dict[Any, Any]]]:
-    """Entries of the book's devices, and templates of one profile each, by where they belong."""
-    entries = list(fit.book.devices.items())
-    for start in range(0, len(entries), CHUNK):
-        yield None, dict(entries[start : start + CHUNK])
-    for place, templates in enumerate((fit.library.devices, fit.library.site)):
-        for name, mine in templates.items():
-            yield place, {name: mine}
-
-
-# --- between them -------------------------------------------------------------------------------------------------
-
-
-def _lean(book: Book) -> Book:
-    """A book without what it says of single devices, and without rulings."""
-    return replace(book, devices={}, compiled={})
-
-
-def _send(pipe: IO[bytes], data: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(data)) + data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> bytes:
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return data
-
-
-def _rows(pipe: IO[bytes]) -> Iterator[_Row]:
-    decoder = msgspec.msgpack.Decoder(list[_Row])
-    while (data := _receive(pipe)) != b"":
-        yield from decoder.decode(data)
-
-
-def _row(device: Device) -> _Row:
-    binding = device.binding
-    addresses = [(address.packed, address.prefix) for address in binding.addresses]
-    return device.id, device.source, binding.anchor.value, addresses, list(device.labels)
-
-
-def _device(row: _Row) -> Device:
-    name, source, anchor, addresses, labels = row
-    device = DeviceId(name)
-    bound = tuple(Address(packed, prefix) for packed, prefix in addresses)
-    return Device(device, SourceName(source), Binding(device, bound, AnchorKind(anchor)), tuple(labels))
