@@ -106,7 +106,8 @@ class Swap:
         self._doing = doing
         self._stuck = stuck
         self._breath = Breath(clock)
-        self._tally = {"cut": 0, "narrowed": 0, "opened": 0, "same": 0}
+        self._tally = {"cut": 0, "narrowed": 0, "opened": 0}
+        self._devices_seen = 0
         self._looser: list[Slot] = []
         self._told: list[Address] = []
 
@@ -130,7 +131,8 @@ class Swap:
         self._doing("the static part goes to the new book's")
         await self._lay_for_sure(new)
         spent = self._clock.now().boot - began
-        return Swapped(**self._tally, slice=self._breath.longest, seconds=spent)
+        same = self._devices_seen - sum(self._tally.values())
+        return Swapped(**self._tally, same=same, slice=self._breath.longest, seconds=spent)
 
     async def _redecide(self, book: Book) -> None:
         waiting: list[Slot] = []
@@ -139,8 +141,7 @@ class Swap:
                 waiting.append(slot)
             elif slot.under is not book:
                 self._turn(slot)
-            else:
-                self._tally["same"] += 1  # a verdict was first
+            self._devices_seen += 1
             await self._breath.take()
         for slot in waiting:
             while slot.opening:  # a verdict that raises is on its way to the disk: milliseconds
@@ -157,10 +158,11 @@ class Swap:
         group = [slot, *(each for each in sharers if each.under is slot.under and not each.opening)]
         olds = [self._devices.redecide(each, now) for each in group]
         kinds = [self._kind(old, each.decision) for old, each in zip(olds, group, strict=True)]
-        for kind in kinds:
-            self._tally[kind] += 1
         if set(kinds) == {"same"}:
             return
+        for kind in kinds:
+            if kind != "same":
+                self._tally[kind] += 1
         if sharers:
             # One address has one rule, which may depend on any of them: told twice, in case it loosens.
             for each in (slot, *sharers):

@@ -47,25 +47,29 @@ def allows(zone: Zone, profile: ProfileName, service: Service) -> bool:
     """Whether a device of a profile reaches an endpoint: by its profile, by the corridor, or because nothing on
     that host is gated."""
     where = place(service)
-    if any(place(each) == where for each in zone.reaches.get(profile, ())):
-        return True
-    if any(place(each) == where for each in zone.corridor):
-        return True
-    return all(each.address != service.address for each in zone.services)
+    return any(place(each) == where for each in zone.reaches.get(profile, ())) or _is_open(zone, service)
+
+
+def _is_open(zone: Zone, named: Service | CorridorEntry) -> bool:
+    """Whether every known device reaches an endpoint, whatever its profile."""
+    where = place(named)
+    return any(place(each) == where for each in zone.corridor) or all(
+        each.address != named.address for each in zone.services
+    )
 
 
 def meet(old: Zone, new: Zone) -> Zone:
     """Return the zone that may stand while devices go from one book to the other: it opens what neither refuses.
 
-    Gated is what either book gates; the corridor and the clients that are always allowed are those of both; of two
-    rates the slower holds. The new book's names are kept where both have one for a place.
+    Gated is what either book gates; open to every device is what both leave open, and always allowed are the clients
+    of both; of two rates the slower holds. The new book's names are kept where both have one for a place.
     """
     gated = {place(service): service for service in (*old.services, *new.services)}
-    before = {place(entry) for entry in old.corridor}
+    corridor = {place(entry): entry for entry in (*old.corridor, *new.corridor) if place(entry) not in gated}
     names = (*new.reaches, *(name for name in old.reaches if name not in new.reaches))
     return Zone(
         services=tuple(gated.values()),
-        corridor=tuple(each for each in new.corridor if place(each) in before and place(each) not in gated),
+        corridor=tuple(each for each in corridor.values() if _is_open(old, each) and _is_open(new, each)),
         always_allowed=_common(old.always_allowed, new.always_allowed),
         reaches={
             name: tuple(
