@@ -114,24 +114,29 @@ def run_journal(gate: Installed) -> list[dict[str, Any]]:
     return [json.loads(body) for (body,) in rows]
 
 
-POISON = """
+FEEDS = """
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorPolicy
-metadata: {name: 10-shell}
+metadata: {name: 60-feeds}
 spec:
-  selector: {matchLabels: {kubearmor.io/container.name: sediment}}
-  process: {matchPaths: [{path: /bin/../bin/sh}]}
+  selector: {matchLabels: {kubearmor.io/container.name: app$}}
+  file:
+    matchDirectories: [{dir: "/srv/feeds/${device.id}/", recursive: true}]
   action: Block
 """
-INJECTION = POISON.replace("/bin/../bin/sh", "/data/${device.labels.class}")
+DIRECTORY = '{dir: "/srv/feeds/${device.id}/", recursive: true}'
+POISON = FEEDS.replace("/srv/feeds/", "/srv/../etc/")
+INJECTION = FEEDS.replace("60-feeds", '"60-feeds-${device.id}"')
+FULL = FEEDS.replace(DIRECTORY, ", ".join(f'{{dir: "/srv/{number}/", recursive: true}}' for number in range(300)))
 
 
-def poisoned(gate: Installed, text: str, more: str = "") -> None:
+def with_document(gate: Installed, text: str, **more: Any) -> None:
+    """A book whose profile ``visitor`` has one document."""
     folder = gate.folder / "profiles" / "visitor"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "profile.yaml").write_text(f"rank: 60\ndocuments: [shell.yaml]\n{more}")
-    (folder / "shell.yaml").write_text(text)
-    give(gate, profiles="profiles")
+    (folder / "profile.yaml").write_text("rank: 60\ndocuments: [feeds.yaml]\n")
+    (folder / "feeds.yaml").write_text(text)
+    give(gate, profiles="profiles", **more)
 
 
 def test_bad_books_of_every_kind_are_refused_and_the_running_one_stands(tmp_path: Path) -> None:
@@ -158,12 +163,13 @@ def test_bad_books_of_every_kind_are_refused_and_the_running_one_stands(tmp_path
         give(gate, **good, devices={"cam-9": "deny"})
 
     def poison() -> None:
-        poisoned(gate, POISON)
-        give(gate, **good, profiles="profiles")
+        with_document(gate, POISON, **good)
 
     def injecting() -> None:
-        poisoned(gate, INJECTION.replace("${device.labels.class}", "${device.labels.nosuch}/../.."))
-        give(gate, **good, profiles="profiles")
+        with_document(gate, INJECTION, **good)
+
+    def over_budget() -> None:
+        with_document(gate, FULL, **good)
 
     def no_yaml() -> None:
         (gate.folder / "book.yaml").write_text("services: [\n")
@@ -177,8 +183,9 @@ def test_bad_books_of_every_kind_are_refused_and_the_running_one_stands(tmp_path
         locked_out: "10.9.0.0/24",
         no_corridor: "verifier",
         unknown_device: "cam-9",
-        poison: "shell.yaml",
-        injecting: "shell.yaml",
+        poison: "feeds.yaml:8:",
+        injecting: "feeds.yaml:4:",
+        over_budget: "256",
         no_yaml: "is not YAML",
         missing: "book.yaml",
     }
