@@ -128,7 +128,7 @@ async def test_cut_first_then_open_then_the_new_static_part() -> None:
 
 @pytest.mark.parametrize("turned", [False, True], ids=["narrower", "wider"])
 async def test_while_profiles_change_their_meaning_nobody_reaches_what_neither_book_gives(turned: bool) -> None:
-    """Profiles that swap their services, one that goes and one that comes, devices that move between all of them."""
+    """Profiles that swap their services, one that goes, one that comes, devices that move between all of them."""
     gone, fresh = Profile("gone", 70, ("status",)), Profile("fresh", 70, ("feed",))
     one = replace(
         OLD,

@@ -1,4 +1,4 @@
-"""The book reloaded under live flows: who keeps his path keeps it, who loses it loses it, bad books change nothing."""
+"""The book reloaded under live flows: paths that stay, go and come, and bad books that change nothing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_live_flows_over_reloads(tmp_path: Path) -> None:
                 give(gate)
                 assert Reloaded(gate).code == 0
                 assert all(flow.echoes() for flow in (*flows, *others))
-                assert "visitor" not in run("nft", "list", "table", "inet", "ragate"), "what went left no set behind"
+                assert "visitor" not in run("nft", "list", "table", "inet", "ragate"), (
+                    "what went left no set behind"
+                )
             assert service.metric("ragate_book_reloads_total", result="taken") == 5
             assert service.metric("ragate_drift_repairs_total", backend="nft") == 0
             assert service.ready()
@@ -143,7 +145,10 @@ def test_bad_books_of_every_kind_are_refused_and_the_running_one_stands(tmp_path
     gate = Installed(tmp_path)
     gate.settings["management"] = ["10.9.0.0/24"]
     gate.write("ragate.yaml", gate.settings)
-    good = {"always_allowed": ["10.9.0.0/24"], "corridor": [{"name": "verifier", "address": "127.0.0.2", "port": 8100}]}
+    good = {
+        "always_allowed": ["10.9.0.0/24"],
+        "corridor": [{"name": "verifier", "address": "127.0.0.2", "port": 8100}],
+    }
 
     def typo() -> None:
         give(gate, **good, node_defualt="deny")

@@ -104,7 +104,9 @@ def test_buckets_of_a_rate_that_stays_are_kept_and_others_are_not() -> None:
         slow, slower = ConnectionRate(100, 3_600), ConnectionRate(50, 3_600)
         backend, _ = await restarted(rated(admitted=slow, probation=slow))
         for name in ("rate.admitted4", "rate.probation4"):
-            run("nft", f"add element inet ragate {name} {{ 10.77.1.11 limit rate over 100/hour burst 100 packets }}")
+            run(
+                "nft", f"add element inet ragate {name} {{ 10.77.1.11 limit rate over 100/hour burst 100 packets }}"
+            )
             assert buckets(name) == 1
         await backend.move(rated(admitted=slow, probation=slower))
         assert buckets("rate.admitted4") == 1
@@ -151,7 +153,9 @@ def test_changes_go_on_while_the_static_part_moves() -> None:
         task = asyncio.create_task(moving())
         turns = 0
         while not done.is_set() and not task.done():
-            await take(backend, change(ChangeKind.ADMIT, ONE), change(ChangeKind.ADMIT, Address.parse("10.77.1.12")))
+            await take(
+                backend, change(ChangeKind.ADMIT, ONE), change(ChangeKind.ADMIT, Address.parse("10.77.1.12"))
+            )
             assert (await backend.observe([ONE]))[ONE].profile == "admitted"
             outcomes = await backend.cut([change(ChangeKind.CUT, ONE)])
             assert [one.state for one in outcomes] == [Applied.VERIFIED]

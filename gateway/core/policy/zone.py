@@ -61,8 +61,8 @@ def _is_open(zone: Zone, named: Service | CorridorEntry) -> bool:
 def meet(old: Zone, new: Zone) -> Zone:
     """Return the zone that may stand while devices go from one book to the other: it opens what neither refuses.
 
-    Gated is what either book gates; open to every device is what both leave open, and always allowed are the clients
-    of both; of two rates the slower holds. The new book's names are kept where both have one for a place.
+    Gated is what either book gates; open to every device is what both leave open, and always allowed are the
+    clients of both; of two rates the slower holds. The new book's names are kept where both have one for a place.
     """
     gated = {place(service): service for service in (*old.services, *new.services)}
     corridor = {place(entry): entry for entry in (*old.corridor, *new.corridor) if place(entry) not in gated}

@@ -12,7 +12,18 @@ from gateway.core.model import Address
 from gateway.enforce.relay import ConnectionRate, RelayBackend, RelayRoute
 from gateway.enforce.relay.backend import FLOWS_PER_TURN
 from gateway.enforce.relay.rate import Buckets
-from tests.enforce.relay.site import ALWAYS, CAMERA, CLIENT, PROFILES, SENSOR, Device, Service, admit, relaying, take
+from tests.enforce.relay.site import (
+    ALWAYS,
+    CAMERA,
+    CLIENT,
+    PROFILES,
+    SENSOR,
+    Device,
+    Service,
+    admit,
+    relaying,
+    take,
+)
 from tests.fakes.clock import ManualClock
 
 NOTHING = {name: frozenset[str]() for name in PROFILES}
