@@ -65,10 +65,13 @@ class Breath:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._began = clock.now().boot
-        self._spent = time.thread_time()
         self._count = 0
         self.longest = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """A slice begins: what was waited for is no work of ours."""
+        self._began, self._spent = self._clock.now().boot, time.thread_time()
 
     async def take(self) -> None:
         """One piece of work is done; others may have to come first."""
@@ -84,7 +87,7 @@ class Breath:
         """Let others have the loop for so long."""
         self.longest = max(self.longest, time.thread_time() - self._spent)
         await asyncio.sleep(seconds)
-        self._began, self._spent = self._clock.now().boot, time.thread_time()
+        self.begin()
 
 
 class Swap:
@@ -119,6 +122,7 @@ class Swap:
         began = self._clock.now().boot
         self._doing("the static part goes to what both books allow")
         await self._lay(meet(old, new))
+        self._breath.begin()
         self._devices.book = book
         self._doing("devices are decided under the new book; what tightens goes first")
         await self._redecide(book)
