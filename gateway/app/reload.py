@@ -26,7 +26,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.reload import Lay, Swap, Swapped
 from gateway.control.running import RESULTS, Books, Ended, Result, RunningBook
 from gateway.core.errors import BackendError, ConfigError, JournalError, RagateError
-from gateway.core.policy import Finding, zone_of
+from gateway.core.policy import Book, Finding, zone_of
 
 SHOWN = 40
 """Lines of a refusal that are kept: a book has at most 20 mistakes told at once, and a start of a second file's."""
@@ -95,10 +95,12 @@ class Reloader:
                 self.ask(SIGNAL, "SIGHUP")
             if self._asked is not None:
                 try:
-                    await self._attempt(self._asked)
+                    done_with = await self._attempt(self._asked)
                 finally:
                     self._asked = None
                     self._books.doing = ""
+                if done_with is not None:
+                    await asyncio.to_thread(forget, done_with)
                 if self._hangup:
                     self._wake.set()
 
@@ -140,18 +142,18 @@ class Reloader:
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
-    async def _attempt(self, asked: _Asked) -> None:
+    async def _attempt(self, asked: _Asked) -> Book | None:
+        """One attempt to its end; returns the book that nobody needs any more."""
         self._books.doing = "the book is read and tried in a process of its own"
         with _no_collection():
             try:
                 tried = await self._tried()
             except ConfigError as error:
                 self._end(asked, "refused", "", str(error).splitlines())
-                return
+                return None
             old = self._books.current.book
             await self._decide(asked, tried)
-            done_with = tried.book if self._books.current.book is old else old
-            await asyncio.to_thread(forget, done_with)
+            return tried.book if self._books.current.book is old else old
 
     async def _decide(self, asked: _Asked, tried: Tried) -> None:
         if tried.digest == self._books.current.digest:

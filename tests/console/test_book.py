@@ -77,7 +77,9 @@ async def test_one_at_a_time(socket: aiohttp.ClientSession, reloads: Reloads) ->
     assert (reply.status, reply.json["detail"]) == (409, "reload 4 is under way")
 
 
-@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": " "}, {"reason": "a", "more": 1}, {"reason": "a\nb"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"reason": ""}, {"reason": " "}, {"reason": "a", "more": 1}, {"reason": "a\nb"}]
+)
 async def test_a_reason_is_needed(socket: aiohttp.ClientSession, reloads: Reloads, body: dict[str, object]) -> None:
     assert (await ask(socket, "POST", "/v1/book/reload", json=body)).status == 400
     assert (await ask(socket, "POST", "/v1/book/reload", data=b"reason=x")).status == 415
