@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import trial
+from gateway.config import read_library, trial
 from gateway.config.book import read_book
 from gateway.config.digest import book_digest
 from gateway.config.trial import Ground, try_book
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName
-from gateway.core.policy import Book, Links
+from gateway.core.policy import Book, Links, zone_of
+from gateway.kubearmor.render import Library
 
 BOOK = """\
 profiles: profiles/
@@ -109,17 +110,15 @@ def test_what_the_relay_listens_for_stays_in_the_book(book: Path) -> None:
 
 def test_a_profile_without_a_place_at_the_gate_is_found(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No book that can be read has one; the trial does not rely on that."""
-    empty = trial.zone_of(Book())._replace(reaches={})
+    empty = zone_of(Book())._replace(reaches={})
     monkeypatch.setattr(trial, "zone_of", lambda _book: empty)
     assert "for which the path gate has no set" in refusal(ground(book))
 
 
 def test_a_book_written_while_it_is_read_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = trial.read_library
-
-    def slow(made: Book) -> object:
+    def slow(made: Book) -> Library:
         (book.parent / "profiles" / "visitor" / "profile.yaml").write_text("rank: 61\ndocuments: [feeds.yaml]\n")
-        return original(made)
+        return read_library(made)
 
     monkeypatch.setattr(trial, "read_library", slow)
     assert "was written while it was read" in refusal(ground(book))

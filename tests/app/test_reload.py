@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -90,10 +91,10 @@ def test_the_devices_are_those_that_run_whatever_the_inventory_says_now(gate: In
 
 def test_a_child_that_dies_is_a_refusal(gate: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     made, devices = ground(gate), load(gate.config).devices
-    monkeypatch.setattr(trying.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ConfigError, match="the trial of the book ended early"):
         Trial(made, devices).run()
-    monkeypatch.setattr(trying.sys, "executable", "/no/such/program")
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
     with pytest.raises(ConfigError, match=r"ended early \(not started\)"):
         Trial(made, devices).run()
 
