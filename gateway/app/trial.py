@@ -55,7 +55,9 @@ class Trial:
 
     def run(self) -> Tried:
         """Judge the book. Raises ``ConfigError`` with every mistake, or when the trial did not come to its end."""
-        environment = {**os.environ, "PYTHONPATH": str(Path(gateway.__file__).parent.parent)}
+        ours = str(Path(gateway.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path}
         program = [sys.executable, "-P", "-c", "from gateway.config.trial_child import judge; judge()"]
         pipe = subprocess.PIPE
         timer = threading.Timer(SECONDS, self.kill)

@@ -39,10 +39,11 @@ _Row = tuple[str, str, str, list[tuple[bytes, int]], list[tuple[str, str]]]
 def judge() -> None:
     """The child's whole life: read ground and devices, judge, tell. An undeclared error shows in the log."""
     os.nice(NICE)
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints goes to the log and not between our messages
     ground: Ground = pickle.loads(receive(sys.stdin.buffer))  # noqa: S301 - from our parent
     devices = [_device(row) for row in _rows(sys.stdin.buffer)]
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    output = sys.stdout.buffer
     try:
         fit = try_book(ground, devices)
     except ConfigError as error:
