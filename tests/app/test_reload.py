@@ -258,6 +258,8 @@ async def test_one_attempt_at_a_time_and_a_signal_is_never_lost(
 async def test_a_stop_during_the_trial_ends_in_order(gate: Installed) -> None:
     async with running(gate) as run:
         await run.ready()
+        (gate.folder / "book.yaml").unlink()
+        os.mkfifo(gate.folder / "book.yaml")  # nobody writes into it: the trial does not end by itself
         reloader(run).ask("unix:alice", "about to stop")
         await run.until(lambda: "process of its own" in reloader(run).view()["doing"])
         os.kill(os.getpid(), signal.SIGTERM)

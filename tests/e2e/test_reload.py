@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import time
@@ -33,6 +34,7 @@ class Reloaded:
 
 
 def give(gate: Installed, **more: Any) -> None:
+    (gate.folder / "book.yaml").unlink(missing_ok=True)
     gate.write("book.yaml", {**BOOK, **more})
 
 
@@ -250,6 +252,13 @@ def test_a_signal_reloads_while_verdicts_arrive(tmp_path: Path) -> None:
     on_the_ground(body)
 
 
+def endless(gate: Installed) -> None:
+    """A book whose trial does not end by itself: nobody writes into the pipe."""
+    book = gate.folder / "book.yaml"
+    book.unlink()
+    os.mkfifo(book)
+
+
 @pytest.mark.parametrize("when", ["trial", "swap"])
 def test_killed_during_a_reload_a_start_agrees_with_the_new_book(tmp_path: Path, when: str) -> None:
     gate = Installed(tmp_path)
@@ -257,17 +266,18 @@ def test_killed_during_a_reload_a_start_agrees_with_the_new_book(tmp_path: Path,
     def body(ground: Ground) -> None:
         with gate.running() as service:
             gate.admit(service, *DEVICES)
-            give(gate, devices={"cam-1": "deny"}, services=SERVICES[:2])
+            changed = {"devices": {"cam-1": "deny"}, "services": SERVICES[:2]}
+            if when == "trial":
+                endless(gate)
+            else:
+                give(gate, **changed)
             service.process.send_signal(signal.SIGHUP)
-            wanted = "tried" if when == "trial" else "begins"
-            until(
-                lambda: (
-                    wanted in service.get("/v1/book").json["doing"]
-                    if when == "trial"
-                    else any(row["result"] == wanted for row in run_journal(gate))
-                )
-            )
+            if when == "trial":
+                until(lambda: "tried" in service.get("/v1/book").json["doing"])
+            else:
+                until(lambda: any(row["result"] == "begins" for row in run_journal(gate)))
             service.kill()
+            give(gate, **changed)
         with gate.running() as service:
             assert service.get("/v1/book").json["last"] is None
             service.wait("cam-1", "trusted")
@@ -286,12 +296,15 @@ def test_an_operator_waits_for_another_reload_and_is_told(tmp_path: Path) -> Non
 
     def body(_ground: Ground) -> None:
         with gate.running() as service:
+            endless(gate)
             service.process.send_signal(signal.SIGHUP)
-            until(lambda: service.get("/v1/book").json["doing"])
+            until(lambda: "tried" in service.get("/v1/book").json["doing"])
             done = Reloaded(gate)
             assert done.code == 1, done.text
             assert "is under way" in done.text
-            until(lambda: service.get("/v1/book").json["reloads"]["unchanged"] == 1)
+            (gate.folder / "book.yaml").write_bytes(b"")  # the pipe's end
+            until(lambda: service.get("/v1/book").json["reloads"]["refused"] == 1)
+            give(gate)
             assert Reloaded(gate, "-o", "json").code == 0
 
     on_the_ground(body)
