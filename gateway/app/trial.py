@@ -65,6 +65,8 @@ class Trial:
         try:
             with subprocess.Popen(program, stdin=pipe, stdout=pipe, env=environment) as child:  # noqa: S603 - ourselves
                 self._child = child
+                if self._killed.is_set():  # while it was being started
+                    child.kill()
                 try:
                     return self._talk(child)
                 finally:
