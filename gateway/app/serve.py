@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log, PatientFile
@@ -34,6 +35,7 @@ from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
@@ -86,6 +88,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -100,7 +103,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -113,6 +119,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -143,6 +153,10 @@ class _Service:
         overrides = Overrides(devices, (gate,), journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
@@ -158,11 +172,13 @@ class _Service:
             site.turn(clock.now())
             timed = (overrides, site, alarms)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
-            self._bypass = build.bypass_watch(config, self._around)
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            if bypass is not None:
+                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader)
         finally:
             if door is not None:
                 door.close()
@@ -183,6 +199,7 @@ class _Service:
         overrides, site = self._levels
         metrics.set_overrides(lambda: overrides.count)
         metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -196,7 +213,9 @@ class _Service:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
         explainer = Explainer(devices, (gate,), self._clock)
@@ -205,14 +224,15 @@ class _Service:
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
             site=site.now,
+            book=reloader.view,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        settings = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, settings.socket, settings.group)
+        place = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -230,10 +250,12 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                await _first(stop.wait(), door_task, clock_task, reload_task, *hands)
                 self._ready = False
+                await _ended(reload_task)
                 await _ended(door_task)
                 admit.drain()
                 await _ended(clock_task)
