@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.config import Config, KubeArmor
+from gateway.config import Config, KubeArmor, document_targets
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
@@ -20,6 +20,7 @@ from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.kubearmor.render import Renderer
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 
 
@@ -127,6 +128,11 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     except DocumentRefused as error:
         mend = "change the book or the paths, or leave kubearmor out of the target"
         raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+
+
+def renderer(config: Config) -> Renderer:
+    """What makes the documents of the book's profiles for the one target."""
+    return Renderer(config.library, document_targets(config.book, config.target.name))
 
 
 def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:

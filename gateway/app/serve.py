@@ -29,6 +29,7 @@ from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.documents import Documents
 from gateway.control.ports import Advisory, Health, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore
@@ -143,11 +144,14 @@ class _Service:
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
+            documents = None
+            if layer is not None:
+                documents = Documents(devices, build.renderer(config), {config.target.name: layer}, clock)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, documents)
         finally:
             if door is not None:
                 door.close()
@@ -175,7 +179,13 @@ class _Service:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self,
+        clockwork: Clockwork,
+        watch: ResourceWatch,
+        advisories: Sequence[Advisory],
+        documents: Documents | None,
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
@@ -201,6 +211,8 @@ class _Service:
                     tasks.create_task(watch.run(), name="watch"),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
                 self._ready = True

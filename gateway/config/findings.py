@@ -34,12 +34,14 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
     parts = (
         ("site", bool(book.site)),
         ("thresholds", book.thresholds != Thresholds()),
-        ("documents of profiles", any(profile.documents for profile in book.profiles.values())),
     )
     for name, written in parts:
         if written:
             what = "it is checked, but this version enforces nothing from it: only the path gate acts on the book"
             yield Finding("warning", name, what, "do not rely on it yet")
+    if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
+        what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
+        yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
 
 
 def _of_bindings(config: Config) -> Iterator[Finding]:

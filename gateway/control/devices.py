@@ -83,6 +83,7 @@ class Devices:
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
@@ -240,6 +241,8 @@ class Devices:
         if policy.tighter(decision, old, self.book):
             slot.floor = slot.version
         slot.decision = decision
+        if self.on_moved is not None and decision.profile != old.profile:
+            self.on_moved(slot, old.profile)
         self._arm(slot, now)
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:

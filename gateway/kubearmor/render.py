@@ -174,7 +174,7 @@ class Renderer:
         self, template: Template, devices: Collection[Device], site: str, target: str, made: _Made
     ) -> tuple[Piece, ...]:
         """A template's documents: those of the last time, unless something changed that they depend on."""
-        key = (target, id(template), site)
+        key = (target, id(template), site if "site.name" in template.used else "")
         version = self._versions[template.profile] if template.per_device else 0
         known = self._made.get(key)
         if known is None or known[0] != version:

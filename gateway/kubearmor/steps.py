@@ -34,8 +34,8 @@ def steps(
 
     ``unsure`` are names that are sent though nothing about them changed: their content is not known. ``own`` is the
     name of a network policy that is the caller's, with None as its document: it stays, and may have to be taken
-    anew behind another one. Restrictions come first, what is not wanted any more goes last: in between, more is denied
-    than is meant, never less.
+    anew behind another one. Restrictions come first, what is not wanted any more goes last: in between, more is
+    denied than is meant, never less.
     """
     found: list[Step] = []
     order = list(standing)

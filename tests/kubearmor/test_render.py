@@ -17,7 +17,7 @@ from gateway.kubearmor.documents import Document, NetworkSpec
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parse import parse
-from gateway.kubearmor.render import Library, Rendering, TargetKind, render_all, try_library
+from gateway.kubearmor.render import Library, Renderer, Rendering, TargetKind, render_all, try_library
 from gateway.kubearmor.template import Template, compile_template
 
 TARGETS = {"app": ("network", "host", "container"), "gateway": ("path_gate", "network")}
@@ -119,6 +119,38 @@ def test_the_order_of_devices_changes_nothing() -> None:
 
 def test_no_generation_is_in_it() -> None:
     assert not any("gen=" in text for text in rendering(LIBRARY, MANY[:5]).texts().values())
+
+
+moves = st.lists(
+    st.tuples(st.integers(0, 20), st.sampled_from(["quarantine", "maintenance", "admitted", "unheard"])),
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(moves, st.sampled_from(["normal", "lockdown"])), max_size=5))
+def test_rendering_what_changed_is_rendering_everything(rounds: list[tuple[list[tuple[int, str]], str]]) -> None:
+    library = Library(
+        {
+            "quarantine": templates("quarantine", FEED, NETWORK, HOST.replace("60", "61")),
+            "maintenance": templates("maintenance", container("62-all", "dir: /srv/all/")),
+            "admitted": (),
+        },
+        LIBRARY.site,
+    )
+    renderer = Renderer(library, TARGETS)
+    assert renderer.documented == {"quarantine", "maintenance"}
+    have: dict[int, str] = {}
+    for moved, site in rounds:
+        for number, profile in moved:
+            have[number] = profile
+            renderer.move(MANY[number], profile)
+        every = [pair for number, profile in have.items() for pair in having(profile, [MANY[number]])]
+        made = renderer.render(site)
+        assert made == render_all(library, TARGETS, every, site)
+        assert all(one is other for one, other in zip(made.at("app"), renderer.render(site).at("app"), strict=True))
+    (name,) = renderer.networks("gateway")
+    assert name.startswith("70-network-block-")
 
 
 # --- budgets ------------------------------------------------------------------------------------------------------

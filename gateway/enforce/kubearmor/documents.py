@@ -98,13 +98,13 @@ class ProfileDocuments:
 
     def declare(self, documents: Sequence[Document], absent: Collection[str]) -> None:
         """Take the newest truth."""
-        first = self._declared is None
+        before, first = self._declared or Declared(), self._declared is None
         self._declared = Declared(tuple(documents), frozenset(absent))
         wanted = {document.name for document in documents}
         self._failed = {name: why for name, why in self._failed.items() if name in wanted}
         if first:
             self._unseen |= self._declared.absent
-        if documents and first:
+        if list(map(id, documents)) != list(map(id, before.documents)):
             self._report.waiting(Part.DOCUMENTS)
 
     def begin(self, shown: Mapping[str, tuple[Document, int]]) -> None:
@@ -143,6 +143,7 @@ class ProfileDocuments:
             return False
         declared = self._declared
         found = await post.aside(lambda: self._steps(declared))
+        self._same(declared, found)
         network, left, withheld = "", False, False
         for step in found:
             if self._declared is not declared:
@@ -157,6 +158,15 @@ class ProfileDocuments:
                 await self._take(post, step, kind)
         self._waiting = why_not if withheld else ""
         return left
+
+    def _same(self, declared: Declared, found: Sequence[Step]) -> None:
+        """What is equal to what stands need not be sent: from here on it is the same object."""
+        moving = {step.name for step in found}
+        self._standing |= {
+            document.name: document
+            for document in declared.documents
+            if document.name in self._standing and document.name not in moving
+        }
 
     def _steps(self, declared: Declared) -> tuple[Step, ...]:
         """The events to send; also for network documents of another time, of which nothing is known."""
@@ -187,14 +197,14 @@ class ProfileDocuments:
         if status is None:
             # Not this very document for ever: the next turn asks again.
             self._failed[step.name] = (None, "not sent for a while: sending it had no answer")
+        elif not adds and status in GONE:
+            self._forget(step.name)
+        elif adds and status in TAKEN:
+            self._stands(step.name, step.document, generation)
         elif status == PolicyStatus.NotEnabled:
             self._disabled.add(kind)
-        elif status not in (TAKEN if adds else GONE):
-            self._failed[step.name] = (step.document, f"KubeArmor answered {word(status)}")
-        elif adds:
-            self._stands(step.name, step.document, generation)
         else:
-            self._forget(step.name)
+            self._failed[step.name] = (step.document, f"KubeArmor answered {word(status)}")
 
     def _stands(self, name: str, document: Document | None, generation: int) -> None:
         self._standing[name] = document
@@ -256,32 +266,38 @@ class ProfileDocuments:
         self._report.part(Part.DOCUMENTS, stage, detail)
 
     def _told(self, declared: Declared) -> tuple[Stage, str]:
-        wanted = {document.name: document for document in declared.documents}
         if self._failed:
-            name, (_, why) = sorted(self._failed.items())[0]
+            name = min(self._failed)
             more = f"; {len(self._failed) - 1} more" if len(self._failed) > 1 else ""
-            return Stage.FAILED, f"{name}: {why}{more}; what stood before stands"
+            return Stage.FAILED, f"{name}: {self._failed[name][1]}{more}; what stood before stands"
+        wanted = {document.name: document for document in declared.documents}
+        gone = len(self._standing.keys() - wanted.keys() - {self._own})
         if not wanted:
-            return Stage.IDLE, NO_DOCUMENTS
-        disabled = [name for name, each in wanted.items() if Kind(word_of(each)) in self._disabled]
-        standing = [name for name in wanted if name in self._standing and name not in self._unsure]
+            return (Stage.WAITING, f"{gone} to be taken away") if gone else (Stage.IDLE, NO_DOCUMENTS)
         wide = sum(COLLAPSED in each.body.tags for each in wanted.values())
         said = f"{len(wanted)} documents"
         if wide:
             said += f", {wide} of them for a whole directory instead of single devices (tag {COLLAPSED})"
-        if len(disabled) == len(wanted):
-            return Stage.DISABLED, f"{said}: KubeArmor's configuration disables their kinds"
+        disabled = sum(Kind(word_of(each)) in self._disabled for each in wanted.values())
         if disabled:
-            said += f", {len(disabled)} of a kind that KubeArmor's configuration disables"
+            said += f", {disabled} of a kind that KubeArmor's configuration disables"
+        if disabled == len(wanted):
+            return Stage.DISABLED, said
         if self._waiting:
             return Stage.WITHHELD, f"{said}; network documents are withheld: {self._waiting}"
-        if len(standing) + len(disabled) < len(wanted):
-            return Stage.WAITING, f"{said}; {len(wanted) - len(standing) - len(disabled)} to be sent"
-        unread = [name for name in standing if name not in self._verified]
+        standing = [name for name, each in wanted.items() if self._standing.get(name) is each]
+        stage, how = self._how_far(standing, len(wanted) - disabled, gone)
+        return stage, f"{said}; {how}"
+
+    def _how_far(self, standing: Sequence[str], number: int, gone: int) -> tuple[Stage, str]:
+        sent = [name for name in standing if name not in self._unsure]
+        if len(sent) < number or gone:
+            return Stage.WAITING, f"{number - len(sent)} to be sent, {gone} to be taken away"
+        unread = [name for name in sent if name not in self._verified]
         if unread:
             more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
-            return Stage.ACCEPTED, f"{said}; accepted, not read back: {', '.join(unread[:_NAMED])}{more}"
-        return Stage.VERIFIED, f"{said}, all read back"
+            return Stage.ACCEPTED, f"accepted, not read back: {', '.join(unread[:_NAMED])}{more}"
+        return Stage.VERIFIED, "all read back"
 
 
 def _event(step: Step, generation: int) -> bytes:

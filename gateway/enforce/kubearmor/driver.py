@@ -102,7 +102,8 @@ class KubeArmorAdvisory:
 
     def state(self) -> Mapping[str, str]:
         """``state`` absent, connecting, accepted, verified, failed, withdrawn or idle; ``detail``; the same for
-        ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since`` (wall)."""
+        ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since``
+        (wall)."""
         return self._report.view()
 
     async def run(self) -> None:

@@ -82,6 +82,8 @@ class Report:
 
     def waiting(self, part: Part) -> None:
         """There is something to send, whether or not the connection is up."""
+        if self._stage is Stage.WITHDRAWN:
+            return
         before = self._whole()
         self._parts[part] = (Stage.WAITING, "not sent yet")
         self._changed(before)
