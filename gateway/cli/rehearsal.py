@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.cli.rehearsed_documents import budgets_of, standing_documents
 from gateway.cli.terminal import client
 from gateway.config.book import load_book
 from gateway.config.ground import Ground, load_candidate, load_ground
+from gateway.config.templates import read_library
 from gateway.config.values import parse_duration
 from gateway.console.client import Client, NotRunning, Refused
 from gateway.core import lifecycle
@@ -94,15 +96,19 @@ def make_plan(
         before, after = compile_book(old, ground.devices), compile_book(new.book, ground.devices)
         was, would = _folded(ground.devices, before, after, states)
         known = check(before)
+        addresses = AddressBook(ground.devices)
+        standing = standing_documents(ground, before, was, addresses, read_library(before))
+        meant = standing_documents(ground, after, would, addresses, new.library)
         found = compare(
             ground.devices,
             was,
             before,
             after,
-            compare_documents(_documents(old), _documents(new.book)),
-            (),
+            compare_documents({**_parts(old), **standing.texts()}, {**_parts(new.book), **meant.texts()}),
+            budgets_of(standing, meant),
             [each for each in new.findings if each.severity == "error" or each not in known],
             would,
+            addresses,
         )
         differences = None if span is None else _replay(ground, states, before, after, span)
         strays = 0 if against is not None else _strays(ground.devices, before, states)
@@ -272,21 +278,12 @@ def _span(text: str) -> float:
     return seconds
 
 
-def _documents(book: Book) -> dict[str, str]:
-    """What the book has beside profiles of devices, by a name for people: each service, each corridor entry …"""
+def _parts(book: Book) -> dict[str, str]:
+    """What the book has beside profiles of devices and documents, by a name for people."""
     found = {f"service {each.name}": repr(each) for each in book.services}
     found |= {f"corridor entry {each.name}": repr(each) for each in book.corridor}
     found |= {f"always allowed {network}": "" for network in book.always_allowed}
-    found |= {f"site profile {rule.name}": repr(rule.when) for rule in book.site}
-    for profile in book.profiles.values():
-        for name in profile.documents:
-            path = Path(name)
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(name, f"cannot be read: {error}", "correct the profile's documents") from error
-            found[f"document {profile.name}/{path.name}"] = repr((text, dict(profile.parameters)))
-    return found
+    return found | {f"site profile {rule.name}": repr(rule.when) for rule in book.site}
 
 
 @contextmanager
