@@ -21,6 +21,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *check(config.book),
         *check_against(config.book, config.devices),
         *_of_the_unheard(config),
+        *_of_documents(config),
         *_of_bindings(config),
         *_of_keys(config),
         *_of_doors(config),
@@ -39,6 +40,10 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
         if written:
             what = "it is checked, but this version enforces nothing from it: only the path gate acts on the book"
             yield Finding("warning", name, what, "do not rely on it yet")
+
+
+def _of_documents(config: Config) -> Iterator[Finding]:
+    book = config.book
     if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
         what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
         yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
