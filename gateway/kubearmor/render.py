@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.core.model import Decision, Device, DeviceId
 from gateway.kubearmor.budget import Use, count, uses
-from gateway.kubearmor.check_together import Usage, check_together
+from gateway.kubearmor.check_together import Usage, check_together, policies_take
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ContainerSpec, Document, HostSpec, NetworkSpec
 from gateway.kubearmor.expand import Piece, name_of, path_rules, pieces
@@ -247,7 +247,7 @@ def _overfull(documents: Sequence[Document]) -> list[Subject]:
 def _overflow(subject: Subject, target: str) -> ValueRefused:
     entries, limit = count(subject.specs), limit_of(subject)
     what = (
-        f"target {target}: {subject.name}: {len(subject.specs)} policies take {entries} entries of its table,"
+        f"target {target}: {subject.name}: {policies_take(len(subject.specs))} {entries} entries of its table,"
         f" {limit} are granted; deny parent directories instead of many paths, or drop rules"
     )
     return ValueRefused(subject.at, what)
