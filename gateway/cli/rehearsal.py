@@ -24,7 +24,7 @@ from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError, JournalError
 from gateway.core.model import Device, DeviceId, Record, SourceName, Standing
-from gateway.core.policy import Book, check, compile_book, decide, quorum_for, rules_for
+from gateway.core.policy import Book, Deployment, DeviceClass, check, compile_book, decide, quorum_for, rules_for
 from gateway.core.rehearsal import (
     Comparison,
     Differences,
@@ -184,13 +184,25 @@ def _folded(
         return states.known, states.known
     was: dict[DeviceId, State] = {}
     would: dict[DeviceId, State] = {}
+    known, fold = states.records.get, lifecycle.fold
+    quorums = any(_has_quorums(book) for book in (before, after))
     for device in devices:
-        record = states.records.get((device.id, device.source))
+        name = device.id
+        record = known((name, device.source))
         if record is not None:
-            old, new = quorum_for(device, before), quorum_for(device, after)
-            state = was[device.id] = State(*lifecycle.fold((record,), old))
-            would[device.id] = state if old == new else State(*lifecycle.fold((record,), new))
+            old, new = (quorum_for(device, before), quorum_for(device, after)) if quorums else (None, None)
+            state = was[name] = State(*fold((record,), old))
+            would[name] = state if old == new else State(*fold((record,), new))
     return was, would
+
+
+def _has_quorums(book: Book) -> bool:
+    rules: tuple[Deployment | DeviceClass, ...] = (*book.deployments, *book.classes)
+    levels = [
+        *(rule.level for rule in rules),
+        *(each for each in book.devices.values() if not isinstance(each, str)),
+    ]
+    return any(level.quorum is not None for level in levels)
 
 
 def _strays(devices: Sequence[Device], book: Book, states: States) -> int:

@@ -75,19 +75,22 @@ class JournalReader:
 
     def _states(self) -> dict[tuple[DeviceId, SourceName], Record]:
         folded = self._db.execute("SELECT value FROM meta WHERE key = 'folded'").fetchone()
-        texts: dict[tuple[str, str], tuple[int, str]] = {}
+        newer: dict[tuple[str, str], tuple[int, str]] = {}
+        for seq, device, source, record in self._db.execute(_NEWER, (folded[0] if folded else 0,)):
+            newer[device, source] = (seq, record)
+        found: dict[tuple[DeviceId, SourceName], Record] = {}
         rows = self._db.execute(
             "SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL"
         )
         for device, source, seq, rest, record, stored in rows:
             if checksum(device, source, record, rest) != stored:
                 raise JournalError(f"{self._path}: the state of device {device!r} is damaged")
-            texts[device, source] = (seq, record)
-        for seq, device, source, record in self._db.execute(_NEWER, (folded[0] if folded else 0,)):
             # A fold under way may know a newer row already.
-            if seq > texts.get((device, source), (0, ""))[0]:
-                texts[device, source] = (seq, record)
-        return {(DeviceId(d), SourceName(s)): decode_record(text) for (d, s), (_, text) in texts.items()}
+            if newer and newer.get((device, source), (0, ""))[0] > seq:
+                continue
+            newer.pop((device, source), None)
+            found[device, source] = decode_record(record)
+        return found | {(DeviceId(d), SourceName(s)): decode_record(text) for (d, s), (_, text) in newer.items()}
 
     def since(self, wall: float) -> Iterator[Journalled]:
         """Every event committed since ``wall`` (UNIX seconds), in the journal's order, up to the newest row there

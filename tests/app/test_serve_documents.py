@@ -1,4 +1,4 @@
-"""The service and a KubeArmor daemon: a device that fails brings its profile's documents, and takes them away again."""
+"""The service beside a KubeArmor daemon: a device that fails brings its profile's documents with it."""
 
 from __future__ import annotations
 
