@@ -9,7 +9,7 @@ What must not live here: deciding who has which profile, sending, generations, r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,10 +21,10 @@ from gateway.kubearmor.check_together import Usage, check_together, policies_tak
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ContainerSpec, Document, HostSpec, NetworkSpec
 from gateway.kubearmor.expand import Piece, name_of, path_rules, pieces
-from gateway.kubearmor.fields import ValueRefused, depends, slots
+from gateway.kubearmor.fields import Field, Slot, ValueRefused, depends, field_of, names_in, slots
 from gateway.kubearmor.findings import Mode, Place, Severity
 from gateway.kubearmor.names import DocumentRefused
-from gateway.kubearmor.parameters import Scope
+from gateway.kubearmor.parameters import Scope, of_device
 from gateway.kubearmor.subjects import Subject, tables
 from gateway.kubearmor.template import Template
 from gateway.kubearmor.validate import judge_alone
@@ -327,13 +327,33 @@ def _values(template: Template, devices: Iterable[Device]) -> Iterator[DocumentR
     found = [slot for rule in path_rules(body) if depends(rule) for slot in slots(rule)]
     if template.grouped and isinstance(body, ContainerSpec) and body.selector is not None:
         found += slots(body.selector)
+    alike, good = _alike(found), set[object]()
     for device in devices:
+        if (like := alike(device)) in good:
+            continue
         scope = Scope(template.declared, "normal", "target", device)
         try:
             for slot in found:
                 slot.fill(scope)
         except DocumentRefused as error:
             yield error
+        else:
+            good.add(like)
+
+
+#: Fields that take every character of a device's id: only its length can be wrong in them.
+_ANY_ID = frozenset({Field.PATH, Field.DIRECTORY, Field.MESSAGE, Field.TAG})
+
+
+def _alike(found: Sequence[Slot]) -> Callable[[Device], object]:
+    """What two devices must have in common so that either both fit these texts or neither does."""
+    names = {name for slot in found for name in names_in(slot.text) if of_device(name)}
+    with_id = [slot for slot in found if "device.id" in names_in(slot.text)]
+    if any(field_of(slot.element, slot.name, slot.label) not in _ANY_ID for slot in with_id):
+        return lambda device: (device.id, device.labels)
+    if names <= {"device.id"}:
+        return lambda device: len(device.id)
+    return lambda device: (len(device.id), device.labels)
 
 
 # --- the stricter of two rules ------------------------------------------------------------------------------------

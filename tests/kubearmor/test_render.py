@@ -16,6 +16,7 @@ from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import Document, NetworkSpec
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.parameters import Parameter, Type
 from gateway.kubearmor.parse import parse
 from gateway.kubearmor.render import Library, Renderer, Rendering, TargetKind, render_all, try_library
 from gateway.kubearmor.template import Template, compile_template
@@ -248,6 +249,34 @@ def test_values_of_devices_that_have_another_profile_now_are_tried() -> None:
     assert len(refused) == 2
     assert "quarantine0.yaml:8:15: for device xxx" in str(refused[0])
     assert len(try_library(LIBRARY, TARGETS, [long] * 50)) == 20
+
+
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", fullmatch=True).filter(lambda text: ".." not in text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(IDS, st.sampled_from(["hall", "a b", "x" * 40])), min_size=1, max_size=6))
+def test_devices_that_are_taken_as_alike_are(named: list[tuple[str, str]]) -> None:
+    """Whatever is tried once for several: each is refused together with others if, and only if, it is alone."""
+    found = templates_with_room()
+    devices = [
+        Device(
+            DeviceId(name), SourceName("s"), Binding(DeviceId(name), MANY[0].binding.addresses), (("room", room),)
+        )
+        for name, room in named
+    ]
+    library = Library({"quarantine": found})
+    alone = [str(refused) for each in devices for refused in try_library(library, TARGETS, [each])]
+    assert [str(refused) for refused in try_library(library, TARGETS, devices, 1_000)] == sorted(
+        alone, key=lambda text: [f"for device {each.id}:" in text for each in devices].index(True)
+    )
+
+
+def templates_with_room() -> tuple[Template, ...]:
+    rule = 'dir: "/srv/feeds/${device.labels.room}/x-${device.id}/", message: "of ${device.id}"'
+    (document,) = parse(container("60-feeds", rule).encode(), "x.yaml", Notes(Mode.VM))
+    declared = {"device.labels.room": Parameter(Type.WORD)}
+    return (compile_template(document, declared, "quarantine"),)
 
 
 def test_a_later_rule_never_loosens_an_earlier_one() -> None:
