@@ -13,10 +13,13 @@ from gateway.config.templates import document_targets
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError
 from gateway.core.model import Device, DeviceId, Standing
-from gateway.core.policy import NORMAL, Book, DeviceClass, decide_site, matches
+from gateway.core.policy import NORMAL, Book, DeviceClass, Override, decide_site, matches
 from gateway.core.rehearsal import Budget, State, profiles_of
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.render import Library, Renderer, Rendering
+
+Words = tuple[Mapping[DeviceId, Override], float]
+"""The overrides in force, and the UNIX time at which they are."""
 
 
 class Stands(NamedTuple):
@@ -31,13 +34,21 @@ class Stands(NamedTuple):
 
 
 def standing_documents(
-    ground: Ground, book: Book, states: Mapping[DeviceId, State], addresses: AddressBook, library: Library
+    ground: Ground,
+    book: Book,
+    states: Mapping[DeviceId, State],
+    addresses: AddressBook,
+    library: Library,
+    words: Words,
 ) -> Stands:
-    """Return what stands by a compiled book. Raises ``ConfigError`` for a document that cannot be made."""
+    """Return what stands by a compiled book and operators' ``words``.
+
+    Raises ``ConfigError`` for a document that cannot be made.
+    """
     site = _site(ground, book, states)
     renderer = Renderer(library, document_targets(book, ground.settings.target.name))
     if renderer.documented:
-        for device, profile in profiles_of(ground.devices, states, book, addresses):
+        for device, profile in profiles_of(ground.devices, states, book, addresses, *words):
             if profile in renderer.documented:
                 renderer.move(device, profile)
     try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gateway.core.binding import AddressBook
 from gateway.core.model import Device, DeviceId, Standing
-from gateway.core.policy import Book, Finding, decide
+from gateway.core.policy import Book, Finding, Override, decide
 from gateway.core.rehearsal.shifts import Shift, Shifts, lowest_sharer
 
 NOW = "now"
@@ -30,6 +30,7 @@ class State(NamedTuple):
 
 
 _UNKNOWN = State()
+_NO_OVERRIDES: Mapping[DeviceId, Override] = {}
 
 
 class Group(NamedTuple):
@@ -89,16 +90,20 @@ def compare(
     budgets: Iterable[Budget] = (),
     findings: Iterable[Finding] = (),
     would: Mapping[DeviceId, State] | None = None,
+    overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES,
+    now: float = 0.0,
     addresses: AddressBook | None = None,
 ) -> Comparison:
     """Return what ``after`` changes against ``before``; a device without a state is taken as unknown.
 
-    ``would``: the same records folded by ``after``, where its quorums differ; None: ``states``. ``addresses``: who
-    shares which, where that is known already.
+    ``would``: the same records folded by ``after``, where its quorums differ; None: ``states``.
+    ``overrides``: those in force at ``now`` (UNIX seconds); what such a device may do now is judged under its own,
+    what it will notice later is not, for an override ends.
+    ``addresses``: who shares which, where that is known already.
     Shared addresses are judged as the running service does. Groups: now first, the largest first in each ``when``.
     """
     who = AddressBook(devices) if addresses is None else addresses
-    work = _Work(who, states, states if would is None else would, before, after)
+    work = _Work(who, states, states if would is None else would, before, after, overrides, now)
     found: dict[tuple[str, Shift], list[DeviceId]] = {}
     for device in devices:
         change = work.change(device)
@@ -120,8 +125,11 @@ class _Work:
         would: Mapping[DeviceId, State],
         before: Book,
         after: Book,
+        overrides: Mapping[DeviceId, Override],
+        now: float,
     ) -> None:
         self._states, self._would = states, would
+        self._overrides, self._now = overrides, now
         self._before, self._after = before, after
         self._shifts = Shifts(before, after)
         self._addresses = addresses
@@ -131,7 +139,7 @@ class _Work:
         """When and how the access of a device changes; None: it does not."""
         name = device.id
         was, would = self._states.get(name, _UNKNOWN), self._would.get(name, _UNKNOWN)
-        if self._addresses.sharers(name):
+        if self._addresses.sharers(name) or name in self._overrides:
             return self._judge(device, was, would)
         old, new = self._before.compiled.get(name), self._after.compiled.get(name)
         if old is None or new is None or old[0] is not device or new[0] is not device:
@@ -145,8 +153,9 @@ class _Work:
             return made
 
     def _judge(self, device: Device, was: State, would: State) -> tuple[str, Shift] | None:
-        old = _profile(device, was, self._states, self._before, self._addresses)
-        new = _profile(device, would, self._would, self._after, self._addresses)
+        word, now = self._overrides.get(device.id), self._now
+        old = _profile(device, was, self._states, self._before, self._addresses, word, now)
+        new = _profile(device, would, self._would, self._after, self._addresses, word, now)
         shift = self._shifts.between(old, new)
         if shift is not None:
             return NOW, shift
@@ -159,15 +168,25 @@ class _Work:
 
 
 def profiles_of(
-    devices: Sequence[Device], states: Mapping[DeviceId, State], book: Book, addresses: AddressBook
+    devices: Sequence[Device],
+    states: Mapping[DeviceId, State],
+    book: Book,
+    addresses: AddressBook,
+    overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES,
+    now: float = 0.0,
 ) -> Iterator[tuple[Device, str]]:
-    """Return every device with the profile that it has by a book; one without a state is taken as unknown."""
+    """Return every device with the profile that it has by a book; one without a state is taken as unknown.
+
+    ``overrides``: those in force at ``now`` (UNIX seconds).
+    """
     known: dict[tuple[int, Standing, bool], str] = {}
     for device in devices:
         standing, deadline = states.get(device.id, _UNKNOWN)
         made = book.compiled.get(device.id)
-        if made is None or made[0] is not device or addresses.sharers(device.id):
-            yield device, _profile(device, (standing, deadline), states, book, addresses)
+        alone = device.id not in overrides and not addresses.sharers(device.id)
+        if made is None or made[0] is not device or not alone:
+            word = overrides.get(device.id)
+            yield device, _profile(device, (standing, deadline), states, book, addresses, word, now)
             continue
         key = (id(made[1]), standing, deadline is None)
         profile = known.get(key)
@@ -182,14 +201,16 @@ def _profile(
     states: Mapping[DeviceId, State],
     book: Book,
     addresses: AddressBook,
+    word: Override | None,
+    now: float,
 ) -> str:
-    """The profile by a book, with those who share an address."""
+    """The profile by a book, with those who share an address and an operator's word."""
     standing, deadline = state
     sharers = addresses.sharers(device.id)
     if not sharers:
-        return decide(device, standing, deadline, book).profile
+        return decide(device, standing, deadline, book, None, word, now).profile
     conflict = lowest_sharer(standing, sharers, lambda other: states.get(other, _UNKNOWN).standing)
-    return decide(device, standing, deadline, book, conflict).profile
+    return decide(device, standing, deadline, book, conflict, word, now).profile
 
 
 def compare_documents(before: Mapping[str, str], after: Mapping[str, str]) -> Documents:
