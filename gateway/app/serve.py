@@ -31,6 +31,7 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
@@ -172,13 +173,13 @@ class _Service:
             site.turn(clock.now())
             timed = (overrides, site, alarms)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
-            if bypass is not None:
-                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+            self._follow_books(bypass, documents)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories, reloader)
+            await self._work(clockwork, watch, advisories, reloader, documents)
         finally:
             if door is not None:
                 door.close()
@@ -188,6 +189,26 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _documents(self, layer: Advisory) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor."""
+        _, devices, _, _, _ = self._parts
+        _, site = self._levels
+        config, target = self._config, self._config.target.name
+        made = build.renderer(config.library, config.book, target)
+        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        site.watch(lambda _: documents.wake())
+        return documents
+
+    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+        """Tell the parts that keep something of the book when another one runs."""
+        if bypass is not None:
+            self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+        if documents is not None:
+            target = self._config.target.name
+            self.books.followers.append(
+                lambda running: documents.use(build.renderer(running.library, running.book, target))
+            )
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -214,7 +235,12 @@ class _Service:
             metrics.set_forwarding(forwarder.counts)
 
     async def _work(
-        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+        self,
+        clockwork: Clockwork,
+        watch: ResourceWatch,
+        advisories: Sequence[Advisory],
+        reloader: Reloader,
+        documents: Documents | None,
     ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
@@ -248,6 +274,8 @@ class _Service:
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
                 reload_task = tasks.create_task(reloader.run(), name="reload")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from copy import copy
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from gateway.core.model import DENY, Device, DeviceId, Standing
@@ -265,16 +266,20 @@ def compiling(book: Book, devices: Iterable[Device]) -> Generator[None, None, Bo
     deployments, classes = Finder(book.deployments), Finder(book.classes)
     known: dict[tuple[object, ...], Ruled] = {}
     compiled: dict[DeviceId, tuple[Device, Ruled]] = {}
-    for number, device in enumerate(devices):
-        if number % SLICE == SLICE - 1:
+    own_of, of_deployments, of_classes = book.devices.get, deployments.find, classes.find
+    stream = iter(devices)
+    while part := list(islice(stream, SLICE)):
+        for device in part:
+            name = device.id
+            own, found, kinds = own_of(name), of_deployments(device), of_classes(device)
+            # The book keeps its rules alive: identities name a set of rules, and are quicker than values.
+            key = (own if own is None or isinstance(own, str) else id(own), id(found), id(kinds))
+            made = known.get(key)
+            if made is None:
+                made = known[key] = ruled(Matched(found, kinds, book.own(name)), book)
+            compiled[name] = (device, made)
+        if len(part) == SLICE:
             yield
-        own, found, kinds = book.devices.get(device.id), deployments.find(device), classes.find(device)
-        # The book keeps its rules alive: their identities name a set of rules, and are quicker than their values.
-        key = (own if own is None or isinstance(own, str) else id(own), id(found), id(kinds))
-        made = known.get(key)
-        if made is None:
-            made = known[key] = ruled(Matched(found, kinds, book.own(device.id)), book)
-        compiled[device.id] = (device, made)
     made_ahead = copy(book)  # was checked when it was made
     object.__setattr__(made_ahead, "compiled", compiled)
     return made_ahead
