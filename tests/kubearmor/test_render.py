@@ -255,7 +255,14 @@ IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", fullmatch=True).filter(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(IDS, st.sampled_from(["hall", "a b", "x" * 40])), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(IDS, st.sampled_from(["hall", "a b", "x" * 40])),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda each: each[0],
+    )
+)
 def test_devices_that_are_taken_as_alike_are(named: list[tuple[str, str]]) -> None:
     """Whatever is tried once for several: each is refused together with others if, and only if, it is alone."""
     found = templates_with_room()
