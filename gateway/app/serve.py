@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.config import Config
-from gateway.console.api import Console, Windows
+from gateway.console.api import Console, Windows, bind
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
@@ -135,10 +135,12 @@ class _Service:
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
+        console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
@@ -147,8 +149,10 @@ class _Service:
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, console)
         finally:
+            if console is not None:
+                console.close()
             if door is not None:
                 door.close()
             devices.stop()
@@ -175,7 +179,9 @@ class _Service:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], listen: socket.socket
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
@@ -185,7 +191,7 @@ class _Service:
             health=lambda: self._health(advisories),
             exposition=self.metrics.exposition,
         )
-        console = Console(windows, self._console_listen(), self._config.console.hosts)
+        console = Console(windows, listen, self._console_hosts())
         operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
         _settle_garbage()
         stop = asyncio.Event()
@@ -221,10 +227,15 @@ class _Service:
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
 
-    def _console_listen(self) -> tuple[str, int] | socket.socket:
+    async def _console_socket(self) -> socket.socket:
+        """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
         if self._console_fd is None:
-            return self._config.console.listen
+            return await bind(self._config.console.listen)
         return socket.socket(fileno=self._console_fd)
+
+    def _console_hosts(self) -> Sequence[str]:
+        console = self._config.console
+        return console.hosts if self._console_fd is not None else (*console.hosts, console.listen.host)
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
