@@ -17,7 +17,6 @@ from gateway.core.lifecycle.steps import (
     RECORDED,
     RETIRED,
     SUSPECT,
-    TRUSTED,
     UNKNOWN,
     Step,
     moved,
@@ -70,5 +69,5 @@ def reinstates(record: Record, event: Event, rules: Rules) -> Step:
 def withholds(record: Record, event: Event, rules: Rules) -> Step:
     """suspect without a deadline"""
     after = moved(record, SUSPECT, None, suspicion(record, event))
-    ended = record.standing is TRUSTED or record.deadline is not None
+    ended = record.deadline is not None  # every trusted record has one
     return Step(after, LOWERED if ended else RECORDED, "withheld: kernel and journal disagree")

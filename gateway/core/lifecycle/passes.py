@@ -7,6 +7,8 @@ What lives here: what a pass does at every standing, weighed against every mark.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.core.lifecycle.rules import MAX_NONCES, Rules
 from gateway.core.lifecycle.steps import (
     EXTENDED,
@@ -66,7 +68,7 @@ def _objection(record: Record, issued: int, rules: Rules) -> str:
         return "pass does not count: not issued after the last failure"
     if record.suspected_since and issued <= record.suspected_since + rules.skew:
         return "pass does not count: not issued after the suspicion"
-    if record.debt and issued <= record.paid_at:
+    if issued <= record.paid_at:
         return "pass does not count towards recovery: not issued later than the one before"
     return ""
 
@@ -83,7 +85,7 @@ def _outlived(record: Record, newest: int, nonces: tuple[bytes, ...]) -> Step:
 def _paid(record: Record, issued: int, nonces: tuple[bytes, ...]) -> Step:
     """One satisfying pass of the recovery, and more are owed."""
     debt = record.debt - 1
-    after = ordered(record, issued, nonces, debt, issued)
+    after = replace(record, newest=issued, nonces=nonces, debt=debt, paid_at=issued)
     return Step(after, RECORDED, f"passed, {debt} more needed to recover from the failure")
 
 

@@ -29,18 +29,16 @@ class Step(NamedTuple):
 Handler = Callable[[Record, Event, Rules], Step]
 
 
-def ordered(
-    record: Record, newest: int, nonces: tuple[bytes, ...], debt: int | None = None, paid_at: int = 0
-) -> Record:
-    """Move the order marks, and those of the recovery when a ``debt`` is given; nothing else."""
+def ordered(record: Record, newest: int, nonces: tuple[bytes, ...]) -> Record:
+    """Move the order marks and nothing else."""
     return Record(
         record.standing,
         record.deadline,
         newest,
         nonces,
         record.epoch,
-        record.debt if debt is None else debt,
-        record.paid_at if debt is None else paid_at,
+        record.debt,
+        record.paid_at,
         record.suspected_since,
         record.hold,
         record.graced,
