@@ -222,7 +222,8 @@ def _text(node: ast.AST) -> str:
 
 
 def _conditions(node: ast.AST) -> Iterator[ast.AST]:
-    yield ast.Constant(True)
+    if not (isinstance(node, ast.Constant) and node.value is True):
+        yield ast.Constant(True)
     yield ast.Constant(False)
     if isinstance(node, ast.expr) and not isinstance(node, ast.Compare):
         yield ast.UnaryOp(ast.Not(), node)
