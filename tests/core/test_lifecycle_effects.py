@@ -7,8 +7,19 @@ from itertools import product
 
 import pytest
 
-from gateway.core.lifecycle import MAX_NONCES, Rules, Step, fold, step
-from gateway.core.model import Effect, Event, EventKind, Record, Standing
+from gateway.core.lifecycle import MAX_NONCES, Rules, Step, event_of, fold, step
+from gateway.core.model import (
+    DeviceId,
+    Effect,
+    Event,
+    EventKind,
+    Outcome,
+    Record,
+    SourceName,
+    Standing,
+    Timeliness,
+    Verdict,
+)
 
 T = 1_795_283_400
 RULES = Rules()
@@ -94,6 +105,14 @@ def test_marks_change_only_by_the_events_that_are_about_them(kind: EventKind) ->
     for before, event in product(RECORDS, [event for event in EVENTS if event.kind is kind]):
         after = step(before, event, RULES).record
         assert _kept(after, kind) == _kept(before, kind)
+
+
+@pytest.mark.parametrize("kind", K)
+def test_only_what_admits_has_a_deadline_and_trust_always_has_one(kind: EventKind) -> None:
+    for before, event in product(RECORDS, [event for event in EVENTS if event.kind is kind]):
+        after = step(before, event, RULES).record
+        assert after.deadline is None or after.standing in ADMITTING
+        assert after.deadline is not None or after.standing is not S.TRUSTED
 
 
 def test_a_hold_and_a_release_set_and_clear_the_mark() -> None:
@@ -290,6 +309,14 @@ def test_only_a_solicited_request_is_one() -> None:
     for record in (TRUSTED, replace(TRUSTED, graced=True)):
         unasked = step(record, Event(K.REQUESTED, float(T), T), RULES)
         assert (unasked.record, unasked.effect) == (record, E.RECORDED)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REQUESTED, Outcome.PASSED])
+def test_a_verdict_is_solicited_only_when_we_asked_for_it(outcome: Outcome) -> None:
+    verdict = Verdict(DeviceId("cam-1"), SourceName("v"), outcome, T, Timeliness.FRESH, b"n", "WORD", "")
+    assert not event_of(verdict, T + 1.0).solicited
+    assert not event_of(verdict, T + 1.0, solicited=False).solicited
+    assert event_of(verdict, T + 1.0, solicited=True).solicited is (outcome is Outcome.REQUESTED)
 
 
 # --- the fold -----------------------------------------------------------------------------------------------------
