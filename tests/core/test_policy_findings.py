@@ -335,6 +335,15 @@ def test_a_device_within_what_is_always_allowed(allowed: str, address: str, neve
     assert bool(check_against(book, [device("cam-1", address)])) is never
 
 
+@pytest.mark.parametrize(
+    ("address", "shared"),
+    [("fd77::2", True), ("fd77::3", False), ("fd77::/64", True), ("fd77:0:0:1::/64", False)],
+)
+def test_an_address_beside_a_service_is_another_one(address: str, shared: bool) -> None:
+    book = replace(BOOK, services=(replace(FEED, address=ip_address("fd77::2")),))
+    assert bool(check_against(book, [device("cam-1", address)])) is shared
+
+
 def test_rules_that_disagree_or_match_nobody_word_for_word() -> None:
     book = replace(
         BOOK,
