@@ -16,12 +16,14 @@ ROOT = Path(__file__).parents[2]
 LIST = ROOT / "docs" / "mutants.md"
 CORE = ROOT / "gateway" / "core"
 
-#: What is mutated: the law, without the modules that only name what others have.
+#: Modules that only name what others have, or tell people of a decision and make none.
+LEFT_OUT = frozenset({"__init__.py", "explain.py"})
+#: What is mutated: the law.
 FILES = tuple(
     path.relative_to(CORE).as_posix()
     for folder in ("lifecycle", "policy")
     for path in sorted((CORE / folder).glob("*.py"))
-    if path.name != "__init__.py"
+    if path.name not in LEFT_OUT
 )
 
 _ENTRY = re.compile(r"- `(\S+)` `(\S+)`: `(.+?)` → `(.+?)`(?: \((\d+)\))?: (.+)\Z")
