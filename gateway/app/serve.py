@@ -23,7 +23,7 @@ from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.reload import Reloader
 from gateway.config import Config
-from gateway.console.api import Console, Windows
+from gateway.console.api import Console, Windows, bind
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
@@ -161,10 +161,12 @@ class _Service:
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
+        console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._levels = (overrides, site)
             overrides.remember(loaded)
@@ -179,8 +181,10 @@ class _Service:
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories, reloader, documents)
+            await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
+            if console is not None:
+                console.close()
             if door is not None:
                 door.close()
             devices.stop()
@@ -241,6 +245,7 @@ class _Service:
         advisories: Sequence[Advisory],
         reloader: Reloader,
         documents: Documents | None,
+        listen: socket.socket,
     ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
@@ -256,7 +261,7 @@ class _Service:
             site=site.now,
             book=reloader.view,
         )
-        console = Console(windows, self._console_listen(), self._config.console.hosts)
+        console = Console(windows, listen, self._console_hosts())
         place = self._config.operator
         operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
@@ -298,10 +303,15 @@ class _Service:
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
 
-    def _console_listen(self) -> tuple[str, int] | socket.socket:
+    async def _console_socket(self) -> socket.socket:
+        """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
         if self._console_fd is None:
-            return self._config.console.listen
+            return await bind(self._config.console.listen)
         return socket.socket(fileno=self._console_fd)
+
+    def _console_hosts(self) -> Sequence[str]:
+        console = self._config.console
+        return console.hosts if self._console_fd is not None else (*console.hosts, console.listen.host)
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts

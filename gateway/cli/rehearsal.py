@@ -6,10 +6,8 @@ comparing or deciding.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from gateway.config.ground import Ground, load_candidate, load_ground
 from gateway.config.templates import read_library
 from gateway.config.values import parse_duration
 from gateway.console.client import Client, NotRunning, Refused
+from gateway.control.collecting import no_collection
 from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError, JournalError
@@ -98,7 +97,7 @@ def make_plan(
     Raises ``ConfigError`` and ``NotRunning``.
     """
     span = None if replayed is None else _span(replayed)
-    with _no_collection():
+    with no_collection():
         ground = load_ground(config)
         if against is None and new_book.exists() and new_book.resolve() == ground.settings.book.resolve():
             mend = "write the new book beside it, or name the old one with --against"
@@ -138,7 +137,7 @@ def suppose(device: str, event: str, config: Path, book: Path | None, socket: Pa
 
     Raises ``ConfigError``, ``NotRunning`` and ``Refused``, and ``ValueError`` for a word that is no event.
     """
-    with _no_collection():
+    with no_collection():
         ground = load_ground(config)
         named = next((each for each in ground.devices if each.id == device), None)
         if named is None:
@@ -337,15 +336,3 @@ def _parts(book: Book) -> dict[str, str]:
     found |= {f"corridor entry {each.name}": repr(each) for each in book.corridor}
     found |= {f"always allowed {network}": "" for network in book.always_allowed}
     return found | {f"site profile {rule.name}": repr(rule.when) for rule in book.site}
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """One question, a million values, none of them garbage before the end: looking for it takes a third longer."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

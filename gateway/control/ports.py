@@ -99,7 +99,8 @@ class Backend(Protocol):
 
     async def start(self) -> bool:
         """Adopt what stands or lay the static baseline (default deny, corridor). True: state was found and
-        kept; False: there was none (first start, reboot), everything begins shut."""
+        kept; False: there was none (first start, reboot), everything begins shut. Raises ``ConfigError`` for
+        what the operator has to mend, such as an address that is taken."""
         ...
 
     async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import lifecycle
 from gateway.core.errors import LifecycleError
 from gateway.core.lifecycle import MAX_NONCES, TABLE, Rules, Step, event_of, fold, step, table_markdown
+from gateway.core.lifecycle import table as lifecycle_table
 from gateway.core.model import (
     DeviceId,
     Effect,
@@ -96,7 +96,7 @@ def test_the_table_is_total() -> None:
 
 def test_an_unlisted_pair_is_an_error_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {pair: handler for pair, handler in TABLE.items() if pair != (S.TRUSTED, K.FAILED)}
-    monkeypatch.setattr(lifecycle, "TABLE", short)
+    monkeypatch.setattr(lifecycle_table, "TABLE", short)
     record = copy.copy(CLEAN[S.TRUSTED])
     with pytest.raises(LifecycleError, match="no rule"):
         step(record, failed(T), RULES)

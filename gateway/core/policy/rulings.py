@@ -12,8 +12,18 @@ from copy import copy
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
-from gateway.core.model import DENY, Device, DeviceId, Standing
-from gateway.core.policy.book import Book, Deployment, DeviceClass, Level, Match, ProfileName, Ruled, Ruling
+from gateway.core.model import DENY, Address, Device, DeviceId, Standing
+from gateway.core.policy.book import (
+    Book,
+    Deployment,
+    DeviceClass,
+    Level,
+    Match,
+    Network,
+    ProfileName,
+    Ruled,
+    Ruling,
+)
 
 #: Devices between two breaths of ``compiling``: below a millisecond of work.
 SLICE = 100
@@ -47,7 +57,7 @@ def matched(device: Device, book: Book) -> Matched:
 
 def matches(match: Match, device: Device) -> bool:
     """Whether a device is meant: everything that the match gives must hold."""
-    if match.labels and not set(match.labels) <= set(device.labels):
+    if not set(match.labels) <= set(device.labels):
         return False
     if match.id and not _pattern(match.id)(device.id):
         return False
@@ -67,17 +77,24 @@ Span = tuple[int, int, int]
 """Address length in bytes, lowest and highest address of a network."""
 
 
+def span_of(network: Network) -> Span:
+    """A network's ends."""
+    return network.max_prefixlen // 8, int(network.network_address), int(network.broadcast_address)
+
+
+def ends_of(address: Address) -> Span:
+    """The ends of a device's address: of all that it may send from, when it is a /64."""
+    first = int.from_bytes(address.packed)
+    return len(address.packed), first, first | ((1 << 64) - 1) if address.prefix == 64 else first
+
+
 def _spans(match: Match) -> tuple[Span, ...]:
-    return tuple(
-        (net.max_prefixlen // 8, int(net.network_address), int(net.broadcast_address)) for net in match.prefixes
-    )
+    return tuple(map(span_of, match.prefixes))
 
 
 def _within(spans: Sequence[Span], device: Device) -> bool:
     for address in device.binding.addresses:
-        packed = address.packed
-        size, first = len(packed), int.from_bytes(packed)
-        last = first | ((1 << 64) - 1) if address.prefix == 64 else first
+        size, first, last = ends_of(address)
         for length, low, high in spans:
             if size == length and low <= first and last <= high:
                 return True
@@ -91,12 +108,12 @@ def ruled(rules: Matched, book: Book) -> Ruled:
     """Return what every standing gets by these rules, and the marks that they set."""
     chain = _chain(rules, book)
     levels = _levels(rules, book)
-    trusted = _resolve(_TRUSTED, levels, book)
+    given = [_resolve(standing, levels, book) for standing in Standing]
+    trusted = given[_TRUSTED]
     without, running = [], []
     for standing in Standing:
-        given = trusted if standing is _TRUSTED else _resolve(standing, levels, book)
-        without.append(_ruling(standing, given, trusted, chain, book, runs=False))
-        running.append(_ruling(standing, given, trusted, chain, book, runs=True))
+        without.append(_ruling(standing, given[standing], trusted, chain, book, runs=False))
+        running.append(_ruling(standing, given[standing], trusted, chain, book, runs=True))
     return Ruled(tuple(without), tuple(running), _marks(rules))
 
 
