@@ -22,8 +22,9 @@ from prometheus_client import CollectorRegistry
 from gateway.app import build
 from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.reload import Reloader
 from gateway.config import Config
-from gateway.console.api import Console, Windows
+from gateway.console.api import Console, Windows, bind
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
@@ -31,10 +32,12 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
@@ -85,8 +88,10 @@ class _Service:
     def __init__(self, config: Config, console_fd: int | None) -> None:
         self._config = config
         self._console_fd = console_fd
+        self._posting: Sequence[PostingDoor] = ()
         self._clock = SystemClock()
         self._ready = False
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -101,7 +106,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -114,6 +122,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -144,16 +156,22 @@ class _Service:
         overrides = Overrides(devices, (gate,), journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         limits = AdmissionLimits(queue=config.door.limits.queue)
-        openers = build.openers(config)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits, openers)
+        admit = Admit(
+            build.authenticators(config), devices, journal, observers, clock, limits, build.openers(config)
+        )
         door: SedimentDoor | None = None
-        posting: Sequence[PostingDoor] = ()
+        console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
-            posting = self._posting = build.posting(config, admit, clock, devices.notice)
+            self._posting = build.posting(config, admit, clock, devices.notice)
+            console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._levels = (overrides, site)
             overrides.remember(loaded)
@@ -162,22 +180,50 @@ class _Service:
             site.turn(clock.now())
             timed = (overrides, site, alarms)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
-            self._bypass = build.bypass_watch(config, self._around)
+            documents = None if layer is None else self._documents(layer)
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            self._follow_books(bypass, documents)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            for posted in posting:
-                posted.close()
-            if door is not None:
-                door.close()
+            self._close_doors(door, console)
             devices.stop()
             overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _close_doors(self, door: SedimentDoor | None, console: socket.socket | None) -> None:
+        """What listens and was never run; what was run has closed itself."""
+        if console is not None:
+            console.close()
+        if door is not None:
+            door.close()
+        for posted in self._posting:
+            posted.close()
+
+    def _documents(self, layer: Advisory) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor."""
+        _, devices, _, _, _ = self._parts
+        _, site = self._levels
+        config, target = self._config, self._config.target.name
+        made = build.renderer(config.library, config.book, target)
+        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        site.watch(lambda _: documents.wake())
+        return documents
+
+    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+        """Tell the parts that keep something of the book when another one runs."""
+        if bypass is not None:
+            self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+        if documents is not None:
+            target = self._config.target.name
+            self.books.followers.append(
+                lambda running: documents.use(build.renderer(running.library, running.book, target))
+            )
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -189,6 +235,7 @@ class _Service:
         overrides, site = self._levels
         metrics.set_overrides(lambda: overrides.count)
         metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -204,7 +251,15 @@ class _Service:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self,
+        clockwork: Clockwork,
+        watch: ResourceWatch,
+        advisories: Sequence[Advisory],
+        reloader: Reloader,
+        documents: Documents | None,
+        listen: socket.socket,
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
         explainer = Explainer(devices, (gate,), self._clock)
@@ -213,14 +268,15 @@ class _Service:
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
             site=site.now,
+            book=reloader.view,
         )
-        console = Console(windows, self._console_listen(), self._config.console.hosts)
-        settings = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, settings.socket, settings.group)
+        console = Console(windows, listen, self._console_hosts())
+        place = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -236,17 +292,20 @@ class _Service:
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
                 posting = [tasks.create_task(each.run(), name=each.name) for each in self._posting]
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
                 places = {each.name: each.addresses for each in self._posting}
                 self._log.info(
                     "ready", console=console.address, doors=door.addresses, devices=len(inventory), **places
                 )
-                await _first(stop.wait(), door_task, clock_task, *posting, *hands)
+                await _first(stop.wait(), door_task, clock_task, reload_task, *posting, *hands)
                 self._ready = False
-                for task in (door_task, *posting):
+                for task in (reload_task, door_task, *posting):
                     await _ended(task)
                 admit.drain()
                 await _ended(clock_task)
@@ -261,10 +320,15 @@ class _Service:
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
 
-    def _console_listen(self) -> tuple[str, int] | socket.socket:
+    async def _console_socket(self) -> socket.socket:
+        """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
         if self._console_fd is None:
-            return self._config.console.listen
+            return await bind(self._config.console.listen)
         return socket.socket(fileno=self._console_fd)
+
+    def _console_hosts(self) -> Sequence[str]:
+        console = self._config.console
+        return console.hosts if self._console_fd is not None else (*console.hosts, console.listen.host)
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts

@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.cli.devices import about, devices_app
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
+from gateway.cli.reloading import reload_book
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_NO,
@@ -239,4 +240,5 @@ def explain(
 
 
 app.command()(plan)
+app.command("reload")(reload_book)
 app.command("what-if")(what_if)

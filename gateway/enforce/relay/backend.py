@@ -20,6 +20,7 @@ from gateway.enforce.relay.table import Table
 BACKLOG = 1024  #: connections that the kernel keeps until they are judged
 ACCEPTS_PER_WAKE = 16  #: connections judged before others on the loop get their turn
 END_CHECK_SECONDS = 0.25  #: longest sleep of the timer: the loop's clock stands still in suspend, ends do not
+FLOWS_PER_TURN = 64  #: open connections judged again before others on the loop get their turn
 REST_SECONDS = 0.1  #: without accepting, once it has failed
 
 _CUTS = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
@@ -98,7 +99,7 @@ class RelayBackend:
     async def start(self) -> bool:
         """Listen on every route. Always False: nothing of a relay outlives its process, so everything is shut.
 
-        Raises ``BackendError`` when an address cannot be listened on; then none is.
+        Raises ``ConfigError`` when an address cannot be listened on; then none is.
         """
         self._loop = asyncio.get_running_loop()
         for route in self._routes:
@@ -106,8 +107,8 @@ class RelayBackend:
                 self._listeners.append((route, _listen(route)))
             except OSError as error:
                 await self.stop()
-                what = f"cannot listen on {route.listen} for {route.service}: {error.strerror}"
-                raise BackendError(self.name, what, transient=False) from error
+                what = f"the relay cannot listen here for {route.service}: {error.strerror}"
+                raise ConfigError(str(route.listen), what, "choose another address or port for it") from error
         for route, sock in self._listeners:
             self._loop.add_reader(sock.fileno(), self._on_waiting, route, sock)
         self._running = True
@@ -131,6 +132,26 @@ class RelayBackend:
         """Read back these addresses."""
         now = self._clock.now().boot
         return {address: self._table.stands(address, now) for address in addresses}
+
+    async def rewrite(
+        self,
+        profiles: Mapping[str, frozenset[str]],
+        always_allowed: Sequence[Network] = (),
+        rates: Mapping[str, ConnectionRate] = MappingProxyType({}),
+    ) -> None:
+        """Let profiles mean something else: new connections at once, open ones are judged again before this ends.
+
+        Raises ``BackendError`` when the relay does not run.
+        """
+        if not self._running:
+            raise BackendError(self.name, "the relay does not run", transient=False)
+        self._table.rewrite(profiles, always_allowed, rates)
+        for number, flow in enumerate(list(self._flows)):
+            if number % FLOWS_PER_TURN == FLOWS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            if flow in self._flows:
+                self._judge_flow(flow, self._clock.now().boot, End.CUT)
+        self._schedule(self._clock.now().boot)
 
     async def damages(self) -> AsyncIterator[str]:
         """Never yields: the table is in this process alone, so nothing else can damage it."""
@@ -180,11 +201,14 @@ class RelayBackend:
 
     def _judge_again(self, address: Address, now: float, why: End) -> None:
         for flow in self._flows_of(address):
-            until = self._judge(flow, now)
-            if until is None:
-                flow.abort(why)
-            else:
-                flow.until = until
+            self._judge_flow(flow, now, why)
+
+    def _judge_flow(self, flow: Flow, now: float, why: End) -> None:
+        until = self._judge(flow, now)
+        if until is None:
+            flow.abort(why)
+        else:
+            flow.until = until
 
     def _flows_of(self, address: Address) -> list[Flow]:
         if address.prefix == 64:
