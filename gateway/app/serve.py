@@ -128,8 +128,7 @@ class _Service:
             self._reloader.hangup()
 
     async def _run(self) -> None:
-        config, clock = self._config, self._clock
-        boot = boot_id()
+        config, clock, boot = self._config, self._clock, boot_id()
         rules = build.rules(config)
         self.metrics = Metrics(CollectorRegistry(), [*rules])
         journal = SqliteJournal(
