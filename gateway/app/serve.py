@@ -155,10 +155,7 @@ class _Service:
         overrides = Overrides(devices, (gate,), journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
-        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
-        self.books = Books(first)
-        lay = build.layer(config, gate.backend)
-        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
+        reloader = self._reloading(devices, gate, journal)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(
             build.authenticators(config), devices, journal, observers, clock, limits, build.openers(config)
@@ -203,6 +200,15 @@ class _Service:
             door.close()
         for posted in self._posting:
             posted.close()
+
+    def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
+        """Who has the book read again, and the book that runs."""
+        config, clock = self._config, self._clock
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
+        return self._reloader
 
     def _documents(self, layer: Advisory) -> Documents:
         """Who keeps the documents of profiles at KubeArmor."""

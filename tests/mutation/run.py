@@ -43,7 +43,7 @@ TESTS = {
     "policy": _files("test_policy*.py"),
 }
 #: Seconds of processor time of one child; the tests need a tenth. A mutant that never ends is killed by it.
-CPU_SECONDS = 20
+CPU_SECONDS = 120
 #: Examples of a property for one mutant.
 EXAMPLES = 30
 #: Seconds of any time of one child: only a child that waits for ever comes so far.
