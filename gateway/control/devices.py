@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.control.followed import Cause
-from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
@@ -57,6 +57,9 @@ class _Touch(NamedTuple):
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause]]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes."""
 
+_Rising = tuple[Slot, int, Rule | None]
+"""The same without an address, for who follows devices."""
+
 
 class Devices:
     """Implements the ``Directory`` and ``Operator`` ports and is what admission, timers and start write to."""
@@ -77,6 +80,7 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
+        self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self._counts = dict.fromkeys(Standing, 0)
         self._entries: list[Entry] = []
@@ -96,6 +100,12 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
+
+    def tell_standings(self, follower: StandingsFollower) -> None:
+        """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
+        self._follower = follower
+        for slot in self._slots.values():
+            follower.stands(slot.device.id, rule_of(slot))
 
     # --- what others ask --------------------------------------------------------------------------------
 
@@ -310,10 +320,11 @@ class Devices:
         entries, self._entries = self._entries, []
         touched, self._touched = self._touched, []
         opening: list[_Opening] = []
+        rising: list[_Rising] = []
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
         self._turns_under_way += 1
-        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised))
+        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised, rising))
         for slot, transition, received, entry in touched:
             seq = seqs[entry] if entry >= 0 else 0
             addresses = slot.device.binding.addresses
@@ -328,6 +339,12 @@ class Devices:
                     opening.append((slot, slot.version, address, rule, causes))
                 else:
                     self._tell(address, rule, causes)
+            if self._follower is not None:
+                self._follower.happened(transition)
+                if loosens:
+                    rising.append((slot, slot.version, rule_of(slot)))
+                else:
+                    self._follower.tightens(slot.device.id, rule_of(slot))
 
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
@@ -350,6 +367,7 @@ class Devices:
         followed: Sequence[Sequence[Cause]],
         opening: Sequence[_Opening],
         raised: Sequence[_Touch],
+        rising: Sequence[_Rising],
     ) -> None:
         self._turns_under_way -= 1
         if self._stopped:
@@ -370,6 +388,9 @@ class Devices:
                 self._gave_up(causes, "overtaken by a later verdict", now)
             else:
                 self._tell(address, rule, causes)
+        for slot, version, rule in rising:
+            if self._follower is not None and slot.floor <= version:
+                self._follower.stands(slot.device.id, rule)
 
     def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):

@@ -1,10 +1,10 @@
 """The bodies of all message kinds, bytes to values and back. No keys, no trust, no time.
 
-Header, ALERT and DATA, the kinds that come by the thousand, have readers of their own; this module knows the rest and
-is the one table over all. Facts are those of SEDIMENT v1.0.0 (commit 00e2e3e): ``modules/protocol/Message.cpp`` lines
-75-470 for the order of the fields, ``Message.hpp`` lines 22-58 for their sizes, ``KeyBox.cpp`` and ``Measurement.cpp``
-for the parts, ``Enum.hpp`` for the numbers; checked against recorded messages of every kind but KEY_CHANGE, which was
-never seen. All integers are big endian.
+Header, ALERT and DATA, the kinds that come by the thousand, have readers of their own; this module knows the rest
+and is the one table over all. Facts are those of SEDIMENT v1.0.0 (commit 00e2e3e):
+``modules/protocol/Message.cpp`` lines 70-390 for the order of the fields, ``Message.hpp`` lines 21-63 for their
+sizes, ``KeyBox.cpp`` and ``Measurement.cpp`` for the parts, ``Enum.hpp`` for the numbers; checked against recorded
+messages of every kind but KEY_CHANGE, which was never seen. All integers are big endian.
 
 Bodies, behind the device id::
 
@@ -26,7 +26,7 @@ Bodies, behind the device id::
     measurements         n u8, n measurements: type u8, elapsed microseconds u32, number u32
 
 A passport's signature covers its bytes from the prover id's length up to and including ``expires``
-(``servers/firewall/Firewall.cpp`` lines 319-337).
+(``servers/firewall/Firewall.cpp`` lines 301-314).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.sediment.wire import (
@@ -59,13 +59,16 @@ from gateway.sediment.wire import (
     encode_message,
 )
 
+M = TypeVar("M", bound=IntEnum)
+
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _MEASUREMENT = struct.Struct(">BII")
+_TYPES = struct.Struct(">BB")
 
 
 class Acceptance(IntEnum):
-    """What became of a DATA (``Enum.hpp`` lines 66-75)."""
+    """What became of a DATA (``Enum.hpp`` lines 71-80)."""
 
     ACCEPT = 1
     REJECT = 2
@@ -101,7 +104,8 @@ class KeyPurpose(IntEnum):
 
 
 class KeyType(IntEnum):
-    """How the key in a key box is wrapped. SEDIMENT's types 2 and 3 cannot be encoded (``KeyBox.cpp`` line 56)."""
+    """How the key in a key box is wrapped. SEDIMENT's types 2 and 3 cannot be encoded (``KeyBox.cpp`` lines
+    50-58)."""
 
     JEDI = 0
     RSA = 1
@@ -282,7 +286,7 @@ class _Reader:
         """Bytes behind a length of two bytes."""
         return self.take(self.u16(f"{field} length"), field)
 
-    def word(self, known: Mapping[int, Any], field: str) -> Any:
+    def word(self, known: Mapping[int, M], field: str) -> M:
         number = self.u8(field)
         if number not in known:
             raise InputRefused(Refusal.LENGTHS, f"{field} {number} is not one that the format lists")
@@ -293,7 +297,7 @@ class _Reader:
             raise InputRefused(Refusal.LENGTHS, f"{left} bytes are left over behind the message's last field")
 
 
-def _numbers(kind: type[IntEnum]) -> Mapping[int, Any]:
+def _numbers(kind: type[M]) -> Mapping[int, M]:
     return {int(member): member for member in kind}
 
 
@@ -303,7 +307,7 @@ _PURPOSES, _KEY_TYPES = _numbers(KeyPurpose), _numbers(KeyType)
 
 
 def _endpoint(body: _Reader) -> Endpoint:
-    protocol: Protocol = body.word(_PROTOCOLS, "endpoint protocol")
+    protocol = body.word(_PROTOCOLS, "endpoint protocol")
     return Endpoint(protocol, body.short("endpoint address"), body.u16("endpoint port"))
 
 
@@ -378,8 +382,8 @@ _BODIES: Mapping[MessageId, Callable[[Header, _Reader], Message]] = {
 def decode(frame: bytes) -> Message:
     """Decode one whole message of any kind, exactly: no byte missing, none left over, no number unknown.
 
-    Raises ``InputRefused``: ``FRAMING`` for sizes and fixed lengths, ``KIND`` for an unknown message id, ``LENGTHS``
-    for a body that is not what the format says.
+    Raises ``InputRefused``: ``FRAMING`` for sizes and fixed lengths, ``KIND`` for an unknown message id,
+    ``LENGTHS`` for a body that is not what the format says.
     """
     kind = decode_header(frame).message_id
     if kind is _Kind.ALERT:
@@ -443,11 +447,10 @@ def _put_items(items: tuple[EvidenceItem, ...]) -> bytes:
     if len(items) > 255:
         msg = f"{len(items)} pieces of evidence; at most 255 can be sent"
         raise ValueError(msg)
-    parts = (_put(_TYPES, "evidence", item.type, item.encoding) + _put_long(item.value, "evidence") for item in items)
+    parts = (
+        _put(_TYPES, "evidence", item.type, item.encoding) + _put_long(item.value, "evidence") for item in items
+    )
     return bytes((len(items),)) + b"".join(parts)
-
-
-_TYPES = struct.Struct(">BB")
 
 
 def encode_body(message: Message) -> bytes:  # noqa: PLR0911 -- one return for each kind
@@ -465,7 +468,9 @@ def encode_body(message: Message) -> bytes:  # noqa: PLR0911 -- one return for e
             nonce = _put_long(message.nonce, "challenge nonce")
             return _put_short(message.evidence_types, "evidence types") + counts + nonce
         case Evidence(measurement=measurement, counter=counter, items=items):
-            return _put(_MEASUREMENT, "measurement", *measurement) + _put(_U32, "counter", counter) + _put_items(items)
+            return (
+                _put(_MEASUREMENT, "measurement", *measurement) + _put(_U32, "counter", counter) + _put_items(items)
+            )
         case Grant(passport=passport) | PassportCheck(passport=passport):
             return encode_passport_signed(passport) + _put_long(passport.signature, "signature")
         case Permission(admittance=admittance, cause=cause, relying_party=endpoint):

@@ -7,13 +7,14 @@ One table says for every message and every case what is done. The way of one fra
     TABLE     the step: answer, forward, copy, submit, wait, close
     answer    the bytes
 
-SEDIMENT's own steps are those of ``servers/firewall/Firewall.cpp`` (commit 00e2e3e): CONFIG lines 94-113, DATA 115-152,
-KEY_CHANGE 208-218, PASSPORT_REQUEST 220-260, PASSPORT_CHECK 262-294; without an answer it closes the connection, after
-one it reads on (``servers/common/Server.cpp`` lines 119-141). What is different here, on purpose:
+SEDIMENT's own steps are those of ``servers/firewall/Firewall.cpp`` (commit 00e2e3e): CONFIG lines 100-119, DATA
+121-159, KEY_CHANGE 218-227, PASSPORT_REQUEST 229-264, PASSPORT_CHECK 266-299; without an answer it closes the
+connection, after one it reads on (``servers/common/Server.cpp`` lines 115-141). What is different here, on purpose:
 
 * HMAC is always required, of every message, before its body is looked at; so is a device of the inventory.
-* PERMISSION and DATA are answered from the standing. A passport must be genuine, and raises nothing: SEDIMENT takes a
-  passport from before a failure, and one that a verifier which passes failures through grants right after it.
+* PERMISSION and DATA are answered from the standing. A passport must be genuine, and raises nothing: SEDIMENT
+  takes a passport from before a failure, and one that a verifier which passes failures through grants right after
+  it.
 * A PASSPORT_CHECK that comes before its alert has been acted on waits for it a moment instead of being turned away.
 * DATA and KEY_CHANGE that were taken before, or are stamped ahead of our clock, are refused (``replay``).
 * ALERT is believed only from a verifier's own address, and becomes an envelope like one at the door for alerts.
@@ -101,7 +102,8 @@ class Step(NamedTuple):
     """What is done. Whatever has no answer closes the connection, as SEDIMENT does.
 
     ``forward`` to the app server (beside SEDIMENT's relying party: on to that party); ``copy`` the answer to the
-    verifier first; ``submit`` as an envelope; ``wait`` a moment for the device to be admitted, then judge again.
+    verifier first; ``submit`` as an envelope, and read on; ``wait`` a moment for the device to be admitted, then
+    judge again.
     """
 
     answer: Answer | None = None
@@ -148,13 +150,13 @@ BESIDE: Mapping[tuple[MessageId, Case], Step] = {
 
 
 class Heard(NamedTuple):
-    """One authentic message of a known device. ``why_not``: what is wrong with its passport, if it has one."""
+    """One authentic message of a known device. ``fault``: what is wrong with its passport, if it has one."""
 
     kind: MessageId
     device: DeviceId
     header: Header
     frame: bytes
-    why_not: str = ""
+    fault: tuple[Refusal, str] | None = None
 
 
 class Word(NamedTuple):
@@ -171,12 +173,12 @@ def case_of(heard: Heard, word: Word, *, beside: bool) -> Case:
     if kind in CARRIED_KINDS:
         if word.repeated:
             return Case.REPEATED
-        # As in SEDIMENT, a wish to attest again is told whatever else is true (Firewall.cpp lines 125-129).
+        # As in SEDIMENT, a wish to attest again is told whatever else is true (Firewall.cpp lines 131-135).
         if word.wanted and kind is MessageId.DATA and not beside:
             return Case.WANTED
         return Case.ADMITTED if word.admitted else Case.SHUT
     if kind is MessageId.PASSPORT_CHECK and not beside:
-        if heard.why_not:
+        if heard.fault is not None:
             return Case.FORGED
         return Case.ADMITTED if word.admitted else Case.SHUT
     return Case.PLAIN
@@ -236,8 +238,8 @@ class Conversation:
             decode_data(frame)
             return Heard(kind, device, header, frame)
         message = decode_body(header, frame)
-        why_not = self._fault(device, message, frame, now) if isinstance(message, PassportCheck) else ""
-        return Heard(kind, device, header, frame, why_not)
+        fault = self._fault(device, message, frame, now) if isinstance(message, PassportCheck) else None
+        return Heard(kind, device, header, frame, fault)
 
     def answer(self, heard: Heard, answer: Answer, nonce: bytes, now: int, *, taken: bool = True) -> bytes:
         """The bytes of an answer. ``taken``: whether the app server has what was to be forwarded.
@@ -253,23 +255,29 @@ class Conversation:
         key = self._ids[device][1]
         return compose_message(message_id=kind, timestamp=now, nonce=nonce, tail=tail, hmac_key=key)
 
-    def _fault(self, device: DeviceId, message: PassportCheck, frame: bytes, now: float) -> str:
-        """What is wrong with a passport; "" when it is genuine, this device's and not over."""
+    def _fault(
+        self, device: DeviceId, message: PassportCheck, frame: bytes, now: float
+    ) -> tuple[Refusal, str] | None:
+        """What is wrong with a passport; None when it is genuine, this device's and not over."""
         passport, source = message.passport, self._sources.get(device)
         if source is None:
-            return "no source speaks for this device"
+            return Refusal.DEVICE, "no source speaks for this device"
         start, end = passport.signed
         try:
             source.public_key.verify(passport.signature, frame[start:end], _PADDING, _HASH)
         except InvalidSignature:
-            return "not signed by this source's key"
+            return Refusal.SIGNATURE, "not made by this source's key"
         if passport.prover_id != message.header.device:
-            return f"it is '{printable(passport.prover_id)}''s"
+            return Refusal.DEVICE, f"it was granted to '{printable(passport.prover_id)}'"
         if passport.verifier_id != source.verifier_id:
-            return f"granted as '{printable(passport.verifier_id)}', not as the configured verifier"
-        if passport.expires < now:
-            return f"it ended {now - passport.expires:.0f} s ago"
-        return ""
+            return (
+                Refusal.VERIFIER,
+                f"granted as '{printable(passport.verifier_id)}', not as the configured verifier",
+            )
+        # In whole seconds, as SEDIMENT compares (Firewall.cpp lines 275-279).
+        if passport.expires < int(now):
+            return Refusal.FRESHNESS, f"it ended {now - passport.expires:.0f} s ago"
+        return None
 
 
 _PADDING = PKCS1v15()
@@ -280,7 +288,7 @@ _NO_COMM = (MessageId.RESULT, bytes((Acceptance.NO_COMM,)))
 def _tails(party: Party) -> Mapping[Answer, tuple[MessageId, bytes]]:
     """Kind and body of every answer: none depends on the device."""
     nobody = Header(0, bytes(32), bytes(32), MessageId.DUMMY, 0, b"")
-    # SEDIMENT sends the key box of a build without key distribution empty (Firewall.cpp lines 239-257).
+    # SEDIMENT sends the key box of a build without key distribution empty (Firewall.cpp lines 243-261).
     box = KeyBox(KeyPurpose.ATTESTATION, KeyType.JEDI, b"")
     config = (MessageId.DUMMY, b"")
     if party.settings is not None:

@@ -1,10 +1,10 @@
 """Which DATA was taken before, in bounded memory. No clock, no bytes of a message beyond its nonce.
 
 SEDIMENT gives DATA no sequence number: timestamp (whole seconds of the device's clock) and nonce, both under the
-device's HMAC, are all there is. A device sends one message after the other, so of each device the newest messages are
-remembered by nonce, and whatever is as old as the oldest that had to be forgotten is refused by its second alone.
-Nothing needs to be stored for a restart: what an earlier process could have taken was issued no later than ``begin``
-plus the window ahead, and up to there nothing is taken.
+device's HMAC, are all there is. A device sends one message after the other, so of each device the newest messages
+are remembered by nonce, and whatever is as old as the oldest that had to be forgotten is refused by its second
+alone. Nothing needs to be stored for a restart: what an earlier process could have taken was issued no later than
+``begin`` plus the window ahead, and up to there nothing is taken.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ covers neither nonce nor timestamp: only the device's own HMAC key does.
 Endpoint: protocol u8, address length A u8, address (ASCII), port u16.
 
 DATA body: count u8 of measurements, each type u8, elapsed microseconds u32, optional u32; iv length u8 = 16, iv;
-payload length u16, payload; checksum length u8 = 32, checksum = HMAC-SHA256(device's key, payload). A device told not to
-encrypt sends an empty iv, one told not to sign an empty checksum (``apps/common/Prover.cpp`` lines 820-846).
+payload length u16, payload; checksum length u8 = 32, checksum = HMAC-SHA256(device's key, payload). A device told
+not to encrypt sends an empty iv, one told not to sign an empty checksum (``apps/common/Prover.cpp`` lines 802-847).
 """
 
 from __future__ import annotations
