@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.config import Config, KubeArmor
+from gateway.config import Config, KubeArmor, Relying
+from gateway.console.metrics import RelyingCounts
+from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
+from gateway.control.standings import DeviceStandings
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
@@ -14,13 +17,18 @@ from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tabl
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
+from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.relying import End, RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from gateway.sediment.relying import Conversation, Party
+from gateway.sediment.replay import ReplayMemory
+from gateway.sediment.wire import Endpoint as WireEndpoint
+from gateway.sediment.wire import Protocol
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -92,9 +100,15 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     made: dict[SourceName, Authenticator] = {}
     for source in config.sources:
         keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
-        described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
-        made[source.name] = SedimentAuthenticator(described, keys)
+        made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
     return made
+
+
+def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
+    return {
+        source.name: SedimentSource(source.name, source.public_key, source.verifier_id.encode())
+        for source in config.sources
+    }
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
@@ -111,6 +125,95 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
     )
     return SedimentDoor(
         open_listeners([str(endpoint) for endpoint in config.door.listen]), admission, clock, settings, notices
+    )
+
+
+def standings(devices: Devices, clock: Clock) -> DeviceStandings:
+    """What a relay of DATA may go by. The services of a profile are looked up once for each book."""
+    known: dict[str, frozenset[str]] = {}
+    of: Book | None = None
+
+    def services_of(profile: str) -> frozenset[str]:
+        nonlocal of
+        book = devices.book
+        if book is not of:
+            known.clear()
+            of = book
+        found = known.get(profile)
+        if found is None:
+            found = known[profile] = frozenset(service.name for service in book.reach(profile))
+        return found
+
+    return DeviceStandings(services_of, clock)
+
+
+def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], None]) -> Forwarder | None:
+    """What passes alerts on that came to the relying party's port, beside SEDIMENT's own."""
+    relying = config.relying
+    if relying is None or relying.relying_party is None:
+        return None
+    return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def relying_door(
+    config: Config,
+    relying: Relying,
+    followed: DeviceStandings,
+    admission: Admission,
+    clock: Clock,
+    forwarder: Forwarder | None,
+) -> RelyingDoor:
+    """The relying party's port, listening from here on. Raises ``ConfigError`` when it cannot."""
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    beside, limits = relying.relying_party, relying.limits
+    settings = RelyingSettings(
+        service=service.name,
+        onward=(str(service.address), service.port) if beside is None else (beside.host, beside.port),
+        verifiers={peer: source.name for source in config.sources for peer in source.peers},
+        beside=beside is not None,
+        verifier=None if relying.verifier is None else (relying.verifier.host, relying.verifier.port),
+        kept=relying.connections == "kept",
+        source=config.sources[0].name if len(config.sources) == 1 else UNASSIGNED,
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        frame_seconds=limits.frame_seconds,
+        idle_seconds=limits.idle_seconds,
+        onward_seconds=limits.onward_seconds,
+    )
+    described = _described(config)
+    conversation = Conversation(
+        _party(relying), config.hmac_keys, {device.id: described[device.source] for device in config.devices}
+    )
+    return RelyingDoor(
+        open_listeners([str(endpoint) for endpoint in relying.listen]),
+        conversation,
+        ReplayMemory(clock.now().wall, relying.clock_ahead),
+        followed,
+        admission,
+        clock,
+        settings,
+        None if forwarder is None else forwarder.offer,
+    )
+
+
+def _party(relying: Relying) -> Party:
+    """What devices are told. Beside SEDIMENT's own relying party nobody is told anything by us."""
+    here = relying.here or relying.listen[0]
+    verifier = relying.verifier or here
+    return Party(
+        WireEndpoint(Protocol.TCP, verifier.host.encode(), verifier.port),
+        WireEndpoint(Protocol.TCP, here.host.encode(), here.port),
+        relying.device_settings,
+    )
+
+
+def relying_counts(door: RelyingDoor) -> RelyingCounts:
+    """What the relying party's port has counted, in the words of metrics."""
+    return RelyingCounts(
+        {(kind.name.lower(), case.name.lower()): number for (kind, case), number in door.messages.items()},
+        {"taken": door.taken, "not_taken": door.not_taken},
+        {end.value: door.ends[end] for end in End},
+        door.copies(),
     )
 
 

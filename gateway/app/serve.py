@@ -33,8 +33,9 @@ from gateway.control.ports import Advisory, Health, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
-from gateway.intake.sediment import SedimentDoor
+from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.relying import RelyingDoor
 from gateway.watch.resources import ResourceWatch, Sampler
 
 FLUSH_SECONDS = 2.0
@@ -80,6 +81,8 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._relying: RelyingDoor | None = None
+        self._forwarder: Forwarder | None = None
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
@@ -135,12 +138,20 @@ class _Service:
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
+        relying: RelyingDoor | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
+            if config.relying is not None:
+                followed = build.standings(devices, clock)
+                self._forwarder = build.relying_forwarder(config, clock, devices.notice)
+                relying = build.relying_door(config, config.relying, followed, admit, clock, self._forwarder)
+                self._relying = relying
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            if relying is not None:
+                devices.tell_standings(followed)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
@@ -149,8 +160,9 @@ class _Service:
                 self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories)
         finally:
-            if door is not None:
-                door.close()
+            for opened in (door, relying):
+                if opened is not None:
+                    opened.close()
             devices.stop()
             try:
                 await gate.backend.stop()
@@ -174,6 +186,11 @@ class _Service:
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        relying = self._relying
+        if relying is not None:
+            metrics.add_queue("relying_connections", lambda: relying.open_connections)
+            metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
+            metrics.set_relying(lambda: build.relying_counts(relying))
 
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -202,12 +219,21 @@ class _Service:
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
-                door_task = tasks.create_task(door.run(), name="door")
+                door_tasks = [tasks.create_task(door.run(), name="door")]
+                addresses = door.addresses
+                if self._relying is not None:
+                    addresses = [*addresses, *self._relying.addresses]
+                    door_tasks.append(tasks.create_task(self._relying.run(), name="relying"))
+                if self._forwarder is not None:
+                    hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
+                await _first(stop.wait(), *door_tasks, clock_task, *hands)
                 self._ready = False
-                await _ended(door_task)
+                for door_task in door_tasks:
+                    await _ended(door_task)
+                if self._forwarder is not None:
+                    await self._forwarder.finish()
                 admit.drain()
                 await _ended(clock_task)
                 with suppress(TimeoutError):
@@ -239,6 +265,11 @@ class _Service:
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
+        if self._relying is not None:
+            detail = f"{self._relying.open_connections} connections of devices"
+            lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
+        if self._forwarder is not None:
+            lines.append(Health("relying forwarding", True, self._forwarder.state()))
         for each in advisories:
             state = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

@@ -6,6 +6,7 @@ message (the protocol library does), verdicts (an alert becomes an envelope).
 """
 
 from gateway.relying.door import RelyingDoor
+from gateway.relying.link import End
 from gateway.relying.settings import RelyingSettings
 
-__all__ = ["RelyingDoor", "RelyingSettings"]
+__all__ = ["End", "RelyingDoor", "RelyingSettings"]
