@@ -104,7 +104,9 @@ class Site:
         """A second that is newer than everything before the start, and no later than now."""
         return int(self.clock.wall)
 
-    def data(self, device: DeviceId = CAM, *, nonce: bytes = b"", stamp: int | None = None, size: int = 48) -> bytes:
+    def data(
+        self, device: DeviceId = CAM, *, nonce: bytes = b"", stamp: int | None = None, size: int = 48
+    ) -> bytes:
         """A DATA that was never sent before, unless told otherwise."""
         self.stamps += 1
         return compose_data(
@@ -130,9 +132,7 @@ class Site:
         return self.message(lambda header: ConfigMessage(header, b""), MessageId.CONFIG)
 
     def request(self, device: DeviceId = CAM) -> bytes:
-        return self.message(
-            lambda header: PassportRequest(header, Reason.INIT), MessageId.PASSPORT_REQUEST, device
-        )
+        return self.message(lambda header: PassportRequest(header, Reason.INIT), MessageId.PASSPORT_REQUEST, device)
 
     def check(self, passport: Passport | None = None, device: DeviceId = CAM) -> bytes:
         shown = passport if passport is not None else self.passport(device)

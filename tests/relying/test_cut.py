@@ -179,7 +179,7 @@ async def test_hundreds_of_connections_are_sockets_and_neither_threads_nor_tasks
         devices: list[Device] = []
         while len(devices) < 400:  # in turns: the kernel keeps only so many that nobody has accepted
             devices += [Device(site, f"127.0.1.{number + 1}") for number in range(40)]
-            await until(lambda: site.door.open_connections == len(devices))
+            await until(lambda: site.door.open_connections == len(devices))  # noqa: B023
         assert threading.active_count() == before
         site.standings.admit(CAM)
         for device in devices[::40]:

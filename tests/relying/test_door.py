@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -24,10 +25,8 @@ from tests.sediment.recorded import make_alert
 
 
 async def closed_without_answer(device: Device) -> None:
-    try:
+    with suppress(ConnectionResetError):
         assert await device.ended() == b""
-    except ConnectionResetError:
-        pass
 
 
 async def test_settings_are_handed_out() -> None:

@@ -58,9 +58,7 @@ def test_so_many_of_one_second_and_no_more() -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(FIRST - 2, FIRST + 30), st.integers(0, 5), st.sampled_from("ab")), max_size=120
-    )
+    st.lists(st.tuples(st.integers(FIRST - 2, FIRST + 30), st.integers(0, 5), st.sampled_from("ab")), max_size=120)
 )
 def test_nothing_is_ever_taken_twice_and_memory_stays_small(sent: list[tuple[int, int, str]]) -> None:
     memory = ReplayMemory(BEGIN, AHEAD)
