@@ -182,7 +182,7 @@ def relying_door(
     )
     described = _described(config)
     conversation = Conversation(
-        _party(relying), config.hmac_keys, {device.id: described[device.source] for device in config.devices}
+        party(relying), config.hmac_keys, {device.id: described[device.source] for device in config.devices}
     )
     return RelyingDoor(
         open_listeners([str(endpoint) for endpoint in relying.listen]),
@@ -196,7 +196,7 @@ def relying_door(
     )
 
 
-def _party(relying: Relying) -> Party:
+def party(relying: Relying) -> Party:
     """What devices are told. Beside SEDIMENT's own relying party nobody is told anything by us."""
     here = relying.here or relying.listen[0]
     verifier = relying.verifier or here

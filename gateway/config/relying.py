@@ -179,6 +179,13 @@ def _seconds(value: Value, least: float, most: float) -> float:
     return seconds
 
 
+def _overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether only one of the two can be listened on."""
+    hosts = ip_address(one.host), ip_address(other.host)
+    same = hosts[0] == hosts[1] or any(host.is_unspecified for host in hosts)
+    return one.port == other.port and hosts[0].version == hosts[1].version and same
+
+
 def check_relying(settings: Placed, book: Book, problems: Problems) -> None:
     """Remember what does not fit the rest of the file and the book."""
     relying = settings.relying
@@ -195,9 +202,10 @@ def check_relying(settings: Placed, book: Book, problems: Problems) -> None:
             where, f"app_server {service.name} is udp in the book: DATA comes by TCP", "name a TCP service"
         )
     for endpoint in relying.listen:
-        if endpoint in settings.door.listen:
-            what = f"{endpoint} is the door for alerts already"
-            problems.add(where, what, "give the relying party a port of its own; devices must not reach the other")
+        other = next((door for door in settings.door.listen if _overlap(endpoint, door)), None)
+        if other is not None:
+            what = f"{endpoint} is taken: the door for alerts listens on {other}"
+            problems.add(where, what, "give each a port of its own; devices must not reach the door for alerts")
     if not any(source.peers for source in settings.sources):
         mend = "list the verifier's address under peers of its source"
         problems.add(where, "no verifier's address is known: nobody could be told from a device here", mend)
