@@ -280,15 +280,14 @@ class Link:
         elif step.answer is None:
             self._end(End.REFUSED)
         elif step.copy:
-            answer = self._compose(heard, step.answer)
+            answer = self._compose(heard, step.answer, now)
             self._hold(_Wait.COPY, site.settings.idle_seconds, heard, step)
             site.copy(answer, lambda: self._copied(answer))
         else:
-            self._write(self._compose(heard, step.answer))
+            self._write(self._compose(heard, step.answer, now))
 
-    def _compose(self, heard: Heard, answer: Answer, *, taken: bool = True) -> bytes:
-        now = int(self._site.now().wall)
-        return self._site.conversation.answer(heard, answer, os.urandom(NONCE_SIZE), now, taken=taken)
+    def _compose(self, heard: Heard, answer: Answer, now: Instant, *, taken: bool = True) -> bytes:
+        return self._site.conversation.answer(heard, answer, os.urandom(NONCE_SIZE), int(now.wall), taken=taken)
 
     def _hold(self, wait: _Wait, seconds: float, heard: Heard, step: Step) -> None:
         self._wait = wait
@@ -391,7 +390,7 @@ class Link:
         if step.answer is None:
             self._end(End.CLOSED)
         else:
-            self._write(self._compose(heard, step.answer, taken=taken))
+            self._write(self._compose(heard, step.answer, self._site.now(), taken=taken))
 
     def _on_back(self, data: bytes) -> None:
         """What SEDIMENT's relying party answers goes to the device as it is."""

@@ -86,6 +86,8 @@ class Case(Enum):
     VERIFIER = "from a verifier's address"
     STRANGER = "from any other address"
 
+    __hash__ = object.__hash__  # members are singletons; the library's own hash costs a Python call each time
+
 
 class Answer(Enum):
     """What is sent back."""
@@ -96,6 +98,8 @@ class Answer(Enum):
     ACCEPT = "RESULT ACCEPT once the app server has it, else NO_COMM"
     REJECT = "RESULT REJECT"
     ATTEST = "RESULT ATTEST"
+
+    __hash__ = object.__hash__  # see Case
 
 
 class Step(NamedTuple):
@@ -235,7 +239,7 @@ class Conversation:
             what = "the digest is all zero" if not any(header.digest) else "the digest is not this device's"
             raise InputRefused(Refusal.HMAC, f"{kind.name} as '{device}': {what}")
         if kind is MessageId.DATA:
-            decode_data(frame)
+            decode_data(frame, header)
             return Heard(kind, device, header, frame)
         message = decode_body(header, frame)
         fault = self._fault(device, message, frame, now) if isinstance(message, PassportCheck) else None

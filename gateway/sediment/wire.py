@@ -81,6 +81,8 @@ class MessageId(IntEnum):
     DUMMY = 13
     CONFIG = 14
 
+    __hash__ = int.__hash__  # the library's own hash costs a Python call each time
+
 
 class Reason(IntEnum):
     """Why an ALERT was sent. A real verifier sends only PASS, FAILED_ATTEST and REQUESTED."""
@@ -243,9 +245,13 @@ def decode_alert(frame: bytes) -> Alert:
     return Alert(header, frame[at + 1 : verifier_end], reason, endpoint, frame[signature_start:], signed)
 
 
-def decode_data(frame: bytes) -> Data:
-    """Decode one whole DATA, exactly. Raises ``InputRefused`` as ``decode_alert`` does."""
-    header = decode_header(frame)
+def decode_data(frame: bytes, header: Header | None = None) -> Data:
+    """Decode one whole DATA, exactly. Raises ``InputRefused`` as ``decode_alert`` does.
+
+    ``header``: the frame's own, when it is decoded already.
+    """
+    if header is None:
+        header = decode_header(frame)
     if header.message_id is not _DATA:
         raise InputRefused(Refusal.KIND, f"{header.message_id.name} is not DATA")
     end = header.size
