@@ -162,8 +162,12 @@ def relying_door(
     admission: Admission,
     clock: Clock,
     forwarder: Forwarder | None,
+    highest_wall: float,
 ) -> RelyingDoor:
-    """The relying party's port, listening from here on. Raises ``ConfigError`` when it cannot."""
+    """The relying party's port, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    ``highest_wall``: the journal's newest wall time; a clock that was set back must not make old DATA new.
+    """
     service = next(service for service in config.book.services if service.name == relying.app_server)
     beside, limits = relying.relying_party, relying.limits
     settings = RelyingSettings(
@@ -187,7 +191,7 @@ def relying_door(
     return RelyingDoor(
         open_listeners([str(endpoint) for endpoint in relying.listen]),
         conversation,
-        ReplayMemory(clock.now().wall, relying.clock_ahead),
+        ReplayMemory(max(clock.now().wall, highest_wall), relying.clock_ahead),
         followed,
         admission,
         clock,

@@ -147,7 +147,9 @@ class _Service:
             if config.relying is not None:
                 followed = build.standings(devices, clock)
                 self._forwarder = build.relying_forwarder(config, clock, devices.notice)
-                relying = build.relying_door(config, config.relying, followed, admit, clock, self._forwarder)
+                relying = build.relying_door(
+                    config, config.relying, followed, admit, clock, self._forwarder, loaded.highest_wall
+                )
                 self._relying = relying
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             if relying is not None:
