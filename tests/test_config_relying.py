@@ -141,6 +141,9 @@ def of_the_port(site: Path) -> list[Finding]:
 
 
 def test_findings(port: Path) -> None:
+    (finding,) = of_the_port(port)
+    assert "passed on to relying.example:8000" in finding.what
+    edit(port / "ragate.yaml", "    forward_to: relying.example:8000\n", "")
     assert of_the_port(port) == []
     edit(port / "policies/book.yaml", "path: relayed", "path: routed")
     (finding,) = of_the_port(port)
@@ -149,9 +152,13 @@ def test_findings(port: Path) -> None:
 
 
 def test_findings_beside(port: Path) -> None:
+    with_port(port, BESIDE)
+    assert of_the_port(port) == []
     with_port(port, BESIDE.replace("127.0.0.1:8002", "10.77.9.9:8002"))
-    (finding,) = of_the_port(port)
-    assert "10.77.9.9:8002" in finding.what
+    edit(port / "ragate.yaml", "    forward_to: relying.example:8000\n", "")
+    passing, around = of_the_port(port)
+    assert "forward_to: 10.77.9.9:8002" in passing.mend
+    assert "10.77.9.9:8002" in around.what
 
 
 def test_what_devices_are_told_is_the_first_address_unless_written(port: Path) -> None:

@@ -8,7 +8,7 @@ from gateway.config import Config, KubeArmor, Relying
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
-from gateway.control.standings import DeviceStandings
+from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
@@ -143,11 +143,11 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
 
 
 def standings(devices: Devices, clock: Clock) -> DeviceStandings:
-    """What a relay of DATA may go by. The services of a profile are looked up once for each book."""
-    known: dict[str, frozenset[str]] = {}
+    """What a relay of DATA may go by. What a profile reaches is looked up once for each book."""
+    known: dict[str, Reach] = {}
     of: Book | None = None
 
-    def services_of(profile: str) -> frozenset[str]:
+    def reach_of(profile: str) -> Reach:
         nonlocal of
         book = devices.book
         if book is not of:
@@ -155,10 +155,11 @@ def standings(devices: Devices, clock: Clock) -> DeviceStandings:
             of = book
         found = known.get(profile)
         if found is None:
-            found = known[profile] = frozenset(service.name for service in book.reach(profile))
+            services = frozenset(service.name for service in book.reach(profile))
+            found = known[profile] = Reach(services, book.profiles[profile].rate)
         return found
 
-    return DeviceStandings(services_of, clock)
+    return DeviceStandings(reach_of, clock)
 
 
 def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], None]) -> Forwarder | None:

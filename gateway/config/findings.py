@@ -96,7 +96,13 @@ def _of_relying(config: Config) -> Iterator[Finding]:
     if service.path == "routed":
         what = f"the book has {service.name} as routed: devices could reach the app server in their own name too"
         yield Finding("warning", "doors.relying", what, "write path: relayed, unless they shall")
-    party = relying.relying_party
+    party, forward = relying.relying_party, config.door.forward_to
+    if party is None and forward is not None:
+        what = f"alerts are passed on to {forward} although we stand in the place of SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, "remove forward_to when that party is switched off")
+    if party is not None and forward is None:
+        what = "alerts that come to the door for alerts are not passed on to SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, f"write forward_to: {party} there")
     if party is not None and not ip_address(party.host).is_loopback:
         what = (
             f"SEDIMENT's relying party at {party} is beyond this host: who reaches it there goes around this port"

@@ -271,6 +271,10 @@ class Standings(Protocol):
         """Boot seconds until which ``device`` may reach ``service``; 0.0: it may not. Only what is durable."""
         ...
 
+    def spend(self, device: DeviceId) -> bool:
+        """Take one of the messages that the device's profile allows in a while. False: none is left now."""
+        ...
+
     def wanted(self, device: DeviceId) -> bool:
         """Whether its verifier wants it to attest again and it may be told so now."""
         ...

@@ -7,9 +7,11 @@ only when it is durable. What must not: deciding, sockets, messages.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.control.ports import Clock
 from gateway.core.model import DENY, DeviceId, EventKind, Rule, Transition
+from gateway.core.policy import Rate
 
 ASK_AGAIN_SECONDS = 10.0
 """Between two answers of ATTEST to one device. Whoever reaches the verifier's API makes it sign a wish to attest as
@@ -19,21 +21,48 @@ _ANSWERED = frozenset({EventKind.PASSED, EventKind.FAILED, EventKind.FAILED_LATE
 """After these there is nothing left to ask for."""
 
 
-class DeviceStandings:
-    """Implements the ``Standings`` port. ``services_of``: the names of the services that a profile reaches."""
+class Reach(NamedTuple):
+    """What a profile reaches, by names of services, and how quickly; None: as quickly as it likes."""
 
-    def __init__(self, services_of: Callable[[str], frozenset[str]], clock: Clock) -> None:
-        self._services_of = services_of
+    services: frozenset[str]
+    rate: Rate | None = None
+
+
+class _Stand(NamedTuple):
+    reach: Reach
+    until: float
+
+
+class DeviceStandings:
+    """Implements the ``Standings`` port. ``reach_of``: what a profile reaches, by the book that runs now."""
+
+    def __init__(self, reach_of: Callable[[str], Reach], clock: Clock) -> None:
+        self._reach_of = reach_of
         self._clock = clock
-        self._of: dict[DeviceId, tuple[frozenset[str], float]] = {}
+        self._of: dict[DeviceId, _Stand] = {}
+        # What is left of a device's rate, and as of when: a bucket that is full at first.
+        self._left: dict[DeviceId, tuple[float, float]] = {}
         self._wanted: set[DeviceId] = set()
         self._asked_at: dict[DeviceId, float] = {}
         self._followers: list[Callable[[DeviceId], None]] = []
 
     def until(self, device: DeviceId, service: str) -> float:
         """Boot seconds until which ``device`` may reach ``service``; 0.0: it may not."""
-        entry = self._of.get(device)
-        return entry[1] if entry is not None and service in entry[0] else 0.0
+        stand = self._of.get(device)
+        return stand.until if stand is not None and service in stand.reach.services else 0.0
+
+    def spend(self, device: DeviceId) -> bool:
+        """Take one of the messages that the device's profile allows in a while. False: none is left now."""
+        stand = self._of.get(device)
+        rate = None if stand is None else stand.reach.rate
+        if rate is None:
+            return stand is not None
+        now = self._clock.now().boot
+        left, at = self._left.get(device, (float(rate.new_connections), now))
+        left = min(rate.new_connections, left + (now - at) * rate.new_connections / rate.per)
+        spent = left >= 1.0
+        self._left[device] = (left - 1.0 if spent else left, now)
+        return spent
 
     def wanted(self, device: DeviceId) -> bool:
         """Whether its verifier wants it to attest again and it may be told so now."""
@@ -55,25 +84,30 @@ class DeviceStandings:
 
     def stands(self, device: DeviceId, rule: Rule | None) -> None:
         """A device's decision asks for ``rule`` (None: it is retired), and that is durable."""
-        self._put(device, self._reach(rule))
+        self._put(device, self._stand(rule))
 
     def tightens(self, device: DeviceId, rule: Rule | None) -> None:
         """A device's decision asks for no more than ``rule``: what stands becomes the less of both, never more."""
-        old, new = self._of.get(device), self._reach(rule)
-        less = None if old is None or new is None else (old[0] & new[0], min(old[1], new[1]))
+        old, new = self._of.get(device), self._stand(rule)
+        less = None
+        if old is not None and new is not None:
+            both = Reach(old.reach.services & new.reach.services, new.reach.rate)
+            less = _Stand(both, min(old.until, new.until))
         if less != old:
             self._put(device, less)
 
-    def _reach(self, rule: Rule | None) -> tuple[frozenset[str], float] | None:
+    def _stand(self, rule: Rule | None) -> _Stand | None:
         if rule is None or rule.profile == DENY:
             return None
-        return self._services_of(rule.profile), rule.until
+        return _Stand(self._reach_of(rule.profile), rule.until)
 
-    def _put(self, device: DeviceId, entry: tuple[frozenset[str], float] | None) -> None:
-        if entry is None:
+    def _put(self, device: DeviceId, stand: _Stand | None) -> None:
+        if stand is None:
             self._of.pop(device, None)
         else:
-            self._of[device] = entry
+            self._of[device] = stand
+            if stand.reach.rate is None:
+                self._left.pop(device, None)
         for changed in self._followers:
             changed(device)
 

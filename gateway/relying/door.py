@@ -25,6 +25,9 @@ ACCEPTS_PER_WAKE = 32  #: connections taken before others on the loop get their 
 REST_SECONDS = 0.05  #: without accepting, once descriptors have run out
 REMEMBERED_PEERS = 16_384  #: addresses whose source is remembered
 
+#: Cases after which a message must not come again: what was not carried may.
+_CONSUMED = frozenset({Case.ADMITTED, Case.WANTED})
+
 #: accept(2): errors of the connection that was about to be taken; the next one may be fine.
 _LOST_BEFORE_ACCEPT = frozenset(
     {
@@ -206,7 +209,10 @@ class RelyingDoor:
         if heard.kind not in CARRIED_KINDS:
             return Word(admitted)
         self._repeat = self._memory.judge(device, header.timestamp, header.nonce, now.wall)
-        return Word(admitted, self._standings.wanted(device), self._repeat is not None)
+        repeated, wanted = self._repeat is not None, self._standings.wanted(device)
+        # What is not carried anyway is not charged.
+        slowed = admitted and not repeated and not wanted and not self._standings.spend(device)
+        return Word(admitted, wanted, repeated, slowed)
 
     def noted(self, heard: Heard, case: Case, peer: str) -> None:
         """Count one judged message; remember it where it must not come again; tell that a device was asked."""
@@ -216,7 +222,7 @@ class RelyingDoor:
             self.refuse(Refusal.REPLAY, f"{heard.kind.name} of '{heard.device}': {why}", peer)
         elif case is Case.FORGED and heard.fault is not None:
             self.refuse(heard.fault[0], f"passport of '{heard.device}': {heard.fault[1]}", peer)
-        elif heard.kind in CARRIED_KINDS and case is not Case.SHUT:
+        elif heard.kind in CARRIED_KINDS and case in _CONSUMED:
             self._memory.remember(heard.device, heard.header.timestamp, heard.header.nonce)
             if case is Case.WANTED:
                 self._standings.asked(heard.device)

@@ -18,6 +18,7 @@ connection, after one it reads on (``servers/common/Server.cpp`` lines 115-141).
 * A PASSPORT_CHECK that comes before its alert has been acted on waits for it a moment instead of being turned away.
 * DATA and KEY_CHANGE that were taken before, or are stamped ahead of our clock, are refused (``replay``).
 * ALERT is believed only from a verifier's own address, and becomes an envelope like one at the door for alerts.
+* A profile with a rate carries no more messages of a device than that.
 * ATTEST is answered at most once in a while for one device: anyone can make a verifier sign REQUESTED.
 * Message ids that were never recorded (15 to 17) close the connection, and a connection speaks for one device.
 
@@ -80,6 +81,7 @@ class Case(Enum):
     PLAIN = "asks for nothing that a standing decides"
     ADMITTED = "the device is admitted"
     SHUT = "the device is not admitted"
+    SLOWED = "the device is admitted, and its profile allows no more just now"
     WANTED = "the verifier wants the device to attest again"
     REPEATED = "taken before, too old to tell, or ahead of our clock"
     FORGED = "the passport is not genuine, not this device's or over"
@@ -129,9 +131,11 @@ TABLE: Mapping[tuple[MessageId, Case], Step] = {
     (_K.DATA, _C.WANTED): Step(Answer.ATTEST),
     (_K.DATA, _C.ADMITTED): Step(Answer.ACCEPT, forward=True),
     (_K.DATA, _C.SHUT): Step(Answer.REJECT),
+    (_K.DATA, _C.SLOWED): Step(Answer.REJECT),
     (_K.KEY_CHANGE, _C.REPEATED): Step(),
     (_K.KEY_CHANGE, _C.ADMITTED): Step(forward=True),
     (_K.KEY_CHANGE, _C.SHUT): Step(),
+    (_K.KEY_CHANGE, _C.SLOWED): Step(),
     (_K.ALERT, _C.VERIFIER): Step(submit=True),
     (_K.ALERT, _C.STRANGER): Step(),
 }
@@ -144,9 +148,11 @@ BESIDE: Mapping[tuple[MessageId, Case], Step] = {
     (_K.DATA, _C.REPEATED): Step(Answer.REJECT),
     (_K.DATA, _C.ADMITTED): Step(forward=True),
     (_K.DATA, _C.SHUT): Step(Answer.REJECT),
+    (_K.DATA, _C.SLOWED): Step(Answer.REJECT),
     (_K.KEY_CHANGE, _C.REPEATED): Step(),
     (_K.KEY_CHANGE, _C.ADMITTED): Step(forward=True),
     (_K.KEY_CHANGE, _C.SHUT): Step(),
+    (_K.KEY_CHANGE, _C.SLOWED): Step(),
     (_K.ALERT, _C.VERIFIER): Step(forward=True, submit=True),
     (_K.ALERT, _C.STRANGER): Step(),
 }
@@ -169,9 +175,10 @@ class Word(NamedTuple):
     admitted: bool
     wanted: bool = False
     repeated: bool = False
+    slowed: bool = False
 
 
-def case_of(heard: Heard, word: Word, *, beside: bool) -> Case:
+def case_of(heard: Heard, word: Word, *, beside: bool) -> Case:  # noqa: PLR0911 -- one return for each guard
     """What is true of a device's message; the first guard that holds decides."""
     kind = heard.kind
     if kind in CARRIED_KINDS:
@@ -180,7 +187,9 @@ def case_of(heard: Heard, word: Word, *, beside: bool) -> Case:
         # As in SEDIMENT, a wish to attest again is told whatever else is true (Firewall.cpp lines 131-135).
         if word.wanted and kind is MessageId.DATA and not beside:
             return Case.WANTED
-        return Case.ADMITTED if word.admitted else Case.SHUT
+        if not word.admitted:
+            return Case.SHUT
+        return Case.SLOWED if word.slowed else Case.ADMITTED
     if kind is MessageId.PASSPORT_CHECK and not beside:
         if heard.fault is not None:
             return Case.FORGED

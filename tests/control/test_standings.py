@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.control.standings import ASK_AGAIN_SECONDS, DeviceStandings
+from gateway.control.standings import ASK_AGAIN_SECONDS, DeviceStandings, Reach
 from gateway.core.model import DeviceId, Outcome, Standing
+from gateway.core.policy import Rate
 from tests.control.world import World, running
 
 CAM = DeviceId("cam-1")
 
 
 @asynccontextmanager
-async def followed() -> AsyncIterator[tuple[World, DeviceStandings, list[DeviceId]]]:
+async def followed(rate: Rate | None = None) -> AsyncIterator[tuple[World, DeviceStandings, list[DeviceId]]]:
     async with running() as world:
-        reaches = {"admitted": frozenset({"feed"})}
-        standings = DeviceStandings(lambda profile: reaches.get(profile, frozenset()), world.clock)
+        reaches = {"admitted": Reach(frozenset({"feed"}), rate)}
+        standings = DeviceStandings(lambda profile: reaches.get(profile, Reach(frozenset())), world.clock)
         told: list[DeviceId] = []
         standings.follow(told.append)
         world.devices.tell_standings(standings)
@@ -119,3 +120,20 @@ async def test_a_wish_is_told_until_it_is_answered_and_again_only_after_a_while(
         assert not standings.wanted(CAM)
         world.verdict("cam-1", Outcome.REQUESTED)
         assert standings.wanted(CAM)
+
+
+async def test_a_profile_with_a_rate_allows_so_many_messages_and_more_with_time() -> None:
+    async with followed(Rate(2, 60.0)) as (world, standings, _):
+        assert not standings.spend(CAM)  # not admitted: nothing to spend
+        await world.passes("cam-1")
+        assert [standings.spend(CAM) for _ in range(3)] == [True, True, False]
+        world.clock.advance(29)
+        assert not standings.spend(CAM)
+        world.clock.advance(2)
+        assert [standings.spend(CAM) for _ in range(2)] == [True, False]
+
+
+async def test_without_a_rate_nothing_is_counted() -> None:
+    async with followed() as (world, standings, _):
+        await world.passes("cam-1")
+        assert all(standings.spend(CAM) for _ in range(100))

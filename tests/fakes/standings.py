@@ -14,10 +14,17 @@ class FakeStandings:
         self.admitted: dict[tuple[DeviceId, str], float] = {}
         self.wishes: set[DeviceId] = set()
         self.told: list[DeviceId] = []
+        self.left: dict[DeviceId, int] = {}  # messages that may still be carried; absent: any number
         self._followers: list[Callable[[DeviceId], None]] = []
 
     def until(self, device: DeviceId, service: str) -> float:
         return self.admitted.get((device, service), 0.0)
+
+    def spend(self, device: DeviceId) -> bool:
+        left = self.left.get(device, 1)
+        if device in self.left:
+            self.left[device] = max(0, left - 1)
+        return left > 0
 
     def wanted(self, device: DeviceId) -> bool:
         return device in self.wishes

@@ -51,11 +51,11 @@ def asked() -> tuple[bytes, ...]:
     st.deferred(lambda: st.sampled_from(asked()).flatmap(mutants)),
     st.booleans(),
     st.sampled_from(sorted(published_hmac_keys().items())),
-    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.tuples(*[st.booleans()] * 4),
     st.floats(0, 2**32),
 )
 def test_whoever_holds_a_key_gets_an_answer_or_a_refusal_and_nothing_else(
-    frame: bytes, with_a_key: bool, key: tuple[str, bytes], word: tuple[bool, bool, bool], now: float
+    frame: bytes, with_a_key: bool, key: tuple[str, bytes], word: tuple[bool, bool, bool, bool], now: float
 ) -> None:
     if with_a_key and len(frame) > HMAC_START:
         frame = honest(frame)

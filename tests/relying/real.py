@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.control.admit import Admit
-from gateway.control.standings import DeviceStandings
+from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.model import DeviceId, Standing
 from gateway.relying import RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
@@ -78,7 +78,9 @@ async def real(
         source = SedimentSource(SOURCE, private_key().public_key(), VERIFIER_ID)
         authenticator = SedimentAuthenticator(source, KEYS)
         admit = Admit({SOURCE: authenticator}, world.devices, world.journal, [world.facts], clock)
-        standings = DeviceStandings(lambda profile: frozenset({"feed"} if profile == "admitted" else ()), clock)
+        standings = DeviceStandings(
+            lambda profile: Reach(frozenset({"feed"} if profile == "admitted" else ())), clock
+        )
         listen = socket.create_server(("127.0.0.1", 0))
         listen.setblocking(False)
         port = listen.getsockname()[1]

@@ -140,6 +140,23 @@ async def test_who_is_to_attest_again_is_told_so_once() -> None:
         await until(lambda: len(site.app.got) == 1)
 
 
+async def test_a_device_whose_profile_is_slowed_is_carried_no_quicker() -> None:
+    async with relying() as site:
+        site.standings.admit(CAM)
+        site.standings.left[CAM] = 2
+        device = Device(site)
+        frames = [site.data() for _ in range(3)]
+        assert [await device.told(frame) for frame in frames] == [
+            Acceptance.ACCEPT,
+            Acceptance.ACCEPT,
+            Acceptance.REJECT,
+        ]
+        site.standings.left[CAM] = 1
+        assert await device.told(frames[0]) is Acceptance.REJECT  # a replay costs the device nothing
+        assert await device.told(frames[2]) is Acceptance.ACCEPT  # what was not carried may come again
+        await until(lambda: len(site.app.got) == 3)
+
+
 async def test_an_app_server_that_is_away_is_no_comm() -> None:
     async with relying(onward=("127.0.0.1", 1)) as site:
         site.standings.admit(CAM)

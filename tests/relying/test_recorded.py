@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.control.standings import DeviceStandings
+from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.model import DeviceId
 from gateway.relying import RelyingDoor, RelyingSettings
 from gateway.sediment.compose import compose_message
@@ -49,7 +49,9 @@ async def port(folder: Path, begin: float) -> AsyncIterator[Port]:
     app, verifier = Peer(), Peer(answer=lambda data: b"ack")
     async with gate(folder / "journal.db", clock) as inside, listening(app), listening(verifier):
         inside.set_clock(begin)
-        standings = DeviceStandings(lambda profile: frozenset({"feed"} if profile == "admitted" else ()), clock)
+        standings = DeviceStandings(
+            lambda profile: Reach(frozenset({"feed"} if profile == "admitted" else ())), clock
+        )
         inside.devices.tell_standings(standings)
         listen = socket.create_server(("127.0.0.1", 0))
         listen.setblocking(False)

@@ -84,9 +84,10 @@ def test_every_kind_has_a_row_for_every_case_that_its_guards_can_find() -> None:
     for beside in truths:
         table = BESIDE if beside else TABLE
         found = {(MessageId.ALERT, Case.VERIFIER), (MessageId.ALERT, Case.STRANGER)}
-        for kind, admitted, wanted, repeated, forged in product(DEVICE_KINDS, truths, truths, truths, truths):
+        for kind, said in product(DEVICE_KINDS, product(truths, repeat=5)):
+            admitted, wanted, repeated, slowed, forged = said
             heard = Heard(kind, DeviceId("a"), header, b"", (Refusal.SIGNATURE, "no") if forged else None)
-            case = case_of(heard, Word(admitted, wanted, repeated), beside=beside)
+            case = case_of(heard, Word(admitted, wanted, repeated, slowed), beside=beside)
             step_of(kind, case, beside=beside)
             found.add((kind, case))
         assert found == set(table)  # and no row that can never be
