@@ -292,6 +292,7 @@ class Link:
     def _hold(self, wait: _Wait, seconds: float, heard: Heard, step: Step) -> None:
         self._wait = wait
         self._waiting = heard, step
+        self._begun = False  # while we are the ones who do not read, no time of the device runs
         self._site.wheel.set(self, seconds)
 
     def _copied(self, answer: bytes) -> None:
@@ -415,6 +416,7 @@ class Link:
             return
         self._out = data[count:]
         if self._out:
+            self._begun = False
             self._writing = True
             self._loop.add_writer(self._sock.fileno(), self._on_writable)
             self._site.wheel.set(self, WRITE_SECONDS)
