@@ -21,16 +21,22 @@ from prometheus_client import CollectorRegistry
 
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
+from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Advisory, Health, Notice, Observer
+from gateway.control.explained import Explainer
+from gateway.control.overrides import Overrides
+from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
+from gateway.control.running import Books, RunningBook
+from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
@@ -85,6 +91,7 @@ class _Service:
         self._ready = False
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -99,7 +106,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -112,6 +122,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -138,42 +152,63 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
+        watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        alarms = Alarms(devices, watch.usage)
+        site = Site(devices, alarms)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
-        relying: RelyingDoor | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
-            if config.relying is not None:
-                followed = build.standings(devices, clock)
-                self._forwarder = build.relying_forwarder(config, clock, devices.notice)
-                relying = build.relying_door(
-                    config, config.relying, followed, admit, clock, self._forwarder, loaded.highest_wall
-                )
-                self._relying = relying
+            standings = self._open_relying(loaded.highest_wall)
+            self._levels = (overrides, site)
+            overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
-            if relying is not None:
-                devices.tell_standings(followed)
+            devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
-            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-            self._bypass = build.bypass_watch(config, self._around)
+            site.turn(clock.now())
+            timed = (overrides, site, alarms)
+            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            if bypass is not None:
+                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader)
         finally:
-            for opened in (door, relying):
-                if opened is not None:
-                    opened.close()
+            self._close_doors(door)
             devices.stop()
+            overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+        """Open the relying party's port, where it is ours; returns who must be told of standings."""
+        relying, (_, devices, _, admit, _) = self._config.relying, self._parts
+        if relying is None:
+            return None
+        standings = build.standings(devices, self._clock, self.books)
+        self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
+        self._relying = build.relying_door(
+            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+        )
+        return standings
+
+    def _close_doors(self, door: SedimentDoor | None) -> None:
+        for opened in (door, self._relying):
+            if opened is not None:
+                opened.close()
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -182,6 +217,10 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        overrides, site = self._levels
+        metrics.set_overrides(lambda: overrides.count)
+        metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -200,18 +239,26 @@ class _Service:
             metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
             metrics.set_relying(lambda: build.relying_counts(relying))
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, (gate,), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
+            book=reloader.view,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        place = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -235,10 +282,12 @@ class _Service:
                     door_tasks.append(tasks.create_task(self._relying.run(), name="relying"))
                 if self._forwarder is not None:
                     hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
-                await _first(stop.wait(), *door_tasks, clock_task, *hands)
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands)
                 self._ready = False
+                await _ended(reload_task)
                 for door_task in door_tasks:
                     await _ended(door_task)
                 if self._forwarder is not None:
@@ -263,12 +312,16 @@ class _Service:
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
+        _, site = self._levels
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
+        lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
+        lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
         if self._bypass is not None:
             state = self._bypass.state
             lines.append(Health("bypass", not state, state or "no way around the path gate is known"))

@@ -170,6 +170,7 @@ class Config:
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
     ``library``: the templates of the book's profiles, tried for every device.
+    ``digest``: sha256 over all files of the book.
     """
 
     path: Path
@@ -187,6 +188,7 @@ class Config:
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
     relying: Relying | None = None
+    digest: str = ""
 
 
 def parse_name(text: str) -> str:

@@ -29,8 +29,9 @@ class Reach(NamedTuple):
 
 
 class _Stand(NamedTuple):
-    reach: Reach
+    profile: str
     until: float
+    least: frozenset[str]  # profiles whose reach bounds it too, until what has tightened is told anew
 
 
 class DeviceStandings:
@@ -49,12 +50,16 @@ class DeviceStandings:
     def until(self, device: DeviceId, service: str) -> float:
         """Boot seconds until which ``device`` may reach ``service``; 0.0: it may not."""
         stand = self._of.get(device)
-        return stand.until if stand is not None and service in stand.reach.services else 0.0
+        if stand is None or service not in self._reach_of(stand.profile).services:
+            return 0.0
+        if stand.least and any(service not in self._reach_of(profile).services for profile in stand.least):
+            return 0.0
+        return stand.until
 
     def spend(self, device: DeviceId) -> bool:
         """Take one of the messages that the device's profile allows in a while. False: none is left now."""
         stand = self._of.get(device)
-        rate = None if stand is None else stand.reach.rate
+        rate = None if stand is None else self._reach_of(stand.profile).rate
         if rate is None:
             return stand is not None
         now = self._clock.now().boot
@@ -80,6 +85,13 @@ class DeviceStandings:
         """Call ``changed`` whenever the answer about a device may have become another, once it has."""
         self._followers.append(changed)
 
+    def book_changed(self) -> None:
+        """What profiles reach has changed: whoever follows must ask again, for every device that has one."""
+        self._left.clear()
+        for device in tuple(self._of):
+            for changed in self._followers:
+                changed(device)
+
     # --- told by the single writer ------------------------------------------------------------------------
 
     def stands(self, device: DeviceId, rule: Rule | None) -> None:
@@ -91,23 +103,21 @@ class DeviceStandings:
         old, new = self._of.get(device), self._stand(rule)
         less = None
         if old is not None and new is not None:
-            both = Reach(old.reach.services & new.reach.services, new.reach.rate)
-            less = _Stand(both, min(old.until, new.until))
+            least = old.least if old.profile == new.profile else old.least | {old.profile}
+            less = _Stand(new.profile, min(old.until, new.until), least)
         if less != old:
             self._put(device, less)
 
     def _stand(self, rule: Rule | None) -> _Stand | None:
         if rule is None or rule.profile == DENY:
             return None
-        return _Stand(self._reach_of(rule.profile), rule.until)
+        return _Stand(rule.profile, rule.until, frozenset())
 
     def _put(self, device: DeviceId, stand: _Stand | None) -> None:
         if stand is None:
             self._of.pop(device, None)
         else:
             self._of[device] = stand
-            if stand.reach.rate is None:
-                self._left.pop(device, None)
         for changed in self._followers:
             changed(device)
 
