@@ -166,3 +166,11 @@ def test_what_devices_are_told_is_the_first_address_unless_written(port: Path) -
     assert (party.here.address, party.here.port) == (b"10.77.1.1", 8010)
     assert (party.verifier.address, party.verifier.port) == (b"10.77.2.2", 8100)
     assert party.settings is None
+
+
+def test_a_book_that_moves_the_app_server_needs_a_new_start(port: Path) -> None:
+    config = load(port / "ragate.yaml")
+    edit(port / "policies/book.yaml", "address: 10.77.3.2", "address: 10.77.3.9")
+    moved = load(port / "ragate.yaml").book
+    assert build.needs_restart(config, config.book, config.book) == []
+    assert any("carries DATA to feed" in why for why in build.needs_restart(config, config.book, moved))
