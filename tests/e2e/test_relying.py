@@ -18,10 +18,12 @@ from gateway.core.model import DeviceId
 from gateway.sediment.compose import compose_data, compose_message
 from gateway.sediment.messages import Acceptance, ConfigMessage, Message, PassportResponse, Result, decode
 from gateway.sediment.wire import MessageId, Reason
-from tests.e2e.installed import PATIENCE, VERIFIER, Installed, Running, until, written
+from tests.e2e.ground import Ground, on_the_ground
+from tests.e2e.installed import AHEAD, PATIENCE, VERIFIER, Installed, Running, until, written
 from tests.ports import free_place
 
 CAM = DeviceId("cam-1")
+HERE = ("10.77.1.1", 8000)  #: the gateway, as devices in their namespace see it
 OPENED: list[socket.socket] = []
 
 
@@ -77,12 +79,14 @@ def listening(answer: bytes = b"") -> Iterator[Listener]:
 
 
 class Device:
-    """A prover's connection."""
+    """A prover's connection; ``sock``: one that is to be connected, from another namespace, say."""
 
-    def __init__(self, gate: Installed, port: tuple[str, int]) -> None:
+    def __init__(self, gate: Installed, port: tuple[str, int], sock: socket.socket | None = None) -> None:
         self._key = gate.keys.hmac[CAM]
-        self.sock = socket.create_connection(port, timeout=PATIENCE)
+        self.sock = socket.socket() if sock is None else sock
         OPENED.append(self.sock)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(port)
 
     def ask(self, kind: MessageId, body: bytes) -> Message:
         tail = bytes((len(CAM),)) + CAM.encode() + body
@@ -263,3 +267,44 @@ def test_beside_sediments_own_alerts_pass_on_and_its_loss_does_not_lose_ours(
             service.wait(CAM, "distrusted")
             assert device.told(device.data()) is Acceptance.REJECT
             assert service.stop() == 0
+
+
+@pytest.mark.netns
+def test_behind_nftables_a_cut_device_still_attests_here_and_reaches_no_app_server(
+    tmp_path: Path,
+) -> None:
+    gate = Installed(tmp_path)
+    gate.settings["doors"]["relying"] = {
+        "listen": written(HERE),
+        "app_server": "feed-tcp0",
+        "verifier": "127.0.0.1:8100",  # nobody is there: a device is answered all the same
+    }
+    gate.write("ragate.yaml", gate.settings)
+    source = gate.addresses[CAM][0]
+
+    def body(ground: Ground) -> None:
+        def device() -> Device:
+            sock = ground.site.client.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.bind((source, 0))
+            return Device(gate, HERE, sock)
+
+        with gate.running() as service:
+            first = device()
+            assert isinstance(first.ask(MessageId.PASSPORT_REQUEST, b"\1"), PassportResponse)
+            assert first.told(first.data()) is Acceptance.REJECT
+            gate.tell(CAM, Reason.PASS)
+            service.wait(CAM, "trusted")
+            live = device()
+            until(lambda: live.told(live.data()) is Acceptance.ACCEPT)
+            gate.tell(CAM, Reason.FAILED_ATTEST, issued_at=time.time() + AHEAD)
+            service.wait(CAM, "distrusted")
+            assert live.over()
+            before = ground.received()
+            again = device()
+            assert isinstance(again.ask(MessageId.PASSPORT_REQUEST, b"\1"), PassportResponse)
+            assert again.told(again.data()) is Acceptance.REJECT
+            assert ground.blocked(source)
+            assert ground.received() == before
+            assert service.stop() == 0
+
+    on_the_ground(body)
