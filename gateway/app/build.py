@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.config import Config, KubeArmor, Relying
+from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
@@ -25,6 +25,7 @@ from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.kubearmor.render import Library, Renderer
 from gateway.relying import End, RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 from gateway.sediment.relying import Conversation, Party
@@ -335,6 +336,11 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     except DocumentRefused as error:
         mend = "change the book or the paths, or leave kubearmor out of the target"
         raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+
+
+def renderer(library: Library, book: Book, target: str) -> Renderer:
+    """What makes the documents of a book's profiles for the one target."""
+    return Renderer(library, document_targets(book, target))
 
 
 def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:

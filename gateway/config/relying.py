@@ -18,12 +18,14 @@ FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 IDLE_LEAST, IDLE_MOST = 1.0, 3_600.0
 ONWARD_LEAST, ONWARD_MOST = 0.1, 9.0  # a device waits 10 s for an answer (modules/protocol/Comm.cpp line 66)
 AHEAD_LEAST, AHEAD_MOST = 0.0, 60.0
+#: Connections at most: far more than a process may open descriptors.
+CONNECTIONS_MOST = 1_000_000
 #: Bytes of one setting for devices; the longest that SEDIMENT has is a URL.
 SETTING = 255
 
-_MODES: tuple[Literal["instead", "beside"], ...] = ("instead", "beside")
-_CONNECTIONS: tuple[Literal["each", "kept"], ...] = ("each", "kept")
-_KEYS = (
+MODES: tuple[Literal["instead", "beside"], ...] = ("instead", "beside")
+CONNECTIONS: tuple[Literal["each", "kept"], ...] = ("each", "kept")
+KEYS = (
     "listen",
     "mode",
     "app_server",
@@ -36,23 +38,23 @@ _KEYS = (
     "limits",
 )
 
-_NUMBER, _TRUTH, _WORD = "a whole number", "true or false", "one word"
+NUMBER, TRUTH, WORD = "a whole number", "true or false", "one word"
 DEVICE_SETTINGS: Mapping[str, str] = {
-    "report_interval": _NUMBER,
-    "enc_enabled": _TRUTH,
-    "auth_enabled": _TRUTH,
-    "attest_enabled": _TRUTH,
-    "seec_enabled": _TRUTH,
-    "sign_enabled": _TRUTH,
-    "passport_period": _NUMBER,
-    "payload_size": _NUMBER,
-    "fixed_delay": _NUMBER,
-    "pass_thru_enabled": _TRUTH,
-    "num_cycles": _NUMBER,
-    "iterations": _NUMBER,
-    "transport": _WORD,
-    "log_level": _NUMBER,
-    "mqtt_url": _WORD,
+    "report_interval": NUMBER,
+    "enc_enabled": TRUTH,
+    "auth_enabled": TRUTH,
+    "attest_enabled": TRUTH,
+    "seec_enabled": TRUTH,
+    "sign_enabled": TRUTH,
+    "passport_period": NUMBER,
+    "payload_size": NUMBER,
+    "fixed_delay": NUMBER,
+    "pass_thru_enabled": TRUTH,
+    "num_cycles": NUMBER,
+    "iterations": NUMBER,
+    "transport": WORD,
+    "log_level": NUMBER,
+    "mqtt_url": WORD,
 }
 """What a relying party of SEDIMENT sends its devices, in its order (``modules/protocol/Config.hpp`` lines
 81-99)."""
@@ -81,15 +83,15 @@ class Placed(Protocol):
 def read_relying(value: Value, listen: tuple[Endpoint, ...]) -> Relying:
     """Return what ``doors.relying`` says. Raises ``ConfigError``; mistakes in single keys are remembered."""
     section = value.section()
-    section.known(*_KEYS)
+    section.known(*KEYS)
     relying = Relying(
         listen,
         section.need("app_server", "the name of a service of the book").text(),
-        section.take("mode", lambda item: item.choice(_MODES), _MODES[0]),
+        section.take("mode", lambda item: item.choice(MODES), MODES[0]),
         section.take("verifier", lambda item: item.parsed(_told), None),
         section.take("here", lambda item: item.parsed(_told), None),
         section.take("relying_party", lambda item: item.parsed(parse_endpoint), None),
-        section.take("connections", lambda item: item.choice(_CONNECTIONS), _CONNECTIONS[0]),
+        section.take("connections", lambda item: item.choice(CONNECTIONS), CONNECTIONS[0]),
         section.take("device_settings", _device_settings, None),
         section.take("clock_ahead", lambda item: _seconds(item, AHEAD_LEAST, AHEAD_MOST), 2.0),
         section.take("limits", _limits, RelyingLimits()),
@@ -151,7 +153,7 @@ def _setting(item: Value, form: str) -> str:
     text = item.text()
     number = text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) <= 10
     word = text.isascii() and text.isprintable() and " " not in text and 0 < len(text) <= SETTING
-    if not {_NUMBER: number, _TRUTH: text in ("true", "false"), _WORD: word}[form]:
+    if not {NUMBER: number, TRUTH: text in ("true", "false"), WORD: word}[form]:
         raise item.wrong(f"{item.name} {text[:64]!r} cannot be sent to a device", f"write {form}")
     return text
 
@@ -161,8 +163,10 @@ def _limits(value: Value) -> RelyingLimits:
     section.known("connections", "connections_per_peer", "frame_seconds", "idle_seconds", "onward_seconds")
     standard = RelyingLimits()
     return RelyingLimits(
-        section.take("connections", lambda item: item.whole(1, 1_000_000), standard.connections),
-        section.take("connections_per_peer", lambda item: item.whole(1, 1_000_000), standard.connections_per_peer),
+        section.take("connections", lambda item: item.whole(1, CONNECTIONS_MOST), standard.connections),
+        section.take(
+            "connections_per_peer", lambda item: item.whole(1, CONNECTIONS_MOST), standard.connections_per_peer
+        ),
         section.take("frame_seconds", lambda item: _seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds),
         section.take("idle_seconds", lambda item: _seconds(item, IDLE_LEAST, IDLE_MOST), standard.idle_seconds),
         section.take(

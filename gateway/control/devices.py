@@ -95,6 +95,7 @@ class Devices:
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
@@ -263,6 +264,8 @@ class Devices:
             slot.floor = slot.version
         slot.decision = decision
         slot.under = self.book
+        if self.on_moved is not None and decision.profile != old.profile:
+            self.on_moved(slot, old.profile)
         self._arm(slot, now)
 
     def redecide(self, slot: Slot, now: Instant) -> Decision:
