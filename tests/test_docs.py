@@ -45,6 +45,9 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         console=("127.0.0.1", free_port()),
         sediment={"forward_to": f"127.0.0.1:{free_port()}"},
     )
+    relying = {"listen": f"127.0.0.1:{free_port()}", "app_server": "feed", "verifier": "127.0.0.1:8100"}
+    site.settings["doors"]["relying"] = relying
+    site.write("ragate.yaml", site.settings)
     with site.running() as service:
         text = service.get("/metrics").text
     found: dict[str, set[str]] = {}

@@ -34,15 +34,16 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer
+from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
-from gateway.intake.sediment import SedimentDoor
+from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.relying import RelyingDoor
 from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
@@ -89,6 +90,8 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._relying: RelyingDoor | None = None
+        self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
@@ -165,9 +168,11 @@ class _Service:
             door = build.door(config, admit, clock, devices.notice)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
+            standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
             timed = (overrides, site, alarms)
@@ -180,16 +185,30 @@ class _Service:
                 self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            if console is not None:
-                console.close()
-            if door is not None:
-                door.close()
+            self._close_doors(console, door)
             devices.stop()
             overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+        """Open the relying party's port, where it is ours; returns who must be told of standings."""
+        relying, (_, devices, _, admit, _) = self._config.relying, self._parts
+        if relying is None:
+            return None
+        standings = build.standings(devices, self._clock, self.books)
+        self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
+        self._relying = build.relying_door(
+            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+        )
+        return standings
+
+    def _close_doors(self, console: socket.socket | None, door: SedimentDoor | None) -> None:
+        for opened in (console, door, self._relying):
+            if opened is not None:
+                opened.close()
 
     def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
         """Who has the book read again, and the book that runs."""
@@ -243,6 +262,11 @@ class _Service:
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        relying = self._relying
+        if relying is not None:
+            metrics.add_queue("relying_connections", lambda: relying.open_connections)
+            metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
+            metrics.set_relying(lambda: build.relying_counts(relying))
 
     async def _work(
         self,
@@ -288,14 +312,23 @@ class _Service:
                 if documents is not None:
                     hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
-                door_task = tasks.create_task(door.run(), name="door")
+                door_tasks = [tasks.create_task(door.run(), name="door")]
+                addresses = door.addresses
+                if self._relying is not None:
+                    addresses = [*addresses, *self._relying.addresses]
+                    door_tasks.append(tasks.create_task(self._relying.run(), name="relying"))
+                if self._forwarder is not None:
+                    hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, reload_task, *hands)
+                self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands)
                 self._ready = False
                 await _ended(reload_task)
-                await _ended(door_task)
+                for door_task in door_tasks:
+                    await _ended(door_task)
+                if self._forwarder is not None:
+                    await self._forwarder.finish()
                 admit.drain()
                 await _ended(clock_task)
                 with suppress(TimeoutError):
@@ -337,6 +370,11 @@ class _Service:
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
+        if self._relying is not None:
+            detail = f"{self._relying.open_connections} connections of devices"
+            lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
+        if self._forwarder is not None:
+            lines.append(Health("relying forwarding", True, self._forwarder.state()))
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

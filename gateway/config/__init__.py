@@ -23,6 +23,8 @@ from gateway.config.values import (
     KubeArmor,
     OperatorSocket,
     RelayEntry,
+    Relying,
+    RelyingLimits,
     Source,
     Target,
 )
@@ -39,6 +41,8 @@ __all__ = [
     "KubeArmor",
     "OperatorSocket",
     "RelayEntry",
+    "Relying",
+    "RelyingLimits",
     "Source",
     "Target",
     "check_library",

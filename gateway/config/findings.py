@@ -25,6 +25,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_bindings(config),
         *_of_keys(config),
         *_of_doors(config),
+        *_of_relying(config),
         *_of_windows(config),
     )
 
@@ -87,6 +88,28 @@ def _of_doors(config: Config) -> Iterator[Finding]:
     if inside:
         what = "they may connect to the door for alerts, which devices must not reach"
         yield Finding("warning", _subject(inside), what, "narrow peers to the verifier's address")
+
+
+def _of_relying(config: Config) -> Iterator[Finding]:
+    relying = config.relying
+    if relying is None:
+        return
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    if service.path == "routed":
+        what = f"the book has {service.name} as routed: devices could reach the app server in their own name too"
+        yield Finding("warning", "doors.relying", what, "write path: relayed, unless they shall")
+    party, forward = relying.relying_party, config.door.forward_to
+    if party is None and forward is not None:
+        what = f"alerts are passed on to {forward} although we stand in the place of SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, "remove forward_to when that party is switched off")
+    if party is not None and forward is None:
+        what = "alerts that come to the door for alerts are not passed on to SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, f"write forward_to: {party} there")
+    if party is not None and not ip_address(party.host).is_loopback:
+        what = (
+            f"SEDIMENT's relying party at {party} is beyond this host: who reaches it there goes around this port"
+        )
+        yield Finding("warning", "doors.relying", what, "let a packet filter keep its port for this host alone")
 
 
 def _may_connect(device: Device, peers: Sequence[Network]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, settings
+from gateway.config import book, book_levels, book_profiles, book_site, relying, settings
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
 from gateway.core.model import AnchorKind
@@ -215,7 +215,7 @@ def settings_schema() -> Schema:
         "journal": _TEXT,
         "console": _exactly({"listen": _ENDPOINT, "hosts": _list(_TEXT)}),
         "operator": _exactly({"socket": _TEXT, "group": _NAME}),
-        "doors": _exactly({"sediment": _sediment_door()}, ("sediment",)),
+        "doors": _exactly({"sediment": _sediment_door(), "relying": _relying_door()}, ("sediment",)),
         "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
         "targets": _list(_exactly(target, ("name",))) | {"minItems": 1, "maxItems": 1},
         "inventory": _TEXT,
@@ -240,6 +240,31 @@ def _sediment_door() -> Schema:
         "limits": _exactly(limits),
     }
     return _exactly(door, ("listen",))
+
+
+def _relying_door() -> Schema:
+    forms: Mapping[str, Schema] = {
+        relying.NUMBER: {"type": "integer"},
+        relying.TRUTH: {"type": "boolean"},
+        relying.WORD: _TEXT,
+    }
+    most = _whole(relying.CONNECTIONS_MOST)
+    limits = {"connections": most, "connections_per_peer": most}
+    limits |= dict.fromkeys(("frame_seconds", "idle_seconds", "onward_seconds"), _DURATION)
+    handed_out = {key: forms[form] for key, form in relying.DEVICE_SETTINGS.items()}
+    port: Mapping[str, Schema] = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1}),
+        "mode": _choice(relying.MODES),
+        "app_server": _NAME,
+        "verifier": _ENDPOINT,
+        "here": _ENDPOINT,
+        "relying_party": _ENDPOINT,
+        "connections": _choice(relying.CONNECTIONS),
+        "device_settings": _exactly(handed_out) | {"minProperties": 1},
+        "clock_ahead": _DURATION,
+        "limits": _exactly(limits),
+    }
+    return _section(relying.KEYS, port, ("listen", "app_server"))
 
 
 def _exactly(values: Mapping[str, Schema], need: Sequence[str] = ()) -> Schema:

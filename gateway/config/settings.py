@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.relying import read_relying
 from gateway.config.values import (
     Console,
     Door,
@@ -16,6 +17,7 @@ from gateway.config.values import (
     Network,
     OperatorSocket,
     RelayEntry,
+    Relying,
     Source,
     Target,
     parse_duration,
@@ -59,6 +61,7 @@ class Settings(NamedTuple):
     book: Path
     places: dict[str, str]
     management: tuple[Network, ...] = ()
+    relying: Relying | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -72,6 +75,7 @@ def read_settings(path: Path) -> Settings:
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
     target = top.take("targets", lambda value: _only_target(value, places), None)
     door = top.take("doors", _door, None)
+    relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
         ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
         ("sources", "a list of verifiers"),
@@ -99,7 +103,7 @@ def read_settings(path: Path) -> Settings:
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management)
+    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, relying)
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
 
 def _door(value: Value) -> Door:
     doors = value.section()
-    doors.known("sediment")
+    doors.known("sediment", "relying")
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
@@ -137,6 +141,17 @@ def _door(value: Value) -> Door:
         section.take("forward_to", lambda item: item.parsed(_relying_party), None),
         section.take("limits", _limits, DoorLimits()),
     )
+
+
+def _relying(value: Value, places: dict[str, str]) -> Relying | None:
+    try:
+        section = value.section().get("relying")
+    except ConfigError:
+        return None  # told by the reader of the door
+    if section is None:
+        return None
+    places["relying"] = section.where
+    return read_relying(section, _listen(section.section().need("listen", "0.0.0.0:8000")))
 
 
 def _listen(value: Value) -> tuple[Endpoint, ...]:
