@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from gateway.app import hinting
 from gateway.config import Config, KubeArmor
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
 from gateway.core.errors import ConfigError
@@ -94,7 +95,7 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
         keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
         described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
         made[source.name] = SedimentAuthenticator(described, keys)
-    return made
+    return {**made, **hinting.authenticators(config)}
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:

@@ -21,6 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.hinting import Hinting
+from gateway.app.hinting import inquiries as build_inquiries
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log, PatientFile
@@ -119,7 +121,8 @@ class _Service:
             on_commit=self.metrics.journal_committed,
         )
         loaded = journal.load()
-        observers: Sequence[Observer] = (self.metrics, Log(clock))
+        inquiries = build_inquiries(config, clock)
+        observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
         rules = build.rules(config)
         devices = Devices(config.devices, config.book, rules, journal, clock, observers)
         gate = Reconciler(
@@ -135,10 +138,12 @@ class _Service:
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
+        hinting: Hinting | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             self._parts = (journal, devices, gate, admit, door)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
@@ -151,6 +156,8 @@ class _Service:
         finally:
             if door is not None:
                 door.close()
+            if hinting is not None:
+                hinting.close()
             devices.stop()
             try:
                 await gate.backend.stop()
@@ -170,6 +177,7 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
+        self._hinting.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
@@ -186,7 +194,9 @@ class _Service:
             exposition=self.metrics.exposition,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        where = self._config.operator
+        asking = (self._hinting.asking,)
+        operator = OperatorWindow(windows, devices, where.socket, where.group, further=asking)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -203,10 +213,13 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                await _first(stop.wait(), door_task, clock_task, *hands, *hint_tasks)
                 self._ready = False
+                for task in hint_tasks:
+                    await _ended(task)
                 await _ended(door_task)
                 admit.drain()
                 await _ended(clock_task)
@@ -239,6 +252,7 @@ class _Service:
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
+        lines.extend(self._hinting.health())
         for each in advisories:
             state = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

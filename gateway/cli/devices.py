@@ -11,6 +11,7 @@ import typer
 
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
+    EXIT_NO,
     EXITS,
     ConfigOption,
     DeviceArgument,
@@ -85,6 +86,30 @@ def release(
 ) -> None:
     """Release a held device to what lies beneath; it must attest before it is admitted again."""
     _act("release", device, reason, config, socket, output)
+
+
+@devices_app.command()
+def attest(
+    device: DeviceArgument,
+    reason: ReasonOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Have a device attest again: its verifier asks it at the next opportunity.
+
+    A trusted device then has the source's grace (5 minutes) to pass, if its deadline is not nearer. Exit code 1
+    also when the verifier could not be asked; within its budget a request may wait, which is an answer.
+    """
+    with declared():
+        done = client(config, socket).attest(device, reason)
+    if output is Output.JSON:
+        print_json(done)
+    else:
+        for each in done["asked"]:
+            typer.echo(text.clean(f"{done['device']}: {each['source']}: {each['state']}: {each['detail']}"))
+    if all(each["state"] == "failed" for each in done["asked"]):
+        raise typer.Exit(EXIT_NO)
 
 
 def about(

@@ -44,6 +44,7 @@ BOOK_KEYS = (
     "devices",
     "site",
     "thresholds",
+    "cut_on_hints",
 )
 SERVICE_KEYS = ("name", "address", "port", "protocol", "path", "profiles")
 CORRIDOR_KEYS = ("name", "address", "port", "protocol")
@@ -117,7 +118,19 @@ def _book(top: Section, levels: Levels, profiles: Mapping[ProfileName, Profile])
         profiles=profiles,
         targets=top.take("targets", lambda value: read_targets(value.section(), places), {}),
         thresholds=top.take("thresholds", lambda value: read_thresholds(value.section()), Thresholds()),
+        cut_on_hints=top.take("cut_on_hints", lambda value: _hint_sources(value, places), frozenset()),
     )
+
+
+def _hint_sources(value: Value, places: dict[str, str]) -> frozenset[str]:
+    found: set[str] = set()
+    for item in value.items():
+        name = item.parsed(parse_name)
+        if name in found:
+            raise item.wrong(f"{name} is listed twice", "keep one of the two")
+        places[f"hints {name}"] = item.where
+        found.add(name)
+    return frozenset(found)
 
 
 def _profiles(value: Value, path: Path, places: dict[str, str]) -> dict[ProfileName, Profile]:

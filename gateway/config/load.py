@@ -10,7 +10,7 @@ from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
 from gateway.config.templates import check_library, document_targets, read_library
-from gateway.config.values import Config
+from gateway.config.values import HOOK, Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
 
@@ -49,6 +49,7 @@ def load(path: Path) -> Config:
         placed.book,
         settings.management,
         library,
+        settings.hook,
     )
 
 
@@ -76,8 +77,20 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    _check_hints(settings, placed, problems)
     _check_relay(settings, placed, problems)
     problems.settle()
+
+
+def _check_hints(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """Hint sources that the book names and nobody has configured."""
+    known = [str(source.hints) for source in settings.sources if source.feed is not None]
+    if settings.hook is not None:
+        known.append(HOOK)
+    for name in sorted(placed.book.cut_on_hints - set(known)):
+        what = f"the main file has no source of hints named {name!r}"
+        mend = did_you_mean(name, known) if known else "configure doors.hook, or a feed at a source"
+        problems.add(placed.places[f"hints {name}"], what, mend)
 
 
 def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None:

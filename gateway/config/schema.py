@@ -93,6 +93,7 @@ def book_schema() -> Schema:
         "always_allowed": _list(_TEXT),
         "node_default": _STANDINGS,
         "suspect": _PROFILE,
+        "cut_on_hints": _list(_NAME),
         "deployments": _list(
             _section(
                 book_levels.DEPLOYMENT_KEYS,

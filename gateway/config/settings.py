@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import yaml
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
 from gateway.config.values import (
+    FEED,
+    HOOK,
+    Api,
     Console,
     Door,
     DoorLimits,
     Endpoint,
+    Hook,
     KubeArmor,
     Network,
     OperatorSocket,
@@ -37,6 +44,10 @@ AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
+#: Requests to attest in a budget, and its seconds: SEDIMENT's verifier attests some ninety devices a second.
+REQUESTS_MOST = 10_000
+PER_LEAST, PER_MOST = 1.0, 3_600.0
+
 _GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 _TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
 
@@ -54,6 +65,7 @@ class Settings(NamedTuple):
     book: Path
     places: dict[str, str]
     management: tuple[Network, ...] = ()
+    hook: Hook | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -66,7 +78,8 @@ def read_settings(path: Path) -> Settings:
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
     target = top.take("targets", lambda value: _only_target(value, places), None)
-    door = top.take("doors", _door, None)
+    doors = top.take("doors", lambda value: _doors(value, base), None)
+    door, hook = doors or (None, None)
     for key, example in (
         ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
         ("sources", "a list of verifiers"),
@@ -94,7 +107,7 @@ def read_settings(path: Path) -> Settings:
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management)
+    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, hook)
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -121,15 +134,43 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
 # --- the door -----------------------------------------------------------------------------------------------------
 
 
-def _door(value: Value) -> Door:
+def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
-    doors.known("sediment")
+    doors.known("sediment", "hook")
+    hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
+    return _door(doors), hook
+
+
+def _hook(section: Section, base: Path) -> Hook:
+    section.known("socket", "users", "group")
+    users = section.need("users", "[sediment]")
+    uids = users.gather(lambda item: item.parsed(_user_id))
+    if not uids and not section.problems:
+        raise users.wrong("no user is listed: nobody could hand in a hint", "name the user that SEDIMENT runs as")
+    return Hook(
+        section.take("socket", lambda item: base / item.text(), base / "var/hook.sock"),
+        frozenset(uids),
+        section.take("group", lambda item: item.parsed(parse_name), None),
+    )
+
+
+def _user_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        return int(text)
+    try:
+        return pwd.getpwnam(parse_name(text)).pw_uid
+    except KeyError:
+        msg = f"there is no user {text!r} on this host; name one, or write its number"
+        raise ValueError(msg) from None
+
+
+def _door(doors: Section) -> Door:
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
         _listen(section.need("listen", "0.0.0.0:8000")),
         section.take("peers", _networks, ()),
-        section.take("forward_to", lambda item: item.parsed(_relying_party), None),
+        section.take("forward_to", lambda item: item.parsed(_named_endpoint), None),
         section.take("limits", _limits, DoorLimits()),
     )
 
@@ -150,7 +191,7 @@ def _listen(value: Value) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _relying_party(text: str) -> Endpoint:
+def _named_endpoint(text: str) -> Endpoint:
     return parse_endpoint(text, names=True)
 
 
@@ -207,9 +248,19 @@ def _sources(value: Value, base: Path) -> tuple[Source, ...]:
 
 def _source(section: Section, base: Path) -> Source:
     section.known(
-        "name", "format", "public_key", "verifier_id", "peers", "max_age", "grace", "recovery_passes", UNSAFE
+        "name",
+        "format",
+        "public_key",
+        "verifier_id",
+        "peers",
+        "max_age",
+        "grace",
+        "recovery_passes",
+        "feed",
+        "api",
+        UNSAFE,
     )
-    name = SourceName(section.need("name", "verifier").parsed(parse_name))
+    name = SourceName(section.need("name", "verifier").parsed(_source_name))
     section.need("format", "sediment").choice(("sediment",))
     unsafe = section.take(UNSAFE, Value.truth, default=False)
     place = section.need("public_key", "verifier.pem")
@@ -234,6 +285,31 @@ def _source(section: Section, base: Path) -> Source:
             ),
         ),
         allow_published=unsafe,
+        feed=section.take("feed", lambda item: item.parsed(_named_endpoint), None),
+        api=section.take("api", _api, None),
+    )
+
+
+def _source_name(text: str) -> str:
+    name = parse_name(text)
+    if name == HOOK or name.endswith(FEED):
+        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
+        raise ValueError(msg)
+    return name
+
+
+def _api(value: Value) -> Api:
+    """``HOST:PORT``, or a section with the budget."""
+    if isinstance(value.node, yaml.ScalarNode):
+        return Api(value.parsed(_named_endpoint))
+    section = value.section()
+    section.known("address", "requests", "per")
+    address = section.need("address", "10.77.2.2:8102").parsed(_named_endpoint)
+    standard = Api(address)
+    return Api(
+        address,
+        section.take("requests", lambda item: item.whole(1, REQUESTS_MOST), standard.requests),
+        section.take("per", lambda item: _seconds(item, PER_LEAST, PER_MOST), standard.per),
     )
 
 

@@ -29,6 +29,10 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
+#: The hint sources' names: the hook's, and what a source's name gets for its feed.
+HOOK, FEED = SourceName("hook"), ".feed"
+
+
 class Endpoint(NamedTuple):
     """A host (address text, or a name where names are allowed) and a port."""
 
@@ -40,10 +44,20 @@ class Endpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Api:
+    """A verifier's API, and its budget: so many requests to attest within ``per`` seconds."""
+
+    address: Endpoint
+    requests: int = 30
+    per: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One configured origin of verdicts. ``peers`` have a connection budget of their own.
 
-    ``allow_published`` stands for ``allow_published_keys_that_anyone_can_sign_with``.
+    ``feed`` is the verifier's GUI feed, taken as hints, and ``api`` what it can be asked. ``allow_published``
+    stands for ``allow_published_keys_that_anyone_can_sign_with``.
     """
 
     name: SourceName
@@ -54,6 +68,13 @@ class Source:
     rules: Rules = Rules()  # noqa: RUF009 - frozen value
     format: Literal["sediment"] = "sediment"
     allow_published: bool = False
+    feed: Endpoint | None = None
+    api: Api | None = None
+
+    @property
+    def hints(self) -> SourceName:
+        """The name under which its feed's hints are known."""
+        return SourceName(f"{self.name}{FEED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,15 @@ class Door:
     peers: tuple[Network, ...] = ()
     forward_to: Endpoint | None = None
     limits: DoorLimits = DoorLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """The Unix socket for ``ragate-hook``, the user ids that may use it, and the group that may reach it."""
+
+    socket: Path
+    uids: frozenset[int]
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +182,13 @@ class Config:
     book: Book
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
+    hook: Hook | None = None
+
+    @property
+    def hint_sources(self) -> tuple[SourceName, ...]:
+        """The names of everything that may hint."""
+        hook = () if self.hook is None else (HOOK,)
+        return (*hook, *(source.hints for source in self.sources if source.feed is not None))
 
 
 def parse_name(text: str) -> str:

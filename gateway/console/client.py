@@ -78,6 +78,15 @@ class Client:
         """One device in full."""
         return self._checked("GET", f"/v1/devices/{quote(device, safe='')}")
 
+    def attest(self, device: str, reason: str) -> dict[str, Any]:
+        """Have a device attest again."""
+        return self._checked("POST", f"/v1/devices/{quote(device, safe='')}/attest", {"reason": reason})
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Where devices are seen and not bound."""
+        found: list[dict[str, Any]] = self._checked("GET", "/v1/claims")["claims"]
+        return found
+
     def act(self, device: str, verb: str, reason: str) -> dict[str, Any]:
         """``hold`` or ``release`` a device."""
         path = f"/v1/devices/{quote(device, safe='')}/{verb}"

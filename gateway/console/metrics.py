@@ -23,9 +23,11 @@ from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
 from gateway.console.host import HostCollector, HostView
+from gateway.control.admit import HINT_RESULTS
+from gateway.control.inquiries import RESULTS
 from gateway.control.ports import Fact, Notice
 from gateway.core.errors import Refusal
-from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
+from gateway.core.model import Applied, Enforced, EventKind, Rejected, SourceName, Standing, Transition
 
 #: Seconds, 0.2 ms to 10 s; with bounds on the promised 1, 3, 5 and 20 ms, so that these can be read off exactly.
 VERDICT_BUCKETS = (
@@ -83,6 +85,7 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "asked",
 )
 
 
@@ -180,6 +183,24 @@ class Metrics:
         """Read ``ragate_forwarded_total`` from ``counts`` (a number for each of ``FORWARD_RESULTS``) at every
         scrape."""
         self._live.forwarding = counts
+
+    def set_hints(self, sources: Iterable[str], counts: Callable[[], Mapping[tuple[SourceName, str], int]]) -> None:
+        """Read ``ragate_hints_total`` of these sources from ``counts``, by (source, result of ``HINT_RESULTS``)."""
+        self._live.hint_sources = (*sources, OTHER)
+        self._live.hints = counts
+
+    def set_feeds(self, connected: Callable[[], Mapping[SourceName, bool]]) -> None:
+        """Read ``ragate_feed_connected`` from ``connected`` at every scrape."""
+        self._live.feeds = connected
+
+    def set_inquiries(
+        self,
+        counts: Mapping[SourceName, Callable[[], Mapping[tuple[str, str], int]]],
+        replayable: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Read ``ragate_inquiries_total`` and ``ragate_replayable_devices`` at every scrape, by source."""
+        self._live.inquiries = counts
+        self._live.replayable = replayable
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
@@ -347,6 +368,11 @@ class _LiveCollector(Collector):
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
+        self.hint_sources: Sequence[str] = ()
+        self.hints: Callable[[], Mapping[tuple[SourceName, str], int]] | None = None
+        self.feeds: Callable[[], Mapping[SourceName, bool]] | None = None
+        self.inquiries: Mapping[SourceName, Callable[[], Mapping[tuple[str, str], int]]] = {}
+        self.replayable: Callable[[], Mapping[str, int]] | None = None
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -374,6 +400,7 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
+        families.extend(self._hinting())
         if self.writable is not None:
             families.append(
                 GaugeMetricFamily(
@@ -383,3 +410,46 @@ class _LiveCollector(Collector):
                 )
             )
         return families
+
+    def _hinting(self) -> Iterable[Metric]:
+        """Hints, feeds and what verifiers are asked."""
+        if self.hints is not None:
+            hints = self.hints()
+            yield _counters(
+                "ragate_hints",
+                "Hints that were taken, by source and by what came of them; refused ones are rejections.",
+                ("source", "result"),
+                (
+                    ((source, result), hints.get((SourceName(source), result), 0))
+                    for source in self.hint_sources
+                    for result in HINT_RESULTS
+                ),
+            )
+        if self.feeds is not None:
+            feeds = GaugeMetricFamily(
+                "ragate_feed_connected", "1 while the feed of a verifier is connected.", labels=("source",)
+            )
+            for source, connected in self.feeds().items():
+                feeds.add_metric((source,), float(connected))
+            yield feeds
+        if self.replayable is not None:
+            yield _counters(
+                "ragate_inquiries",
+                "What verifiers were asked, by kind and by what became of it.",
+                ("source", "kind", "result"),
+                (
+                    ((source, kind, result), counts.get((kind, result), 0))
+                    for source, read in self.inquiries.items()
+                    for counts in (read(),)
+                    for kind, results in RESULTS.items()
+                    for result in results
+                ),
+            )
+            replayable = GaugeMetricFamily(
+                "ragate_replayable_devices",
+                "Devices whose old evidence could be sent to their verifier again.",
+                labels=("source",),
+            )
+            for name, number in self.replayable().items():
+                replayable.add_metric((name,), number)
+            yield replayable

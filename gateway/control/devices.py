@@ -30,7 +30,9 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Hint,
     Instant,
+    Outcome,
     Record,
     Rule,
     SourceName,
@@ -83,6 +85,14 @@ class Devices:
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        #: Told of every authenticated verdict that was stepped.
+        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda _verdict, _transition, _received: (
+            None
+        )
+        #: Whether a REQUESTED answers a request of ours.
+        self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda _device, _source, _now: False
+        #: At which of a device's sources its old evidence can be replayed; for windows only.
+        self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda _device, _sources: ()
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
@@ -143,6 +153,7 @@ class Devices:
             targets=[gate.state(addresses, to_wall) for gate in self._gates],
             last=slot.last,
             last_ms=slot.last_ms,
+            replayable=self.replayable(slot.device, slot.records),
         )
 
     def views(self) -> Iterable[DeviceView]:
@@ -156,12 +167,28 @@ class Devices:
 
     def verdict(self, verdict: Verdict, received: Instant) -> Transition:
         """Take an authenticated verdict. The caller ends its turn with ``commit``."""
-        event = lifecycle.event_of(verdict, received.wall)
+        requested = verdict.outcome is Outcome.REQUESTED
+        solicited = requested and self.solicited(verdict.device, verdict.source, received)
+        event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
         transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
+        self.on_verdict(verdict, transition, received)
         if event.kind is EventKind.FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
         return transition
+
+    def hint(self, hint: Hint, received: Instant) -> bool:
+        """Take an adverse hint; says whether it lowered anything. The caller ends its turn with ``commit``."""
+        slot = self._slots[hint.device]
+        cut = hint.source in self.book.cut_on_hints
+        reason = f"{hint.source}: {hint.reason}"
+        event = Event(EventKind.HINTED, received.wall, reason=reason, actor=hint.source, cut=cut)
+        lowered = False
+        for source in list(slot.records):
+            if hint.of is None or hint.of == source:
+                transition = self.apply(slot, source, event, received, 0.0)
+                lowered = lowered or transition.effect is Effect.LOWERED
+        return lowered
 
     def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:
         """Hold a device in every source; raises ``KeyError`` when the inventory does not list it."""

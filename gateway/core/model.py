@@ -196,6 +196,20 @@ class Verdict(NamedTuple):
     tier: Tier = Tier.NONE
 
 
+class Hint(NamedTuple):
+    """An unauthenticated word about a device that an anchored binding backs: it may lower, never raise.
+
+    ``adverse`` whether it speaks of a failure; any other hint is counted and changes nothing. ``of`` the source
+    whose verdicts it speaks of (``None``: every source of the device).
+    """
+
+    device: DeviceId
+    source: SourceName
+    adverse: bool
+    reason: str  # the source's own word, e.g. "FAILED_ATTEST"
+    of: SourceName | None = None
+
+
 class EventKind(Enum):
     """Inputs of the lifecycle."""
 
