@@ -86,13 +86,11 @@ class Devices:
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
         #: Told of every authenticated verdict that was stepped.
-        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda _verdict, _transition, _received: (
-            None
-        )
+        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
         #: Whether a REQUESTED answers a request of ours.
-        self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda _device, _source, _now: False
+        self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
-        self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda _device, _sources: ()
+        self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed

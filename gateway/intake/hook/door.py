@@ -149,6 +149,8 @@ class HookDoor:
 
     def _turn_away(self, connection: socket.socket, refusal: Refusal, what: str, peer: str, answer: str) -> None:
         self._refuse(refusal, what, peer)
+        with suppress(OSError):
+            connection.recv(1)  # what lies unread at a close would reset the connection before our answer
         _say(connection, answer.encode("ascii"))
         connection.close()
 

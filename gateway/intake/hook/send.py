@@ -53,11 +53,10 @@ def hand_in(arguments: list[bytes], path: str) -> tuple[int, str]:
         with_gateway.settimeout(PATIENCE)
         try:
             with_gateway.connect(path)
-            with_gateway.send(b"\0".join(arguments))
         except (OSError, ValueError) as error:
             return EXIT_NO_GATEWAY, f"ragate-hook: no gateway answers at {path}: {error}\n"
         try:
-            answer = with_gateway.recv(256)
+            answer = _exchange(with_gateway, b"\0".join(arguments))
         except OSError as error:
             return EXIT_UNCONFIRMED, f"ragate-hook: the gateway has it and does not confirm: {error}\n"
     finally:
@@ -66,3 +65,15 @@ def hand_in(arguments: list[bytes], path: str) -> tuple[int, str]:
         return 0, ""
     said = answer.decode("ascii", "replace") or "the gateway closed the connection"
     return EXIT_REFUSED, f"ragate-hook: {said}\n"
+
+
+def _exchange(with_gateway: socket, hint: bytes) -> bytes:
+    """Send the hint, return the answer. A gateway that turns us away closes first, and its word is still there."""
+    try:  # noqa: SIM105 - contextlib would have to be imported
+        with_gateway.send(hint)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    try:
+        return with_gateway.recv(256)
+    except ConnectionResetError:  # told once, of the hint that was not read; what was said stands behind it
+        return with_gateway.recv(256)
