@@ -108,6 +108,7 @@ class Inquirer:
         self._clock = clock
         self._requests: dict[DeviceId, _Request] = {}
         self._passes: dict[str, dict[DeviceId, _Passed]] = {}
+        self._newest: dict[DeviceId, _Passed] = {}  # of each device, until its question has been answered
         self._sent: deque[float] = deque(maxlen=limits.requests)
         self._asked_at: dict[DeviceId, float] = {}
         self._open: dict[DeviceId, float] = {}
@@ -171,6 +172,7 @@ class Inquirer:
         """An accepted pass: one question is owed for it, and nothing need be asked for any more."""
         device = verdict.device
         self._confirmed.discard(device)
+        self._newest.pop(device, None)
         request = self._requests.pop(device, None)
         if request is not None:
             request.settle(Asked(self.source, "passed", "it passed before it was asked for"))
@@ -178,8 +180,8 @@ class Inquirer:
         if not address:
             self.counts["confirm", "no-address"] += 1
             return
-        owed = self._passes.setdefault(address, {})
-        owed[device] = _Passed(device, verdict.issued_at, received.boot)
+        newest = self._newest[device] = _Passed(device, verdict.issued_at, received.boot)
+        self._passes.setdefault(address, {})[device] = newest
         self._wake_passes.set()
 
     def answered(self, device: DeviceId, now: Instant) -> bool:
@@ -243,7 +245,9 @@ class Inquirer:
             owed = self._passes.pop(address)
             now = self._clock.now().boot
             timely = [each for each in owed.values() if now - each.received <= self._limits.late]
-            self.counts["confirm", "late"] += len(owed) - len(timely)
+            late = [each for each in owed.values() if each not in timely]
+            self.counts["confirm", "late"] += len(late)
+            self._forget(late)
             if timely:
                 await self._ask_about(address, timely)
 
@@ -253,6 +257,7 @@ class Inquirer:
         except SourceError as error:
             self._trouble = error.what
             self.counts["confirm", "failed"] += len(owed)
+            self._forget(owed)
             return
         self._trouble = ""
         for each in owed:
@@ -260,12 +265,18 @@ class Inquirer:
                 result = "unknown"
             elif answer.good and abs(answer.at - each.issued_at) <= SAME_SECONDS:
                 result = "agrees"
-                if each.device not in self._passes.get(address, ()):
+                if self._newest.get(each.device) is each:
                     self._confirmed.add(each.device)
             else:
                 # Another device's row, or an update that the verifier's database lost: no word about standing.
                 result = "contradicts"
             self.counts["confirm", result] += 1
+        self._forget(owed)
+
+    def _forget(self, passes: Sequence[_Passed]) -> None:
+        for each in passes:
+            if self._newest.get(each.device) is each:
+                del self._newest[each.device]
 
 
 class Inquiries:

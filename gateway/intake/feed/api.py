@@ -13,6 +13,7 @@ from contextlib import suppress
 from gateway.control.ports import Confirmed
 from gateway.core.errors import SourceError
 from gateway.core.model import Address, DeviceId, SourceName
+from gateway.intake.feed.trouble import what
 from gateway.sediment.api import ask_about, ask_to_attest, claimed_address, read_answer
 from gateway.sediment.text import printable
 
@@ -61,8 +62,8 @@ class VerifierApi:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._exchange(question)
         except OSError as error:  # includes the time limit and failed look-ups
-            what = error.strerror or str(error) or f"no answer within {ANSWER_SECONDS:g} s"
-            raise SourceError(self._source, f"{self._host}:{self._port}: {what}") from error
+            said = what(error, ANSWER_SECONDS)
+            raise SourceError(self._source, f"{self._host}:{self._port}: {said}") from error
 
     async def _exchange(self, question: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=ANSWER_MOST)

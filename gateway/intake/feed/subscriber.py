@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gateway.control.ports import Admission, Clock
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import Envelope, SourceName
+from gateway.intake.feed.trouble import what
 from gateway.sediment.feed import FeedFramer
 
 READ_BYTES = 4_096  #: per read: some seventy frames, a second of the fastest verifier
@@ -72,7 +73,7 @@ class FeedSubscriber:
                 await self._once()
                 self._trouble = "the verifier closed the feed"
             except OSError as error:  # includes time limits and failed look-ups
-                self._trouble = error.strerror or str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+                self._trouble = what(error, CONNECT_SECONDS)
             except InputRefused as refused:
                 self._trouble = f"what it sends is no feed: {refused.detail}"
                 self._admission.refuse(self.source, refused.refusal, refused.detail, self._peer)
@@ -105,14 +106,14 @@ class FeedSubscriber:
             data = await reader.read(READ_BYTES)
             if not data:
                 if framer.pending:
-                    what = f"closed after {framer.pending} bytes of a frame"
-                    raise InputRefused(Refusal.FRAMING, what)
+                    detail = f"closed after {framer.pending} bytes of a frame"
+                    raise InputRefused(Refusal.FRAMING, detail)
                 return
             received = self._clock.now()
             for payload in framer.feed(data):
                 if self._admission.full:
-                    what = "the gateway is behind with verdicts, which go before hints"
-                    self._admission.refuse(self.source, Refusal.LIMIT, what, self._peer)
+                    behind = "the gateway is behind with verdicts, which go before hints"
+                    self._admission.refuse(self.source, Refusal.LIMIT, behind, self._peer)
                     continue
                 self.frames += 1
                 self._admission.submit(Envelope(payload, self.source, self._peer, received))
