@@ -66,6 +66,10 @@ def _of_keys(config: Config) -> Iterator[Finding]:
         if source.allow_published:
             what = "published keys are allowed: anyone can sign its verdicts"
             yield Finding("warning", f"source {source.name}", what, f"remove {UNSAFE}")
+    if config.sealing is not None and config.plain_keys:
+        names = ", ".join(path.name for path in config.plain_keys[:NAMED])
+        mend = "ragate devices seal, and restart the service"
+        yield Finding("warning", f"key files {names}", "they are plain, though sealing is configured", mend)
     first: dict[bytes, DeviceId] = {}
     shared: list[DeviceId] = []
     for device, key in config.hmac_keys.items():

@@ -23,7 +23,7 @@ def load(path: Path) -> Config:
     """
     settings = read_settings(path)
     try:
-        located = read_inventory(settings.inventory, settings.sources)
+        located = read_inventory(settings.inventory, settings.sources, settings.sealing)
     except ConfigError as error:
         raise _named(error, settings.inventory, settings.places["inventory"]) from error
     try:
@@ -50,6 +50,8 @@ def load(path: Path) -> Config:
         settings.management,
         library,
         settings.hook,
+        settings.sealing,
+        inventory.plain_keys,
     )
 
 

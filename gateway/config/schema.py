@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from gateway.config import book, book_levels, book_profiles, book_site
+from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
+from gateway.config.values import PASSES_MOST
 from gateway.core.model import AnchorKind
 from gateway.core.policy import KINDS
 
@@ -59,7 +61,7 @@ _STANDINGS = _either(
 )
 _MARKS: Mapping[str, Schema] = {
     "max_age": _DURATION,
-    "recovery_passes": _whole(book_levels.PASSES_MOST),
+    "recovery_passes": _whole(PASSES_MOST),
     "quorum": _whole(book_levels.QUORUM_MOST),
 }
 _MATCH = _section(
@@ -168,7 +170,7 @@ def devices_schema() -> Schema:
     labels = _WORDS | {"propertyNames": {"pattern": _NAME["pattern"]}, "maxProperties": LABELS}
     labels["additionalProperties"] = {"type": ["string", "number", "boolean"], "maxLength": LABEL}
     device = _section(
-        ("id", "source", "addresses", "anchor", "hmac_key_file", "labels"),
+        ENTRY_KEYS,
         {
             "id": {"type": "string", "pattern": _DEVICE},
             "source": _NAME,
@@ -176,6 +178,8 @@ def devices_schema() -> Schema:
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
             "hmac_key_file": _TEXT,
             "labels": labels,
+            "max_age": _DURATION,
+            "recovery_passes": _whole(PASSES_MOST),
         },
         ("id", "source", "addresses"),
     )

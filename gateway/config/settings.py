@@ -10,9 +10,13 @@ import yaml
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.values import (
+    AGE_LEAST,
+    AGE_MOST,
     FEED,
     HOOK,
+    PASSES_MOST,
     Api,
     Console,
     Door,
@@ -39,8 +43,6 @@ VERIFIER_ID = 255
 #: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
 #: the gateway's death.
 LEASE_LEAST, LEASE_MOST = 5.0, 3_600.0
-#: Seconds. A verdict older than a week says nothing of today.
-AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
@@ -66,6 +68,7 @@ class Settings(NamedTuple):
     places: dict[str, str]
     management: tuple[Network, ...] = ()
     hook: Hook | None = None
+    sealing: Sealing | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -73,7 +76,18 @@ def read_settings(path: Path) -> Settings:
     problems = Problems()
     base = path.absolute().parent
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book", "management")
+    top.known(
+        "journal",
+        "console",
+        "operator",
+        "doors",
+        "sources",
+        "targets",
+        "inventory",
+        "book",
+        "management",
+        "sealing",
+    )
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
@@ -103,11 +117,14 @@ def read_settings(path: Path) -> Settings:
     )
     no_networks: tuple[Network, ...] = ()
     management = top.take("management", _networks, no_networks)
+    sealing = top.take("sealing", lambda value: read_sealing(value.section(), base), None)
     problems.settle()
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, hook)
+    return Settings(
+        journal, console, operator, door, sources, target, inventory, book, places, management, hook, sealing
+    )
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -281,7 +298,7 @@ def _source(section: Section, base: Path) -> Source:
             max_age=max_age,
             grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
             recovery_passes=section.take(
-                "recovery_passes", lambda item: item.whole(1, 10), standard.recovery_passes
+                "recovery_passes", lambda item: item.whole(1, PASSES_MOST), standard.recovery_passes
             ),
         ),
         allow_published=unsafe,

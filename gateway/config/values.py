@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gateway.config.sealing import Sealing
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
 from gateway.core.policy import Book
@@ -28,6 +29,11 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
+
+#: Seconds that a pass may admit at most: a verdict older than a week says nothing of today.
+AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
+#: Passes that a recovery may ask for.
+PASSES_MOST = 10
 
 #: The hint sources' names: the hook's, and what a source's name gets for its feed.
 HOOK, FEED = SourceName("hook"), ".feed"
@@ -154,10 +160,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The devices in file order and their HMAC keys (32 bytes)."""
+    """The devices in file order and their HMAC keys (32 bytes). ``plain_keys``: key files that are not
+    sealed, where there is a key to seal with."""
 
     devices: tuple[Device, ...]
     hmac_keys: Mapping[DeviceId, bytes]
+    plain_keys: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +191,8 @@ class Config:
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
     hook: Hook | None = None
+    sealing: Sealing | None = None
+    plain_keys: tuple[Path, ...] = ()
 
     @property
     def hint_sources(self) -> tuple[SourceName, ...]:

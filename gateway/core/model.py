@@ -170,6 +170,8 @@ class Device:
     source: SourceName
     binding: Binding
     labels: tuple[tuple[str, str], ...] = ()
+    max_age: float | None = None  # seconds; its own, where the source's does not fit
+    recovery_passes: int | None = None  # likewise
 
 
 class Envelope(NamedTuple):
