@@ -13,6 +13,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.devices import about, devices_app
+from gateway.cli.doctor import doctor
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
 from gateway.cli.terminal import (
@@ -213,5 +214,6 @@ def explain(
     about(device, config, socket, output, text.explain)
 
 
+app.command()(doctor)
 app.command()(plan)
 app.command("what-if")(what_if)

@@ -52,6 +52,7 @@ def load(path: Path) -> Config:
         settings.hook,
         settings.sealing,
         inventory.plain_keys,
+        settings.doctor,
     )
 
 

@@ -26,6 +26,7 @@ from gateway.config.values import (
     KubeArmor,
     Network,
     OperatorSocket,
+    Places,
     RelayEntry,
     Source,
     Target,
@@ -69,6 +70,7 @@ class Settings(NamedTuple):
     management: tuple[Network, ...] = ()
     hook: Hook | None = None
     sealing: Sealing | None = None
+    doctor: Places = Places()
 
 
 def read_settings(path: Path) -> Settings:
@@ -87,6 +89,7 @@ def read_settings(path: Path) -> Settings:
         "book",
         "management",
         "sealing",
+        "doctor",
     )
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
@@ -118,12 +121,25 @@ def read_settings(path: Path) -> Settings:
     no_networks: tuple[Network, ...] = ()
     management = top.take("management", _networks, no_networks)
     sealing = top.take("sealing", lambda value: read_sealing(value.section(), base), None)
+    doctor = top.take("doctor", lambda value: _doctor(value.section(), base), Places())
     problems.settle()
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
     return Settings(
-        journal, console, operator, door, sources, target, inventory, book, places, management, hook, sealing
+        journal,
+        console,
+        operator,
+        door,
+        sources,
+        target,
+        inventory,
+        book,
+        places,
+        management,
+        hook,
+        sealing,
+        doctor,
     )
 
 
@@ -146,6 +162,16 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
         section.take("socket", lambda item: base / item.text(), base / "var/operator.sock"),
         section.take("group", lambda item: item.parsed(parse_name), None),
     )
+
+
+def _doctor(section: Section, base: Path) -> Places:
+    section.known(*Places._fields)
+    no_paths: tuple[Path, ...] = ()
+    found = (
+        section.take(name, lambda value: value.gather(lambda item: base / item.text()), no_paths)
+        for name in Places._fields
+    )
+    return Places(*found)
 
 
 # --- the door -----------------------------------------------------------------------------------------------------

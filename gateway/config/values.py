@@ -158,6 +158,14 @@ class Target:
     kubearmor: KubeArmor | None = None
 
 
+class Places(NamedTuple):
+    """Where to look, as given on the command line or under ``doctor`` in the main file."""
+
+    sediment: tuple[Path, ...] = ()
+    compose: tuple[Path, ...] = ()
+    kubearmor: tuple[Path, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices in file order and their HMAC keys (32 bytes). ``plain_keys``: key files that are not
@@ -193,6 +201,7 @@ class Config:
     hook: Hook | None = None
     sealing: Sealing | None = None
     plain_keys: tuple[Path, ...] = ()
+    doctor: Places = Places()  # noqa: RUF009 - immutable value
 
     @property
     def hint_sources(self) -> tuple[SourceName, ...]:
