@@ -230,6 +230,21 @@ def test_plain_keys_become_sealed_ones_and_the_service_reads_them(site: Installe
     assert loaded(site).hmac_keys == before.hmac_keys
 
 
+def test_a_new_key_seals_what_the_old_one_opens(site: Installed, sealing_key: Path) -> None:
+    assert call(site, "devices", "seal").exit_code == 0
+    before = loaded(site).hmac_keys
+    new = site.folder / "new.key"
+    assert CliRunner().invoke(app, ["devices", "make-key", str(new)]).exit_code == 0
+    done = call(site, "devices", "seal", "--new-key", new)
+    assert done.exit_code == 0, done.output
+    assert "name the new key" in done.output
+    with pytest.raises(ConfigError, match="another key sealed it"):
+        loaded(site)
+    site.settings["sealing"] = {"file": "new.key"}
+    site.write("ragate.yaml", site.settings)
+    assert loaded(site).hmac_keys == before
+
+
 def test_sealing_gathers_keys_from_files_of_their_own(site: Installed, sealing_key: Path) -> None:
     inventory = site.folder / "devices.yaml"
     own = site.folder / "cam-2.key"

@@ -140,8 +140,6 @@ class Hinting:
         """Let the metrics read what these parts count."""
         config = self._config
         metrics.set_hints(config.hint_sources, lambda: self._admit.hints)
-        for source in config.hint_sources:
-            metrics.add_source(source)
         metrics.set_feeds(lambda: {feed.source: feed.connected for feed in self._feeds})
         sizes = {source.name: 0 for source in config.sources}
         for device in config.devices:

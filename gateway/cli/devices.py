@@ -210,6 +210,10 @@ def learn(
 @devices_app.command()
 def seal(
     config: ConfigOption = DEFAULT_CONFIG,
+    new_key: Annotated[
+        Path | None,
+        typer.Option("--new-key", metavar="FILE", help="Seal with this key; name it in --config afterwards."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written and write nothing.")
     ] = False,
@@ -221,7 +225,7 @@ def seal(
     with declared():
         from gateway.cli.sealing import seal_keys  # noqa: PLC0415
 
-        seal_keys(config, dry_run=dry_run)
+        seal_keys(config, new_key, dry_run=dry_run)
 
 
 @devices_app.command("make-key")

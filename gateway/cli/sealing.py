@@ -17,7 +17,7 @@ from gateway.config import Import, load_inventory
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.imports import KEYS_NAME, inventory_text
-from gateway.config.sealing import KEY_SIZE, seal
+from gateway.config.sealing import KEY_SIZE, Sealing, seal
 from gateway.config.settings import read_settings
 from gateway.console import text
 from gateway.core.errors import ConfigError
@@ -41,12 +41,12 @@ def make_key(file: Path) -> None:
     )
 
 
-def seal_keys(config: Path, *, dry_run: bool) -> None:
-    """Write all keys sealed into one file beside the inventory. Raises ``ConfigError`` when what would be written
-    could not be used."""
+def seal_keys(config: Path, new_key: Path | None, *, dry_run: bool) -> None:
+    """Write all keys sealed into one file beside the inventory, with ``new_key`` instead where given. Raises
+    ``ConfigError`` when what would be written could not be used."""
     settings = read_settings(config)
     inventory, sealing = settings.inventory, settings.sealing
-    if sealing is None:
+    if sealing is None and new_key is None:
         mend = "ragate devices make-key sealing.key, then write sealing: {file: sealing.key}"
         raise ConfigError(str(config), "names no key to seal with", mend)
     keys = load_inventory(inventory, settings.sources, sealing).hmac_keys
@@ -60,6 +60,8 @@ def seal_keys(config: Path, *, dry_run: bool) -> None:
         if name and inventory.parent / name != inventory.parent / KEYS_NAME
     ]
     plain = "".join(f"{device} {key.hex()}\n" for device, key in keys.items())
+    sealing = sealing if new_key is None else Sealing(new_key.absolute())
+    assert sealing is not None
     found = seal(plain.encode("ascii"), sealing)
     moves = bool(own) or written.hmac_keys != KEYS_NAME
     listed = inventory_text([entry._replace(key_file="") for entry in written.entries], KEYS_NAME)
@@ -74,5 +76,7 @@ def seal_keys(config: Path, *, dry_run: bool) -> None:
         write_whole(inventory, proposed, _INVENTORY_MODE)
         typer.echo(f"written: {inventory}, in the common form: comments are gone")
     typer.echo(f"written: {inventory.parent / KEYS_NAME}; the service reads it at its next start")
+    if new_key is not None:
+        typer.echo(f"before that, name the new key in {config}: sealing: {{file: {new_key}}}")
     for name in left:
         typer.echo(text.clean(f"not used any more, remove it: shred -u {inventory.parent / name}"))

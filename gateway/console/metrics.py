@@ -188,6 +188,10 @@ class Metrics:
         """Read ``ragate_hints_total`` of these sources from ``counts``, by (source, result of ``HINT_RESULTS``)."""
         self._live.hint_sources = (*sources, OTHER)
         self._live.hints = counts
+        for source in self._live.hint_sources:
+            # Of refusals alone: a source that never has verdicts must not look like one that has fallen silent.
+            for refusal in Refusal:
+                self._facts.rejections.setdefault((source, refusal), 0)
 
     def set_feeds(self, connected: Callable[[], Mapping[SourceName, bool]]) -> None:
         """Read ``ragate_feed_connected`` from ``connected`` at every scrape."""
@@ -436,7 +440,7 @@ class _LiveCollector(Collector):
             yield _counters(
                 "ragate_inquiries",
                 "What verifiers were asked, by kind and by what became of it.",
-                ("source", "kind", "result"),
+                ("source", "inquiry", "result"),
                 (
                     ((source, kind, result), counts.get((kind, result), 0))
                     for source, read in self.inquiries.items()

@@ -117,7 +117,7 @@ def passes_after_suspicion(site: Installed, verifier: Verifier, service: Running
 
 
 def inquiries(service: Running, kind: str, result: str) -> float:
-    return service.metric("ragate_inquiries_total", source="verifier", kind=kind, result=result)
+    return service.metric("ragate_inquiries_total", source="verifier", inquiry=kind, result=result)
 
 
 def hints(service: Running, source: str, result: str) -> float:
@@ -193,7 +193,10 @@ def test_a_flood_of_hints_is_bounded_and_counted(gate: Installed, verifier: Veri
                 client.connect(str(gate.folder / "var" / "hook.sock"))
                 client.send(payload)
                 sent += client.recv(256) == b"taken"
-        taken = lambda: sum(hints(service, "hook", each) for each in ("lowered", "no-effect"))  # noqa: E731
+
+        def taken() -> float:
+            return sum(hints(service, "hook", each) for each in ("lowered", "no-effect"))
+
         until(lambda: taken() + service.rejections("rate", "hook") == sent)
         assert service.rejections("rate", "hook") > 0
         assert 6 <= taken() <= 12  # one window's, or two when the minute turned

@@ -132,7 +132,7 @@ async def test_a_pause_grows_while_attempts_fail(monkeypatch: pytest.MonkeyPatch
         await sleep(0)
 
     feed = FeedSubscriber(FakeAdmission(), ManualClock(), FeedSettings(FEED, *free_place()))
-    monkeypatch.setattr(subscriber.asyncio, "sleep", noted)
+    monkeypatch.setattr("gateway.intake.feed.subscriber.asyncio.sleep", noted)
     task = asyncio.create_task(feed.run())
     while len(pauses) < 6:
         await sleep(0.01)
