@@ -85,9 +85,13 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "bypass",
     "asked",
 )
 
+
+# Read for every alert; a member read from its Enum costs fifteen times as much.
+_FAILED, _VERIFIED = Applied.FAILED, Applied.VERIFIED
 
 #: What became of a frame for SEDIMENT's own relying party.
 FORWARD_RESULTS = ("forwarded", "failed", "dropped")
@@ -175,6 +179,10 @@ class Metrics:
         """Read ``ragate_queue_depth{queue=name}`` from ``depth`` at every scrape."""
         self._live.queues[name] = depth
 
+    def set_bypasses(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
+        self._live.bypasses[target] = count
+
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
@@ -235,12 +243,12 @@ class Metrics:
         rejections[key if key in rejections else (OTHER, fact.refusal)] += 1
 
     def _enforced(self, fact: Enforced) -> None:
-        if fact.received <= 0.0 or fact.state is Applied.FAILED:
+        if fact.received <= 0.0 or fact.state is _FAILED:
             return
         accepted, verified = self._facts.latencies.get((fact.target, fact.backend)) or self._learn(fact)
         # Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum.
         accepted.observe(max(0.0, fact.accepted - fact.received))
-        if fact.state is Applied.VERIFIED:
+        if fact.state is _VERIFIED:
             verified.observe(max(0.0, fact.verified - fact.received))
 
     def _learn(self, fact: Enforced) -> tuple[Tally, Tally]:
@@ -369,6 +377,7 @@ class _LiveCollector(Collector):
 
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
+        self.bypasses: dict[str, Callable[[], int]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
@@ -393,6 +402,13 @@ class _LiveCollector(Collector):
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
         families: list[Metric] = [devices, depth]
+        if self.bypasses:
+            around = GaugeMetricFamily(
+                "ragate_bypasses", "Ways around a target's path gate that were found.", labels=("target",)
+            )
+            for target, count in self.bypasses.items():
+                around.add_metric((target,), count())
+            families.append(around)
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(

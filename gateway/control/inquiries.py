@@ -301,14 +301,15 @@ class Inquiries:
 
     def judged(self, verdict: Verdict, transition: Transition, received: Instant) -> None:
         """An authenticated verdict has been stepped."""
-        if verdict.outcome is Outcome.PASSED and transition.effect is not Effect.REFUSED:
-            inquirer = self._by_source.get(verdict.source)
-            if inquirer is not None and transition.event.kind is EventKind.PASSED:
-                inquirer.passed(verdict, received)
+        inquirer = self._by_source.get(verdict.source)
+        if inquirer is None or verdict.outcome is not Outcome.PASSED or transition.effect is Effect.REFUSED:
+            return
+        if transition.event.kind is EventKind.PASSED:
+            inquirer.passed(verdict, received)
 
     def observe(self, fact: Fact) -> None:
         """Ask for a device that has just become suspect."""
-        if not isinstance(fact, Transition) or fact.after.standing is not Standing.SUSPECT:
+        if not self._by_source or not isinstance(fact, Transition) or fact.after.standing is not Standing.SUSPECT:
             return
         if fact.before.standing is not Standing.SUSPECT:
             inquirer = self._by_source.get(fact.source)

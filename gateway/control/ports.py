@@ -304,7 +304,8 @@ class Health(NamedTuple):
 class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
-    kind: str  # closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, asked
+    kind: str  # of a closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure,
+    # bypass, asked
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str
     at: float  # UNIX seconds
