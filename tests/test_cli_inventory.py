@@ -181,7 +181,7 @@ def test_a_table_of_a_spreadsheet_with_its_mark_and_line_ends(site: Installed) -
 def test_own_rules_are_before_the_sources_and_the_stricter_of_book_and_inventory_holds() -> None:
     source = Rules(max_age=900.0, recovery_passes=2)
     plain = Device(DeviceId("cam-1"), None, None)  # type: ignore[arg-type]
-    own = Device(DeviceId("cam-1"), None, None, (), 1_800.0, 3)  # type: ignore[arg-type]
+    own = Device(DeviceId("cam-1"), None, None, max_age=1_800.0, recovery_passes=3)  # type: ignore[arg-type]
     assert rules_for(plain, source, Book()) is source
     found = rules_for(own, source, Book())
     assert (found.max_age, found.recovery_passes) == (1_800.0, 3)

@@ -46,7 +46,9 @@ def inquiries(config: Config, clock: Clock) -> Inquiries:
     for source in config.sources:
         if source.api is not None:
             api = VerifierApi(source.name, source.api.address.host, source.api.address.port)
-            limits = InquiryLimits(requests=source.api.requests, per=source.api.per)
+            # Issued-at has whole seconds: one more than the skew makes sure.
+            settle = source.rules.skew + 1.0
+            limits = InquiryLimits(requests=source.api.requests, per=source.api.per, settle=settle)
             made.append(Inquirer(source.name, api, clock, limits))
     return Inquiries(made, clock)
 
@@ -58,6 +60,7 @@ class Hinting:
         self.inquiries = asked
         self.claims = Claims(config.devices)
         self._config = config
+        self._sediment = frozenset(source.name for source in config.sources)
         self._admit = admit
         self._devices = devices
         self._clock = clock
@@ -85,6 +88,8 @@ class Hinting:
         return tuple(source for source in sources if self._is_replayable(device.id, source))
 
     def _is_replayable(self, device: DeviceId, source: SourceName) -> bool:
+        if source not in self._sediment:
+            return False  # no evidence of ours to replay: another format's nonce is its own matter
         inquirer = self.inquiries.get(source)
         return inquirer is None or not inquirer.is_confirmed(device)
 
@@ -133,6 +138,8 @@ class Hinting:
             yield Health(f"hints {feed.source}", True, feed.state())
         for source in self._config.sources:
             inquirer = self.inquiries.get(source.name)
+            if source.name not in self._sediment:
+                continue
             said = "no api: replayable" if inquirer is None else inquirer.state()
             yield Health(f"inquiries {source.name}", True, said)
 
@@ -141,9 +148,10 @@ class Hinting:
         config = self._config
         metrics.set_hints(config.hint_sources, lambda: self._admit.hints)
         metrics.set_feeds(lambda: {feed.source: feed.connected for feed in self._feeds})
-        sizes = {source.name: 0 for source in config.sources}
+        sizes = dict.fromkeys(self._sediment, 0)
         for device in config.devices:
-            sizes[device.source] += 1
+            if device.source in sizes:
+                sizes[device.source] += 1
 
         def replayable() -> Mapping[str, int]:
             return {name: size - self._confirmed(name) for name, size in sizes.items()}

@@ -129,8 +129,8 @@ def _row(
         values.get("anchor") or "none",
         "",
         _labels(values.get("labels", ""), told),
-        values.get("max_age", ""),
-        values.get("recovery_passes", ""),
+        max_age=values.get("max_age", ""),
+        recovery_passes=values.get("recovery_passes", ""),
     )
     problems = Problems()
     device: Device | None = None

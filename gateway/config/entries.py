@@ -106,8 +106,8 @@ def read_common(text: str, path: Path) -> Entries | None:
                 anchor or "none",
                 (key_file or "").strip('"'),
                 labels,
-                (max_age or "").strip('"'),
-                (passes or "").strip('"'),
+                max_age=(max_age or "").strip('"'),
+                recovery_passes=(passes or "").strip('"'),
             )
         )
         starts.append(at)
@@ -171,8 +171,8 @@ def _entry(item: Value) -> tuple[Entry, Section]:
         section.take("anchor", Value.text, "none"),
         section.take("hmac_key_file", Value.text, ""),
         section.take("labels", _labels, ()),
-        section.take("max_age", Value.text, ""),
-        section.take("recovery_passes", Value.text, ""),
+        max_age=section.take("max_age", Value.text, ""),
+        recovery_passes=section.take("recovery_passes", Value.text, ""),
     )
     return entry, section
 

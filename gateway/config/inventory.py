@@ -135,7 +135,9 @@ def _device(
         passes = _passes(entry.recovery_passes) if entry.recovery_passes else None
     except ValueError as error:
         raise ConfigError(written.where(number, key), f"{entry.id[:64]}: {error}") from error
-    return Device(device, source, Binding(device, addresses, anchor), entry.labels, max_age, passes)
+    return Device(
+        device, source, Binding(device, addresses, anchor), entry.labels, max_age=max_age, recovery_passes=passes
+    )
 
 
 def _age(text: str) -> float:

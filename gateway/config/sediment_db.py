@@ -154,7 +154,16 @@ def _entry(device: Device) -> Entry:
     addresses = tuple(map(str, binding.addresses))
     age = "" if device.max_age is None else f"{device.max_age:g}"
     passes = "" if device.recovery_passes is None else str(device.recovery_passes)
-    return Entry(device.id, device.source, addresses, binding.anchor.value, "", device.labels, age, passes)
+    return Entry(
+        device.id,
+        device.source,
+        addresses,
+        binding.anchor.value,
+        "",
+        device.labels,
+        max_age=age,
+        recovery_passes=passes,
+    )
 
 
 def _in_one(told: Iterable[str]) -> tuple[str, str]:

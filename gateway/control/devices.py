@@ -188,10 +188,13 @@ class Devices:
         reason = f"{hint.source}: {hint.reason}"
         event = Event(EventKind.HINTED, received.wall, reason=reason, actor=hint.source, cut=cut)
         lowered = False
-        for source in list(slot.records):
-            if hint.of is None or hint.of == source:
-                transition = self.apply(slot, source, event, received, 0.0)
-                lowered = lowered or transition.effect is Effect.LOWERED
+        for source, record in list(slot.records.items()):
+            if hint.of is not None and hint.of != source:
+                continue
+            # A hint that changes nothing is counted and no more: it must not hide what really happened last.
+            if lifecycle.step(record, event, self.rules_of(slot, source)).effect is Effect.LOWERED:
+                self.apply(slot, source, event, received, 0.0)
+                lowered = True
         return lowered
 
     def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ class InquiryLimits:
     """``requests`` within ``per`` seconds: the verifier's budget. SEDIMENT's loses one genuine attestation in six
     when five devices attest at once, and attests some ninety a second one after the other.
 
+    ``settle`` seconds from a suspicion to the request: a pass must be issued after it, by more than the clocks may
+    differ, and an attestation asked for at once would be over before.
     ``again`` seconds before a device that asked for it by itself is asked for again. ``late`` seconds after a pass
     was received from which on it is not asked about any more.
     """
@@ -63,6 +66,7 @@ class InquiryLimits:
     requests: int = 30
     per: float = 60.0
     again: float = 10.0
+    settle: float = 3.0
     late: float = 5.0
 
 
@@ -75,10 +79,11 @@ class Asked(NamedTuple):
 
 
 class _Request:
-    __slots__ = ("attempts", "waiting")
+    __slots__ = ("attempts", "due", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, due: float) -> None:
         self.attempts = 0
+        self.due = due  # boot seconds
         self.waiting: list[asyncio.Future[Asked]] = []
 
     def settle(self, asked: Asked) -> None:
@@ -149,22 +154,23 @@ class Inquirer:
         except SourceError:
             self.counts["attest", "failed"] += 1
         else:
-            self._request(device)
+            self._request(device, now.boot + self._limits.settle)
 
     def request(self, device: DeviceId) -> asyncio.Future[Asked]:
         """Ask for a device in its turn; the future tells what became of it. Raises ``SourceError`` when it cannot
         be."""
         self._verifier.check(device)
         future: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
-        self._request(device).waiting.append(future)
+        self._request(device, self._clock.now().boot).waiting.append(future)
         return future
 
     def place(self, device: DeviceId) -> int:
         """How many requests come before a device's own; 0: it is next, or not waiting."""
         return next((place for place, each in enumerate(self._requests) if each == device), 0)
 
-    def _request(self, device: DeviceId) -> _Request:
-        request = self._requests.setdefault(device, _Request())
+    def _request(self, device: DeviceId, due: float) -> _Request:
+        request = self._requests.setdefault(device, _Request(due))
+        request.due = min(request.due, due)
         self._wake_requests.set()
         return request
 
@@ -199,12 +205,26 @@ class Inquirer:
 
     async def _ask_requests(self) -> None:
         while True:
-            while not self._requests:
-                self._wake_requests.clear()
-                await self._wake_requests.wait()
+            await self._until_due()
             await self._within_budget()
-            if self._requests:  # its device may have passed meanwhile
-                await self._ask_next()
+            device = self._due()
+            if device is not None:  # it may have passed meanwhile
+                await self._ask_for(device)
+
+    def _due(self) -> DeviceId | None:
+        """The first device whose request may be asked now."""
+        now = self._clock.now().boot
+        return next((device for device, request in self._requests.items() if request.due <= now), None)
+
+    async def _until_due(self) -> None:
+        while self._due() is None:
+            self._wake_requests.clear()
+            left: float | None = None
+            if self._requests:
+                left = min(request.due for request in self._requests.values()) - self._clock.now().boot
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake_requests.wait()
 
     async def _within_budget(self) -> None:
         """Wait until the verifier's budget has room for one more."""
@@ -214,8 +234,7 @@ class Inquirer:
                 return
             await asyncio.sleep(left)
 
-    async def _ask_next(self) -> None:
-        device = next(iter(self._requests))
+    async def _ask_for(self, device: DeviceId) -> None:
         request = self._requests.pop(device)
         request.attempts += 1
         now = self._clock.now().boot

@@ -128,6 +128,22 @@ def test_the_rate_counts_sources_apart() -> None:
     assert rate.objection(hint(HOOK, "a"), 10.0) == ""
 
 
+async def test_a_hint_without_effect_hides_nothing_and_leaves_no_row() -> None:
+    async with running() as world:
+        await world.passes("cam-1")
+        await world.fails("cam-1")
+        view = world.devices.view(CAM)
+        rows = len(world.disk.rows)
+        doors = admit(world)
+        await hinted(world, doors)
+        after = world.devices.view(CAM)
+        assert view is not None
+        assert after is not None
+        assert after.last is view.last
+        assert len(world.disk.rows) == rows
+        assert doors.hints[HOOK, "no-effect"] == 1
+
+
 # --- claims ------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.verifier import FakeVerifier
 
 SOURCE = SourceName("verifier")
+AT_ONCE = InquiryLimits(settle=0.0)
 CAM, OTHER = DeviceId("cam-1"), DeviceId("cam-2")
 
 
@@ -60,7 +61,7 @@ class Site:
 
 
 @asynccontextmanager
-async def site(limits: InquiryLimits = InquiryLimits()) -> AsyncIterator[Site]:  # noqa: B008 - frozen value
+async def site(limits: InquiryLimits = AT_ONCE) -> AsyncIterator[Site]:
     at = Site(limits)
     task = asyncio.create_task(at.inquirer.run())
     await settle()
@@ -216,7 +217,7 @@ async def test_a_pass_without_an_address() -> None:
 
 
 async def test_a_device_that_becomes_suspect_is_asked_for_once() -> None:
-    async with site(InquiryLimits(again=10.0)) as at:
+    async with site(InquiryLimits(again=10.0, settle=0.0)) as at:
         at.becomes_suspect()
         at.becomes_suspect(before=Standing.SUSPECT)
         await settle()
@@ -231,6 +232,20 @@ async def test_a_device_that_becomes_suspect_is_asked_for_once() -> None:
         assert at.verifier.attested == [CAM, CAM]
 
 
+async def test_a_suspect_device_is_asked_for_when_a_pass_can_count_and_at_once_for_an_operator() -> None:
+    async with site(InquiryLimits(settle=0.3)) as at:
+        at.becomes_suspect()
+        at.becomes_suspect(OTHER)
+        await settle()
+        assert at.verifier.attested == []
+        assert at.inquirer.waiting == 2
+        (asked,) = await at.inquiries.attest(OTHER, [SOURCE])
+        assert asked.state == "asked"
+        assert at.verifier.attested == [OTHER]
+        at.clock.advance(0.3)
+        await until(lambda: at.verifier.attested == [OTHER, CAM])
+
+
 async def test_a_source_that_cannot_be_asked_is_left_alone() -> None:
     inquiries = Inquiries([], ManualClock())
     event = Event(EventKind.HINTED, 1.0)
@@ -243,7 +258,7 @@ async def test_a_source_that_cannot_be_asked_is_left_alone() -> None:
 
 
 async def test_requests_stay_within_the_budget() -> None:
-    async with site(InquiryLimits(requests=3, per=0.5)) as at:
+    async with site(InquiryLimits(requests=3, per=0.5, settle=0.0)) as at:
         for number in range(7):
             at.becomes_suspect(DeviceId(f"cam-{number}"))
         await settle()
@@ -258,7 +273,7 @@ async def test_requests_stay_within_the_budget() -> None:
 
 
 async def test_a_device_that_has_passed_is_not_asked_for_any_more() -> None:
-    async with site(InquiryLimits(requests=1, per=600)) as at:
+    async with site(InquiryLimits(requests=1, per=600, settle=0.0)) as at:
         at.becomes_suspect(OTHER)
         await settle()
         asked = at.inquirer.request(CAM)
@@ -276,7 +291,7 @@ async def test_an_operator_is_told_what_became_of_it() -> None:
 
 async def test_an_operator_is_told_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.control.inquiries.TOLD_WITHIN", 0.05)
-    async with site(InquiryLimits(requests=1, per=600)) as at:
+    async with site(InquiryLimits(requests=1, per=600, settle=0.0)) as at:
         at.becomes_suspect(OTHER)
         await settle()
         at.becomes_suspect(DeviceId("cam-3"))
