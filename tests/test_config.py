@@ -509,6 +509,42 @@ def test_a_device_without_an_anchor_is_a_finding(site: Path) -> None:
     assert subjects(load(site / "ragate.yaml")) == []
 
 
+def test_hints_that_nobody_gives_are_a_mistake_of_the_book(site: Path) -> None:
+    book = site / "policies/book.yaml"
+    put(book, f"cut_on_hints: [verifier.feed, hook]\n{book.read_text(encoding='utf-8')}")
+    with pytest.raises(ConfigError, match=r"book\.yaml:1:31: the main file has no source of hints named 'hook'"):
+        load(site / "ragate.yaml")
+    edit(site / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.2.2]\n    feed: 10.77.2.2:8101")
+    edit(site / "ragate.yaml", "doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0]}\n")
+    config = load(site / "ragate.yaml")
+    assert config.hint_sources == ("hook", "verifier.feed")
+    assert config.book.cut_on_hints == {"hook", "verifier.feed"}
+    assert config.hook is not None
+    assert (config.hook.uids, config.hook.socket) == ({0}, site / "hook.sock")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("doors:\n", "doors:\n  hook: {}\n", "hook needs 'users'"),
+        ("doors:\n", "doors:\n  hook: {users: []}\n", "no user is listed"),
+        ("doors:\n", "doors:\n  hook: {users: [nobody-of-that-name]}\n", "there is no user"),
+        ("doors:\n", "doors:\n  hook: {users: [0], sockets: x}\n", "did you mean 'socket'"),
+        ("name: verifier", "name: hook", "is the name of hints"),
+        ("name: verifier", "name: x.feed", "is the name of hints"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    feed: 10.77.2.2", "needs a port"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {requests: 3}", "needs 'address'"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {address: '10.0.0.1:1', requests: 0}", "whole number"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {address: '10.0.0.1:1', per: 1d}", "out of range"),
+    ],
+)
+def test_mistakes_about_hints_have_their_place(site: Path, old: str, new: str, said: str) -> None:
+    edit(site / "ragate.yaml", old, new)
+    with pytest.raises(ConfigError, match=r"ragate\.yaml:[0-9]+:[0-9]+: ") as caught:
+        load(site / "ragate.yaml")
+    assert said in str(caught.value)
+
+
 def test_findings(site: Path) -> None:
     edit(site / "devices.yaml", '["fd77:1:0:2::/64"]', "[10.77.1.11, 10.77.2.9, 127.0.0.9]\n    anchor: l3")
     put(site / "cam-2.key", key("cam-1"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.config import HOOK, Config
 from gateway.console.asking import Asking
-from gateway.console.metrics import Metrics
+from gateway.console.metrics import OTHER, Metrics
 from gateway.console.operator import SocketFile
 from gateway.control.admit import Admit
 from gateway.control.claims import Claims
@@ -60,7 +60,7 @@ class Hinting:
         self.inquiries = asked
         self.claims = Claims(config.devices)
         self._config = config
-        self._sediment = frozenset(source.name for source in config.sources)
+        self._sediment = tuple(source.name for source in config.sources)
         self._admit = admit
         self._devices = devices
         self._clock = clock
@@ -145,18 +145,18 @@ class Hinting:
 
     def wire(self, metrics: Metrics) -> None:
         """Let the metrics read what these parts count."""
-        config = self._config
-        metrics.set_hints(config.hint_sources, lambda: self._admit.hints)
-        metrics.set_feeds(lambda: {feed.source: feed.connected for feed in self._feeds})
+        config, hinted = self._config, metrics.hinted
+        hinted.sources = (*config.hint_sources, OTHER)
+        for source in hinted.sources:
+            metrics.add_hints(source)
+        hinted.hints = lambda: self._admit.hints
+        hinted.feeds = lambda: {feed.source: feed.connected for feed in self._feeds}
+        hinted.asked = {source: self._counts(source) for source in self._sediment}
         sizes = dict.fromkeys(self._sediment, 0)
         for device in config.devices:
             if device.source in sizes:
                 sizes[device.source] += 1
-
-        def replayable() -> Mapping[str, int]:
-            return {name: size - self._confirmed(name) for name, size in sizes.items()}
-
-        metrics.set_inquiries({source.name: self._counts(source.name) for source in config.sources}, replayable)
+        hinted.replayable = lambda: {name: size - self._confirmed(name) for name, size in sizes.items()}
 
     def _confirmed(self, source: SourceName) -> int:
         inquirer = self.inquiries.get(source)

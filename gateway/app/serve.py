@@ -23,16 +23,22 @@ from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
+from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
+from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.explained import Explainer
+from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.running import Books, RunningBook
+from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
@@ -84,6 +90,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -98,7 +105,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -111,6 +121,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -126,8 +140,7 @@ class _Service:
         loaded = journal.load()
         inquiries = build_inquiries(config, clock)
         observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
-        rules = build.rules(config)
-        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
+        devices = Devices(config.devices, config.book, build.rules(config), journal, clock, observers)
         gate = Reconciler(
             build.path_gate(config, clock),
             target=config.target.name,
@@ -138,6 +151,14 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
+        watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        alarms = Alarms(devices, watch.usage)
+        site = Site(devices, alarms)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
@@ -148,21 +169,24 @@ class _Service:
             door = build.door(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             self._parts = (journal, devices, gate, admit, door)
-            await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            self._levels = (overrides, site)
+            overrides.remember(loaded)
+            await restore(devices, loaded, [gate], journal, clock, build.rules(config), boot)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
-            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-            self._bypass = build.bypass_watch(config, self._around)
+            site.turn(clock.now())
+            timed = (overrides, site, alarms)
+            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            if bypass is not None:
+                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader)
         finally:
-            if door is not None:
-                door.close()
-            if hinting is not None:
-                hinting.close()
+            _close(door, hinting)
             devices.stop()
+            overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
@@ -175,6 +199,10 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        overrides, site = self._levels
+        metrics.set_overrides(lambda: overrides.count)
+        metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -189,20 +217,29 @@ class _Service:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, (gate,), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
+            book=reloader.view,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        where = self._config.operator
+        place = self._config.operator
         asking = (self._hinting.asking,)
-        operator = OperatorWindow(windows, devices, where.socket, where.group, further=asking)
+        operator = OperatorWindow(
+            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+        )
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -220,11 +257,13 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands, *hint_tasks)
+                await _first(stop.wait(), door_task, clock_task, reload_task, *hands, *hint_tasks)
                 self._ready = False
+                await _ended(reload_task)
                 for task in hint_tasks:
                     await _ended(task)
                 await _ended(door_task)
@@ -248,12 +287,16 @@ class _Service:
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
+        _, site = self._levels
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
+        lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
+        lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
         if self._bypass is not None:
             state = self._bypass.state
             lines.append(Health("bypass", not state, state or "no way around the path gate is known"))
@@ -278,6 +321,13 @@ class _Service:
 def _of_the_gate(gate: Reconciler) -> str:
     remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
+
+
+def _close(*parts: SedimentDoor | Hinting | None) -> None:
+    """Close what was opened."""
+    for part in parts:
+        if part is not None:
+            part.close()
 
 
 def _settle_garbage() -> None:

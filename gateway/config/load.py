@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.config.book import Placed, read_book
+from gateway.config.book import Placed, check_hints, read_book
 from gateway.config.book_links import links_of
+from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
@@ -49,10 +50,11 @@ def load(path: Path) -> Config:
         placed.book,
         settings.management,
         library,
-        settings.hook,
-        settings.sealing,
-        inventory.plain_keys,
-        settings.doctor,
+        book_digest(settings.book, placed.book, placed.places),
+        hook=settings.hook,
+        sealing=settings.sealing,
+        plain_keys=inventory.plain_keys,
+        doctor=settings.doctor,
     )
 
 
@@ -80,20 +82,10 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
-    _check_hints(settings, placed, problems)
+    hints = [str(source.hints) for source in settings.sources if source.feed is not None]
+    check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
     problems.settle()
-
-
-def _check_hints(settings: Settings, placed: Placed, problems: Problems) -> None:
-    """Hint sources that the book names and nobody has configured."""
-    known = [str(source.hints) for source in settings.sources if source.feed is not None]
-    if settings.hook is not None:
-        known.append(HOOK)
-    for name in sorted(placed.book.cut_on_hints - set(known)):
-        what = f"the main file has no source of hints named {name!r}"
-        mend = did_you_mean(name, known) if known else "configure doors.hook, or a feed at a source"
-        problems.add(placed.places[f"hints {name}"], what, mend)
 
 
 def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None:

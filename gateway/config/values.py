@@ -182,6 +182,7 @@ class Config:
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
     ``library``: the templates of the book's profiles, tried for every device.
+    ``digest``: sha256 over all files of the book.
     """
 
     path: Path
@@ -198,6 +199,7 @@ class Config:
     book: Book
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
+    digest: str = ""
     hook: Hook | None = None
     sealing: Sealing | None = None
     plain_keys: tuple[Path, ...] = ()

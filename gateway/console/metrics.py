@@ -22,12 +22,12 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
-from gateway.control.admit import HINT_RESULTS
-from gateway.control.inquiries import RESULTS
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Fact, Notice, SiteNow
+from gateway.control.running import RESULTS, Books
 from gateway.core.errors import Refusal
-from gateway.core.model import Applied, Enforced, EventKind, Rejected, SourceName, Standing, Transition
+from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
 
 #: Seconds, 0.2 ms to 10 s; with bounds on the promised 1, 3, 5 and 20 ms, so that these can be read off exactly.
 VERDICT_BUCKETS = (
@@ -85,7 +85,11 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "book",
     "bypass",
+    "override",
+    "site",
+    "resources",
     "asked",
 )
 
@@ -133,7 +137,9 @@ class Metrics:
         self._facts = _FactCollector()
         self._live = _LiveCollector()
         self._host = HostCollector()
-        for collector in (self._facts, self._live, self._host):
+        #: Hints, feeds and inquiries; whoever runs them sets what it reads.
+        self.hinted = HintCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(
@@ -192,31 +198,30 @@ class Metrics:
         scrape."""
         self._live.forwarding = counts
 
-    def set_hints(self, sources: Iterable[str], counts: Callable[[], Mapping[tuple[SourceName, str], int]]) -> None:
-        """Read ``ragate_hints_total`` of these sources from ``counts``, by (source, result of ``HINT_RESULTS``)."""
-        self._live.hint_sources = (*sources, OTHER)
-        self._live.hints = counts
-        for source in self._live.hint_sources:
-            # Of refusals alone: a source that never has verdicts must not look like one that has fallen silent.
-            for refusal in Refusal:
-                self._facts.rejections.setdefault((source, refusal), 0)
-
-    def set_feeds(self, connected: Callable[[], Mapping[SourceName, bool]]) -> None:
-        """Read ``ragate_feed_connected`` from ``connected`` at every scrape."""
-        self._live.feeds = connected
-
-    def set_inquiries(
-        self,
-        counts: Mapping[SourceName, Callable[[], Mapping[tuple[str, str], int]]],
-        replayable: Callable[[], Mapping[str, int]],
-    ) -> None:
-        """Read ``ragate_inquiries_total`` and ``ragate_replayable_devices`` at every scrape, by source."""
-        self._live.inquiries = counts
-        self._live.replayable = replayable
+    def add_hints(self, source: str) -> None:
+        """Make the refusals' series of one source of hints. Of refusals alone: a source that never has verdicts
+        must not look like one that has fallen silent."""
+        for refusal in Refusal:
+            self._facts.rejections.setdefault((source, refusal), 0)
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
         self._live.counts = counts
+
+    def set_overrides(self, count: Callable[[], int]) -> None:
+        """Read ``ragate_overrides`` from ``count`` at every scrape."""
+        self._live.overrides = count
+
+    def set_site(
+        self, now: Callable[[], SiteNow], known: Callable[[], Sequence[str]], resources: Sequence[str]
+    ) -> None:
+        """Read ``ragate_site_profile`` (one series for each of ``known``) and ``ragate_resource_alarm`` (one for
+        each of ``resources``) from ``now`` at every scrape."""
+        self._live.site, self._live.profiles, self._live.resources = now, known, tuple(resources)
+
+    def set_book(self, books: Books) -> None:
+        """Read ``ragate_book_*`` from the running book at every scrape."""
+        self._live.books = books
 
     def set_resources(self, current: Callable[[], HostView | None]) -> None:
         """Read ``ragate_host_*`` and the further ``process_*`` from the newest sample at every scrape."""
@@ -381,11 +386,11 @@ class _LiveCollector(Collector):
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
-        self.hint_sources: Sequence[str] = ()
-        self.hints: Callable[[], Mapping[tuple[SourceName, str], int]] | None = None
-        self.feeds: Callable[[], Mapping[SourceName, bool]] | None = None
-        self.inquiries: Mapping[SourceName, Callable[[], Mapping[tuple[str, str], int]]] = {}
-        self.replayable: Callable[[], Mapping[str, int]] | None = None
+        self.overrides: Callable[[], int] | None = None
+        self.site: Callable[[], SiteNow] | None = None
+        self.profiles: Callable[[], Sequence[str]] = tuple
+        self.resources: tuple[str, ...] = ()
+        self.books: Books | None = None
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -401,7 +406,10 @@ class _LiveCollector(Collector):
         depth = GaugeMetricFamily("ragate_queue_depth", "Entries waiting in each queue.", labels=("queue",))
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
-        families: list[Metric] = [devices, depth]
+        families: list[Metric] = [devices, depth, *self._site()]
+        if self.overrides is not None:
+            text = "Devices under an operator's override."
+            families.append(GaugeMetricFamily("ragate_overrides", text, value=self.overrides()))
         if self.bypasses:
             around = GaugeMetricFamily(
                 "ragate_bypasses", "Ways around a target's path gate that were found.", labels=("target",)
@@ -420,7 +428,8 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
-        families.extend(self._hinting())
+        if self.books is not None:
+            families += _book(self.books)
         if self.writable is not None:
             families.append(
                 GaugeMetricFamily(
@@ -431,45 +440,45 @@ class _LiveCollector(Collector):
             )
         return families
 
-    def _hinting(self) -> Iterable[Metric]:
-        """Hints, feeds and what verifiers are asked."""
-        if self.hints is not None:
-            hints = self.hints()
-            yield _counters(
-                "ragate_hints",
-                "Hints that were taken, by source and by what came of them; refused ones are rejections.",
-                ("source", "result"),
-                (
-                    ((source, result), hints.get((SourceName(source), result), 0))
-                    for source in self.hint_sources
-                    for result in HINT_RESULTS
-                ),
-            )
-        if self.feeds is not None:
-            feeds = GaugeMetricFamily(
-                "ragate_feed_connected", "1 while the feed of a verifier is connected.", labels=("source",)
-            )
-            for source, connected in self.feeds().items():
-                feeds.add_metric((source,), float(connected))
-            yield feeds
-        if self.replayable is not None:
-            yield _counters(
-                "ragate_inquiries",
-                "What verifiers were asked, by kind and by what became of it.",
-                ("source", "inquiry", "result"),
-                (
-                    ((source, kind, result), counts.get((kind, result), 0))
-                    for source, read in self.inquiries.items()
-                    for counts in (read(),)
-                    for kind, results in RESULTS.items()
-                    for result in results
-                ),
-            )
-            replayable = GaugeMetricFamily(
-                "ragate_replayable_devices",
-                "Devices whose old evidence could be sent to their verifier again.",
-                labels=("source",),
-            )
-            for name, number in self.replayable().items():
-                replayable.add_metric((name,), number)
-            yield replayable
+    def _site(self) -> Iterable[Metric]:
+        if self.site is None:
+            return
+        site = self.site()
+        profile = GaugeMetricFamily(
+            "ragate_site_profile", "1 for the profile of the site that runs, 0 for the others.", labels=("profile",)
+        )
+        for name in dict.fromkeys((*self.profiles(), site.profile)):
+            profile.add_metric((name,), float(name == site.profile))
+        yield profile
+        alarm = GaugeMetricFamily(
+            "ragate_resource_alarm",
+            "1 while a resource is above the book's threshold for as long as the book says.",
+            labels=("resource",),
+        )
+        for name in self.resources:
+            alarm.add_metric((name,), float(name in site.alarms))
+        yield alarm
+
+
+def _book(books: Books) -> Iterable[Metric]:
+    yield _counters(
+        "ragate_book_reloads",
+        "Attempts to replace the running book, by what came of them.",
+        ("result",),
+        (((result,), books.ended[result]) for result in RESULTS),
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_loaded_timestamp_seconds",
+        "When the running book was taken, UNIX seconds.",
+        value=books.current.loaded_at,
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_last_reload_successful",
+        "0 while the newest attempt to replace the book was refused or failed: the one before runs.",
+        value=0.0 if books.refusal is not None else 1.0,
+    )
+    info = GaugeMetricFamily(
+        "ragate_book_info", "1; the digest of the files of the running book.", labels=("digest",)
+    )
+    info.add_metric((books.current.digest[:12],), 1.0)
+    yield info

@@ -172,6 +172,10 @@ class Reconciler:
             address in self._cuts or address in self._dirty or address in self._cutting or address in self._applying
         )
 
+    def unsettled(self, address: Address) -> bool:
+        """Whether something wished for ``address`` has not been read back yet."""
+        return self._moving(address) or address in self._failing
+
     # --- lanes ------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

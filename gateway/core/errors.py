@@ -6,6 +6,7 @@
 ``BackendError``   a way of enforcing failed; ``transient`` tells whether trying again may help.
 ``SourceError``    a verifier could not be asked; whoever wanted to know is told, standings stay.
 ``JournalError``   the memory cannot be read or written; admissions stop, cuts go on.
+``NotNow``         an operator's act has to wait until something may be raised again; told to the operator.
 
 Anything else that escapes is a bug and ends the process; enforcement with its deadlines outlives it.
 """
@@ -94,3 +95,7 @@ class SourceError(RagateError):
 
 class JournalError(RagateError):
     """The journal could not be opened, read or written."""
+
+
+class NotNow(RagateError):
+    """An act that would admit more, while nothing may be raised; the text says why."""

@@ -9,8 +9,10 @@ import errno
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.libnftables import run_commands
@@ -182,6 +184,21 @@ class Layer:
         self.fill()
         return found
 
+    def move(self, before: Baseline) -> None:
+        """Make the standing table, which is whole as ``before``, this baseline's in one transaction.
+
+        Device elements stay, and so do the buckets of a rate that is the same. Raises ``BackendError``: then
+        nothing was changed, or somebody else changed it, which the next probe finds.
+        """
+        standing = inspect(self._netlink)
+        if standing is None or not self._fits(standing):
+            raise BackendError("nft", "the table that stands is not the one that was laid", transient=True)
+        same = {name: rate for name, rate in before.rates.items() if self._baseline.rates.get(name) == rate}
+        run_commands(self._mending(standing, rate_sets(replace(before, rates=same))))
+        after = inspect(self._netlink)
+        if after is None or not self._is_whole(after):
+            raise BackendError("nft", "the static part was changed while it was laid", transient=True)
+
     def lay(self) -> None:
         """Replace whatever stands by an empty, shut table: default deny first; ``fill`` follows."""
         run_commands(self._shut)
@@ -249,9 +266,10 @@ class Layer:
                 return name
         return ""
 
-    def _mending(self, standing: Standing) -> str:
-        """Text that makes the static part right and removes what a baseline before it had, buckets included."""
-        ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles)}
+    def _mending(self, standing: Standing, buckets: Sequence[str] = ()) -> str:
+        """Text that makes the static part right and removes what a baseline before it had; of the sets of buckets
+        only ``buckets`` stay."""
+        ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles), *buckets}
         obsolete = [
             f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))
         ]
