@@ -44,6 +44,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),
         console=("127.0.0.1", free_port()),
+        sediment={"forward_to": f"127.0.0.1:{free_port()}"},
     )
     with site.running() as service:
         text = service.get("/metrics").text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.app import hinting
-from gateway.config import Config, KubeArmor
+from gateway.config import Config, KubeArmor, document_targets
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
 from gateway.control.reload import Lay
 from gateway.core.errors import ConfigError
@@ -22,6 +22,7 @@ from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.kubearmor.render import Library, Renderer
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 from gateway.watch.bypass import BypassWatch
 
@@ -194,6 +195,11 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     except DocumentRefused as error:
         mend = "change the book or the paths, or leave kubearmor out of the target"
         raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+
+
+def renderer(library: Library, book: Book, target: str) -> Renderer:
+    """What makes the documents of a book's profiles for the one target."""
+    return Renderer(library, document_targets(book, target))
 
 
 def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:

@@ -25,7 +25,7 @@ from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.reload import Reloader
 from gateway.config import Config
-from gateway.console.api import Console, Windows
+from gateway.console.api import Console, Windows, bind
 from gateway.console.log import Log, PatientFile
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
@@ -33,6 +33,7 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
@@ -155,19 +156,18 @@ class _Service:
         overrides = Overrides(devices, (gate,), journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
-        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
-        self.books = Books(first)
-        lay = build.layer(config, gate.backend)
-        reloader = self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
+        reloader = self._reloading(devices, gate, journal)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
         hinting: Hinting | None = None
+        console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
+            console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._levels = (overrides, site)
             overrides.remember(loaded)
@@ -176,21 +176,50 @@ class _Service:
             site.turn(clock.now())
             timed = (overrides, site, alarms)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
-            if bypass is not None:
-                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+            self._follow_books(bypass, documents)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories, reloader)
+            await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            _close(door, hinting)
+            _close(console, door, hinting)
             devices.stop()
             overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
+        """Who has the book read again, and the book that runs."""
+        config, clock = self._config, self._clock
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
+        return self._reloader
+
+    def _documents(self, layer: Advisory) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor."""
+        _, devices, _, _, _ = self._parts
+        _, site = self._levels
+        config, target = self._config, self._config.target.name
+        made = build.renderer(config.library, config.book, target)
+        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        site.watch(lambda _: documents.wake())
+        return documents
+
+    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+        """Tell the parts that keep something of the book when another one runs."""
+        if bypass is not None:
+            self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+        if documents is not None:
+            target = self._config.target.name
+            self.books.followers.append(
+                lambda running: documents.use(build.renderer(running.library, running.book, target))
+            )
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -218,7 +247,13 @@ class _Service:
             metrics.set_forwarding(forwarder.counts)
 
     async def _work(
-        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+        self,
+        clockwork: Clockwork,
+        watch: ResourceWatch,
+        advisories: Sequence[Advisory],
+        reloader: Reloader,
+        documents: Documents | None,
+        listen: socket.socket,
     ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
@@ -234,7 +269,7 @@ class _Service:
             site=site.now,
             book=reloader.view,
         )
-        console = Console(windows, self._console_listen(), self._config.console.hosts)
+        console = Console(windows, listen, self._console_hosts())
         place = self._config.operator
         asking = (self._hinting.asking,)
         operator = OperatorWindow(
@@ -255,6 +290,8 @@ class _Service:
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
                 reload_task = tasks.create_task(reloader.run(), name="reload")
@@ -280,10 +317,15 @@ class _Service:
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
 
-    def _console_listen(self) -> tuple[str, int] | socket.socket:
+    async def _console_socket(self) -> socket.socket:
+        """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
         if self._console_fd is None:
-            return self._config.console.listen
+            return await bind(self._config.console.listen)
         return socket.socket(fileno=self._console_fd)
+
+    def _console_hosts(self) -> Sequence[str]:
+        console = self._config.console
+        return console.hosts if self._console_fd is not None else (*console.hosts, console.listen.host)
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
@@ -323,7 +365,7 @@ def _of_the_gate(gate: Reconciler) -> str:
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 
-def _close(*parts: SedimentDoor | Hinting | None) -> None:
+def _close(*parts: socket.socket | SedimentDoor | Hinting | None) -> None:
     """Close what was opened."""
     for part in parts:
         if part is not None:

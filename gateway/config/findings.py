@@ -21,6 +21,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *check(config.book),
         *check_against(config.book, config.devices),
         *_of_the_unheard(config),
+        *_of_documents(config),
         *_of_bindings(config),
         *_of_keys(config),
         *_of_doors(config),
@@ -35,9 +36,13 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
     if book.thresholds.suspect is not None:
         what = "it is checked, but this version receives no alerts from KubeArmor: they make no device suspect"
         yield Finding("warning", "thresholds alerts", what, "do not rely on it yet")
-    if any(profile.documents for profile in book.profiles.values()):
-        what = "they are checked, but this version sends none of them: only the path gate acts on profiles"
-        yield Finding("warning", "documents of profiles", what, "do not rely on them yet")
+
+
+def _of_documents(config: Config) -> Iterator[Finding]:
+    book = config.book
+    if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
+        what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
+        yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
 
 
 def _of_bindings(config: Config) -> Iterator[Finding]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +20,7 @@ from gateway.config.values import (
     parse_duration,
     parse_name,
 )
+from gateway.control.collecting import no_collection
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName, parse_device_id
 
@@ -48,7 +47,7 @@ def load_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | Non
 
 def read_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None = None) -> Located:
     """As ``load_inventory``, with the places."""
-    with _no_collection():
+    with no_collection():
         return _read_inventory(path, sources, sealing)
 
 
@@ -68,18 +67,6 @@ def _plain(path: Path, written: Entries) -> tuple[Path, ...]:
     """The key files that are not sealed."""
     names = dict.fromkeys((written.hmac_keys, *(entry.key_file for entry in written.entries)))
     return tuple(path.parent / name for name in names if name and is_plain(path.parent / name))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the cycle collector from going through a million young objects again and again: none is garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def read_devices(written: Entries, sources: Sequence[SourceName], problems: Problems) -> tuple[Device, ...]:

@@ -51,8 +51,13 @@ FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 REQUESTS_MOST = 10_000
 PER_LEAST, PER_MOST = 1.0, 3_600.0
 
-_GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
-_TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
+#: Open connections: one would let a single silent peer shut the door; no process has more descriptors than ports.
+CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 65_536
+#: Envelopes that wait, each up to 4 KiB.
+QUEUE_MOST = 1_000_000
+
+GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
+TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
 
 
 class Settings(NamedTuple):
@@ -243,10 +248,14 @@ def _limits(value: Value) -> DoorLimits:
     section.known("connections", "connections_per_peer", "frame_seconds", "queue")
     standard = DoorLimits()
     return DoorLimits(
-        section.take("connections", lambda item: item.whole(2, 65_536), standard.connections),
-        section.take("connections_per_peer", lambda item: item.whole(1, 65_536), standard.connections_per_peer),
+        section.take(
+            "connections", lambda item: item.whole(CONNECTIONS_LEAST, CONNECTIONS_MOST), standard.connections
+        ),
+        section.take(
+            "connections_per_peer", lambda item: item.whole(1, CONNECTIONS_MOST), standard.connections_per_peer
+        ),
         section.take("frame_seconds", lambda item: _seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds),
-        section.take("queue", lambda item: item.whole(1, 1_000_000), standard.queue),
+        section.take("queue", lambda item: item.whole(1, QUEUE_MOST), standard.queue),
     )
 
 
@@ -378,7 +387,7 @@ def _only_target(value: Value, places: dict[str, str]) -> Target:
 def _target(section: Section, places: dict[str, str]) -> Target:
     section.name = "a target"
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
-    gate = section.take("path_gate", lambda item: item.choice(_GATES), _GATES[0])
+    gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
     relay = section.take("relay", lambda value: value.gather(lambda item: _relay(item, places)), no_relay)
     target = Target(
@@ -422,7 +431,7 @@ def _kubearmor(value: Value) -> KubeArmor:
     return KubeArmor(
         section.take("address", lambda item: item.parsed(_loopback), standard.address),
         section.take("health", lambda item: item.parsed(_loopback), standard.health),
-        section.take("tables", lambda item: item.choice(_TABLES), standard.tables),
+        section.take("tables", lambda item: item.choice(TABLES), standard.tables),
     )
 
 

@@ -100,6 +100,7 @@ class Devices:
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
         self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
+        self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
@@ -281,6 +282,8 @@ class Devices:
             slot.floor = slot.version
         slot.decision = decision
         slot.under = self.book
+        if self.on_moved is not None and decision.profile != old.profile:
+            self.on_moved(slot, old.profile)
         self._arm(slot, now)
 
     def redecide(self, slot: Slot, now: Instant) -> Decision:

@@ -32,6 +32,8 @@ from gateway.core.model import (
     Verdict,
 )
 from gateway.core.policy import Book, Override
+from gateway.kubearmor.documents import Document
+from gateway.kubearmor.render import Rendering
 
 
 class Clock(Protocol):
@@ -126,7 +128,8 @@ class Backend(Protocol):
 
     async def start(self) -> bool:
         """Adopt what stands or lay the static baseline (default deny, corridor). True: state was found and
-        kept; False: there was none (first start, reboot), everything begins shut."""
+        kept; False: there was none (first start, reboot), everything begins shut. Raises ``ConfigError`` for
+        what the operator has to mend, such as an address that is taken."""
         ...
 
     async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
@@ -163,12 +166,39 @@ class Advisory(Protocol):
         """The newest truth: addresses admitted now. Newest wins; returns at once; paced inside."""
         ...
 
+    def declare_documents(self, documents: Sequence[Document], absent: frozenset[str] = frozenset()) -> None:
+        """The newest truth: the documents of profiles that stand now, judged as a whole. ``absent``: names of
+        network documents that stand at other times. Newest wins; returns at once; paced inside."""
+        ...
+
     def state(self) -> Mapping[str, str]:
         """What an operator should see: ``state`` (absent, connecting, accepted, failed …), ``detail``, …"""
         ...
 
     async def run(self) -> None:
         """Work until cancelled."""
+        ...
+
+
+class Renderer(Protocol):
+    """Makes the documents of profiles; pure work, done beside the loop, in one thread at a time."""
+
+    @property
+    def documented(self) -> frozenset[str]:
+        """The profiles of devices that have documents."""
+        ...
+
+    def move(self, device: Device, profile: str) -> None:
+        """A device has this profile now."""
+        ...
+
+    def render(self, site: str) -> Rendering:
+        """What stands now under a site profile, judged as a whole; what did not change is the same object. Raises
+        ``DocumentRefused``, and then nothing is lost."""
+        ...
+
+    def networks(self, target: str) -> frozenset[str]:
+        """The names of all network documents that may stand at a target at one time or another."""
         ...
 
 

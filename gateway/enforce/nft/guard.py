@@ -27,7 +27,7 @@ from gateway.enforce.nft.messages import (
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
-from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules
+from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules, undisturbed
 
 #: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
 #: stand open.
@@ -53,7 +53,8 @@ def _question(where: SetName, key: bytes) -> Request:
 def _chains(netlink: NetlinkSocket) -> frozenset[bytes]:
     """Our chains as the kernel describes them: name, handle, hook, policy, use count."""
     ours = text_attribute(NFTA_CHAIN_TABLE, TABLE)  # always the first attribute (nf_tables_api.c)
-    return frozenset(one for one in netlink.dump(NFT_MSG_GETCHAIN, INET) if one.startswith(ours))
+    standing = undisturbed(lambda: netlink.dump(NFT_MSG_GETCHAIN, INET))
+    return frozenset(one for one in standing if one.startswith(ours))
 
 
 _Group = tuple[SetName, list[bytes], int]

@@ -91,7 +91,7 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode("ascii", "replace")
 
 
-def _undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
+def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
     """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
     for tries_left in reversed(range(LISTING_TRIES)):
         try:
@@ -107,7 +107,7 @@ def _undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
 def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
     """All objects of a kind in our table, each as its attributes."""
     body = INET + text_attribute(table_attribute, TABLE)
-    objects = [dict(attributes(reply)) for reply in _undisturbed(lambda: netlink.dump(kind, body))]
+    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body))]
     return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
 
 
@@ -313,4 +313,4 @@ class Layer:
                     )
 
     def _keys(self, where: SetName) -> list[bytes]:
-        return _undisturbed(lambda: self._netlink.dump_keys(where))
+        return undisturbed(lambda: self._netlink.dump_keys(where))
