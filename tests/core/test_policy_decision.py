@@ -340,3 +340,8 @@ def test_a_book_that_says_nothing() -> None:
 )
 def test_conditions_as_people_read_them(condition: Condition, text: str) -> None:
     assert str(condition) == text
+
+
+def test_a_profile_carries_the_names_of_its_documents() -> None:
+    assert Profile("quarantine", rank=1, documents=("a.yaml", "b.yaml")).documents == ("a.yaml", "b.yaml")
+    assert Profile("quarantine", rank=1).documents == ()
