@@ -19,9 +19,7 @@ from gateway.config.document import SMALL_FILE
 from gateway.config.sealing import CREDENTIALS, HEAD, Sealing, opened, seal
 from gateway.config.secrets import read_secret
 from gateway.core.errors import ConfigError
-from gateway.core.lifecycle import Rules
 from gateway.core.model import AnchorKind, Device, DeviceId
-from gateway.core.policy import Book, Level, rules_for
 from gateway.sediment.keys import is_published_hmac_key
 from tests.e2e.installed import Installed
 from tests.sediment.recorded import published_hmac_keys
@@ -173,25 +171,6 @@ def test_a_table_of_a_spreadsheet_with_its_mark_and_line_ends(site: Installed) -
     done = call(site, "devices", "import", path, "--overwrite")
     assert done.exit_code == 0, done.output
     assert [each.id for each in loaded(site).devices] == ["door-1"]
-
-
-# --- a device's own rules -----------------------------------------------------------------------------------------
-
-
-def test_own_rules_are_before_the_sources_and_the_stricter_of_book_and_inventory_holds() -> None:
-    source = Rules(max_age=900.0, recovery_passes=2)
-    plain = Device(DeviceId("cam-1"), None, None)  # type: ignore[arg-type]
-    own = Device(DeviceId("cam-1"), None, None, max_age=1_800.0, recovery_passes=3)  # type: ignore[arg-type]
-    assert rules_for(plain, source, Book()) is source
-    found = rules_for(own, source, Book())
-    assert (found.max_age, found.recovery_passes) == (1_800.0, 3)
-    for said, holds in (
-        (Level(max_age=60.0, recovery_passes=1), (60.0, 3)),
-        (Level(max_age=7_200.0), (1_800.0, 3)),
-    ):
-        book = Book(devices={DeviceId("cam-1"): said})
-        found = rules_for(own, source, book)
-        assert (found.max_age, found.recovery_passes) == holds
 
 
 # --- sealed keys --------------------------------------------------------------------------------------------------
