@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from gateway.app import hinting
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
@@ -180,7 +181,7 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     for source in config.sources:
         keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
         made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
-    return made
+    return {**made, **hinting.authenticators(config)}
 
 
 def _described(config: Config) -> Mapping[SourceName, SedimentSource]:

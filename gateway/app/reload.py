@@ -170,7 +170,8 @@ class Reloader:
     async def _tried(self) -> Tried:
         config = self._config
         relayed = tuple(entry.service for entry in config.target.relay)
-        ground = Ground(config.book_path, self._books.current.book, links_of(config), config.target.name, relayed)
+        running, hints = self._books.current.book, tuple(map(str, config.hint_sources))
+        ground = Ground(config.book_path, running, links_of(config), config.target.name, relayed, hints)
         trial = Trial(ground, config.devices)
         try:
             return await asyncio.to_thread(trial.run)

@@ -21,6 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.hinting import Hinting
+from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
@@ -140,9 +142,9 @@ class _Service:
             on_commit=self.metrics.journal_committed,
         )
         loaded = journal.load()
-        observers: Sequence[Observer] = (self.metrics, Log(clock))
-        rules = build.rules(config)
-        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
+        inquiries = build_inquiries(config, clock)
+        observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
+        devices = Devices(config.devices, config.book, build.rules(config), journal, clock, observers)
         gate = Reconciler(
             build.path_gate(config, clock),
             target=config.target.name,
@@ -161,22 +163,25 @@ class _Service:
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
+        hinting: Hinting | None = None
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
-            await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            await restore(devices, loaded, [gate], journal, clock, build.rules(config), boot)
             devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
-            timed = (overrides, site, alarms)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            clockwork = Clockwork(
+                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+            )
             documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
@@ -185,7 +190,7 @@ class _Service:
                 self.metrics.add_backend(each.name)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            self._close_doors(console, door)
+            _close(console, door, self._relying, hinting)
             devices.stop()
             overrides.stop()
             try:
@@ -204,11 +209,6 @@ class _Service:
             self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
         )
         return standings
-
-    def _close_doors(self, console: socket.socket | None, door: SedimentDoor | None) -> None:
-        for opened in (console, door, self._relying):
-            if opened is not None:
-                opened.close()
 
     def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
         """Who has the book read again, and the book that runs."""
@@ -258,6 +258,7 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
+        self._hinting.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
@@ -293,7 +294,10 @@ class _Service:
         )
         console = Console(windows, listen, self._console_hosts())
         place = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
+        asking = (self._hinting.asking,)
+        operator = OperatorWindow(
+            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+        )
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -320,13 +324,14 @@ class _Service:
                 if self._forwarder is not None:
                     hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
-                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands)
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands, *hint_tasks)
                 self._ready = False
                 await _ended(reload_task)
-                for door_task in door_tasks:
-                    await _ended(door_task)
+                for task in (*hint_tasks, *door_tasks):
+                    await _ended(task)
                 if self._forwarder is not None:
                     await self._forwarder.finish()
                 admit.drain()
@@ -375,6 +380,7 @@ class _Service:
             lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
         if self._forwarder is not None:
             lines.append(Health("relying forwarding", True, self._forwarder.state()))
+        lines.extend(self._hinting.health())
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
@@ -392,6 +398,13 @@ class _Service:
 def _of_the_gate(gate: Reconciler) -> str:
     remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
+
+
+def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | Hinting | None) -> None:
+    """Close what was opened."""
+    for part in parts:
+        if part is not None:
+            part.close()
 
 
 def _settle_garbage() -> None:

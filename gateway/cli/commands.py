@@ -13,6 +13,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.devices import about, devices_app
+from gateway.cli.doctor import doctor
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
 from gateway.cli.reloading import reload_book
@@ -239,6 +240,7 @@ def explain(
     about(device, config, socket, output, text.explain, Client.explanation)
 
 
+app.command()(doctor)
 app.command()(plan)
 app.command("reload")(reload_book)
 app.command("what-if")(what_if)

@@ -14,11 +14,15 @@ from gateway.config.load import load
 from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
+    FEED,
+    HOOK,
+    Api,
     Config,
     Console,
     Door,
     DoorLimits,
     Endpoint,
+    Hook,
     Inventory,
     KubeArmor,
     OperatorSocket,
@@ -30,12 +34,16 @@ from gateway.config.values import (
 )
 
 __all__ = [
+    "FEED",
+    "HOOK",
+    "Api",
     "Config",
     "Consent",
     "Console",
     "Door",
     "DoorLimits",
     "Endpoint",
+    "Hook",
     "Import",
     "Inventory",
     "KubeArmor",

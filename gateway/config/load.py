@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.config.book import Placed, read_book
+from gateway.config.book import Placed, check_hints, read_book
 from gateway.config.book_links import links_of
 from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
@@ -12,7 +12,7 @@ from gateway.config.inventory import Located, read_inventory
 from gateway.config.relying import check_relying
 from gateway.config.settings import Settings, read_settings
 from gateway.config.templates import check_library, document_targets, read_library
-from gateway.config.values import Config
+from gateway.config.values import HOOK, Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
 
@@ -25,7 +25,7 @@ def load(path: Path) -> Config:
     """
     settings = read_settings(path)
     try:
-        located = read_inventory(settings.inventory, settings.sources)
+        located = read_inventory(settings.inventory, settings.sources, settings.sealing)
     except ConfigError as error:
         raise _named(error, settings.inventory, settings.places["inventory"]) from error
     try:
@@ -53,6 +53,10 @@ def load(path: Path) -> Config:
         library,
         settings.relying,
         book_digest(settings.book, placed.book, placed.places),
+        hook=settings.hook,
+        sealing=settings.sealing,
+        plain_keys=inventory.plain_keys,
+        doctor=settings.doctor,
     )
 
 
@@ -80,6 +84,8 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    hints = [str(source.hints) for source in settings.sources if source.feed is not None]
+    check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
     check_relying(settings, placed.book, problems)
     problems.settle()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import yaml
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
 from gateway.config.relying import read_relying
+from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.values import (
+    AGE_LEAST,
+    AGE_MOST,
+    FEED,
+    HOOK,
+    PASSES_MOST,
+    Api,
     Console,
     Door,
     DoorLimits,
     Endpoint,
+    Hook,
     KubeArmor,
     Network,
     OperatorSocket,
+    Places,
     RelayEntry,
     Relying,
     Source,
@@ -34,15 +46,17 @@ VERIFIER_ID = 255
 #: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
 #: the gateway's death.
 LEASE_LEAST, LEASE_MOST = 5.0, 3_600.0
-#: Seconds. A verdict older than a week says nothing of today.
-AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
+#: Requests to attest in a budget, and its seconds: SEDIMENT's verifier attests some ninety devices a second.
+REQUESTS_MOST = 10_000
+PER_LEAST, PER_MOST = 1.0, 3_600.0
+
 #: Open connections: one would let a single silent peer shut the door; no process has more descriptors than ports.
 CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 65_536
-#: Envelopes that wait, each up to 4 KiB; one pass more than ten would keep a failed device out for hours.
-QUEUE_MOST, PASSES_MOST = 1_000_000, 10
+#: Envelopes that wait, each up to 4 KiB.
+QUEUE_MOST = 1_000_000
 
 GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
@@ -62,6 +76,9 @@ class Settings(NamedTuple):
     places: dict[str, str]
     management: tuple[Network, ...] = ()
     relying: Relying | None = None
+    hook: Hook | None = None
+    sealing: Sealing | None = None
+    doctor: Places = Places()
 
 
 def read_settings(path: Path) -> Settings:
@@ -69,12 +86,25 @@ def read_settings(path: Path) -> Settings:
     problems = Problems()
     base = path.absolute().parent
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book", "management")
+    top.known(
+        "journal",
+        "console",
+        "operator",
+        "doors",
+        "sources",
+        "targets",
+        "inventory",
+        "book",
+        "management",
+        "sealing",
+        "doctor",
+    )
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
     target = top.take("targets", lambda value: _only_target(value, places), None)
-    door = top.take("doors", _door, None)
+    doors = top.take("doors", lambda value: _doors(value, base), None)
+    door, hook = doors or (None, None)
     relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
         ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
@@ -99,11 +129,28 @@ def read_settings(path: Path) -> Settings:
     )
     no_networks: tuple[Network, ...] = ()
     management = top.take("management", _networks, no_networks)
+    sealing = top.take("sealing", lambda value: read_sealing(value.section(), base), None)
+    doctor = top.take("doctor", lambda value: _doctor(value.section(), base), Places())
     problems.settle()
     assert door is not None
     assert target is not None
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, relying)
+    return Settings(
+        journal,
+        console,
+        operator,
+        door,
+        sources,
+        target,
+        inventory,
+        book,
+        places,
+        management,
+        relying,
+        hook,
+        sealing,
+        doctor,
+    )
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -127,18 +174,56 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
     )
 
 
+def _doctor(section: Section, base: Path) -> Places:
+    section.known(*Places._fields)
+    no_paths: tuple[Path, ...] = ()
+    found = (
+        section.take(name, lambda value: value.gather(lambda item: base / item.text()), no_paths)
+        for name in Places._fields
+    )
+    return Places(*found)
+
+
 # --- the door -----------------------------------------------------------------------------------------------------
 
 
-def _door(value: Value) -> Door:
+def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
-    doors.known("sediment", "relying")
+    doors.known("sediment", "relying", "hook")
+    hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
+    return _door(doors), hook
+
+
+def _hook(section: Section, base: Path) -> Hook:
+    section.known("socket", "users", "group")
+    users = section.need("users", "[sediment]")
+    uids = users.gather(lambda item: item.parsed(_user_id))
+    if not uids and not section.problems:
+        raise users.wrong("no user is listed: nobody could hand in a hint", "name the user that SEDIMENT runs as")
+    return Hook(
+        section.take("socket", lambda item: base / item.text(), base / "var/hook.sock"),
+        frozenset(uids),
+        section.take("group", lambda item: item.parsed(parse_name), None),
+    )
+
+
+def _user_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        return int(text)
+    try:
+        return pwd.getpwnam(parse_name(text)).pw_uid
+    except KeyError:
+        msg = f"there is no user {text!r} on this host; name one, or write its number"
+        raise ValueError(msg) from None
+
+
+def _door(doors: Section) -> Door:
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
         _listen(section.need("listen", "0.0.0.0:8000")),
         section.take("peers", _networks, ()),
-        section.take("forward_to", lambda item: item.parsed(_relying_party), None),
+        section.take("forward_to", lambda item: item.parsed(_named_endpoint), None),
         section.take("limits", _limits, DoorLimits()),
     )
 
@@ -170,7 +255,7 @@ def _listen(value: Value) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _relying_party(text: str) -> Endpoint:
+def _named_endpoint(text: str) -> Endpoint:
     return parse_endpoint(text, names=True)
 
 
@@ -231,9 +316,19 @@ def _sources(value: Value, base: Path) -> tuple[Source, ...]:
 
 def _source(section: Section, base: Path) -> Source:
     section.known(
-        "name", "format", "public_key", "verifier_id", "peers", "max_age", "grace", "recovery_passes", UNSAFE
+        "name",
+        "format",
+        "public_key",
+        "verifier_id",
+        "peers",
+        "max_age",
+        "grace",
+        "recovery_passes",
+        "feed",
+        "api",
+        UNSAFE,
     )
-    name = SourceName(section.need("name", "verifier").parsed(parse_name))
+    name = SourceName(section.need("name", "verifier").parsed(_source_name))
     section.need("format", "sediment").choice(("sediment",))
     unsafe = section.take(UNSAFE, Value.truth, default=False)
     place = section.need("public_key", "verifier.pem")
@@ -258,6 +353,31 @@ def _source(section: Section, base: Path) -> Source:
             ),
         ),
         allow_published=unsafe,
+        feed=section.take("feed", lambda item: item.parsed(_named_endpoint), None),
+        api=section.take("api", _api, None),
+    )
+
+
+def _source_name(text: str) -> str:
+    name = parse_name(text)
+    if name == HOOK or name.endswith(FEED):
+        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
+        raise ValueError(msg)
+    return name
+
+
+def _api(value: Value) -> Api:
+    """``HOST:PORT``, or a section with the budget."""
+    if isinstance(value.node, yaml.ScalarNode):
+        return Api(value.parsed(_named_endpoint))
+    section = value.section()
+    section.known("address", "requests", "per")
+    address = section.need("address", "10.77.2.2:8102").parsed(_named_endpoint)
+    standard = Api(address)
+    return Api(
+        address,
+        section.take("requests", lambda item: item.whole(1, REQUESTS_MOST), standard.requests),
+        section.take("per", lambda item: _seconds(item, PER_LEAST, PER_MOST), standard.per),
     )
 
 

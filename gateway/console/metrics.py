@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.control.running import RESULTS, Books
@@ -90,6 +91,7 @@ NOTICE_KINDS = (
     "override",
     "site",
     "resources",
+    "asked",
 )
 
 
@@ -146,7 +148,9 @@ class Metrics:
         self._facts = _FactCollector()
         self._live = _LiveCollector()
         self._host = HostCollector()
-        for collector in (self._facts, self._live, self._host):
+        #: Hints, feeds and inquiries; whoever runs them sets what it reads.
+        self.hinted = HintCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(
@@ -208,6 +212,12 @@ class Metrics:
     def set_relying(self, counts: Callable[[], RelyingCounts]) -> None:
         """Read ``ragate_relying_*`` from ``counts`` at every scrape."""
         self._live.relying = counts
+
+    def add_hints(self, source: str) -> None:
+        """Make the refusals' series of one source of hints. Of refusals alone: a source that never has verdicts
+        must not look like one that has fallen silent."""
+        for refusal in Refusal:
+            self._facts.rejections.setdefault((source, refusal), 0)
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""

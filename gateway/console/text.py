@@ -196,6 +196,9 @@ def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
     for name, text in facts:
         if text:
             yield f"{name:<9} {clean(text)}"
+    if device.get("replayable"):
+        at = ", ".join(device["replayable"])
+        yield f"Replayable: at {clean(at)}, evidence from before the newest pass could be sent again"
 
 
 def _overridden(word: Mapping[str, Any] | None, now: float) -> str:

@@ -21,6 +21,7 @@ from gateway.core.model import (
     Enforced,
     Envelope,
     Event,
+    Hint,
     Instant,
     Record,
     Rejected,
@@ -48,12 +49,12 @@ class Authenticator(Protocol):
     """One source's pure authentication (``gateway.sediment.authenticate`` is one).
 
     Takes the envelope and the device's record of this source (``None``: unknown device) by look-up; returns a
-    verdict or the refusal. Never raises for any bytes.
+    verdict, a hint where the source is one of hints, or the refusal. Never raises for any bytes.
     """
 
     def authenticate(
         self, envelope: Envelope, record_of: Callable[[DeviceId], Record | None]
-    ) -> Verdict | Rejected:
+    ) -> Verdict | Hint | Rejected:
         """Judge one envelope at ``envelope.received``."""
         ...
 
@@ -76,6 +77,34 @@ class Admission(Protocol):
 
     def when_ready(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once, on the loop, as soon as ``full`` is false again."""
+        ...
+
+
+class Confirmed(NamedTuple):
+    """What a verifier's own memory says of the device at an address: when (UNIX seconds), and whether it was
+    good."""
+
+    at: int
+    good: bool | None
+
+
+class Verifier(Protocol):
+    """A verifier that can be asked. Every wait has a limit of its own."""
+
+    def check(self, device: DeviceId) -> None:
+        """Raise ``SourceError`` when this device cannot be asked for, whatever the verifier does."""
+        ...
+
+    def address_of(self, claim: str) -> str:
+        """The address that a verdict's claim would be asked about; "": none."""
+        ...
+
+    async def attest(self, device: DeviceId) -> None:
+        """Ask it to have a device attest again. Raises ``SourceError``."""
+        ...
+
+    async def confirm(self, address: str) -> Confirmed | None:
+        """Ask about the last attestation from an address; None: it knows of none. Raises ``SourceError``."""
         ...
 
 
@@ -283,6 +312,7 @@ class DeviceView(NamedTuple):
     last: Transition | None
     last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
     override: Override | None = None  # in force now
+    replayable: Sequence[SourceName] = ()  # sources at whose verifier the device's old evidence can be replayed
 
 
 class ReadBack(NamedTuple):
@@ -468,7 +498,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, override, site, resources.
+    # bypass, override, site, resources, asked.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str
