@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway import __version__
+from gateway.cli.certs import certs_app
 from gateway.cli.devices import about, devices_app
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices")
 app.add_typer(policy_app, name="policy")
+app.add_typer(certs_app, name="certs")
 
 
 def _version(asked: bool) -> None:
