@@ -112,7 +112,7 @@ class TlsMaterial:
         self._say: Say = say or (lambda _subject, _sentence: None)
         self._seen = self._stamp()
         self.current = load_material(files, role)
-        self._contexts: list[ssl.SSLContext] = []
+        self._newest = self._context()
         self._listeners: list[Callable[[], None]] = []
         self._wrong = self._wrong_before = ""
         self._said = 0.0
@@ -146,24 +146,31 @@ class TlsMaterial:
 
         Raises ``ConfigError`` when the library refuses the files.
         """
+        context = self._context()
+        # Called at the beginning of every handshake, whether the client names a server or not: the handshake goes
+        # on with the newest context. Adding to a standing one would leave older revocation lists in it.
+        context.sni_callback = self._with_newest
+        return context
+
+    def _with_newest(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _old: object) -> None:
+        connection.context = self._newest
+
+    def _context(self) -> ssl.SSLContext:
+        files = self.files
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
-        self._fill(context)
-        self._contexts.append(context)
-        return context
-
-    def _fill(self, context: ssl.SSLContext) -> None:
-        files = self.files
+        # No tickets: a resumed session would not be asked for its certificate again.
+        context.num_tickets = 0
         try:
             context.load_cert_chain(files.certificate, files.key)
             context.load_verify_locations(files.authority)
             if files.revoked is not None:
-                # Of several lists of one issuer the library takes the one with the latest date.
                 context.load_verify_locations(files.revoked)
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(str(files.certificate), f"TLS refuses it: {error}", "issue it anew") from error
+        return context
 
     def poll(self) -> bool:
         """Look once; True when newer files were taken."""
@@ -173,8 +180,7 @@ class TlsMaterial:
             return False
         try:
             fresh = load_material(self.files, self._role)
-            for context in self._contexts:
-                self._fill(context)
+            newest = self._context()
         except ConfigError as error:
             # Looked at again next time: files are replaced one after the other.
             if str(error) != self._wrong and self._wrong_before == str(error):
@@ -185,7 +191,7 @@ class TlsMaterial:
         self._seen, self._wrong, self._wrong_before = stamp, "", ""
         if fresh == self.current:
             return False
-        self.current = fresh
+        self.current, self._newest = fresh, newest
         self.reloads += 1
         self._said = 0.0
         self._say("certificate", f"newer files were taken: {fresh.identity}, {len(fresh.revoked)} revoked")
