@@ -98,6 +98,7 @@ def _target(target: TargetState) -> dict[str, Any]:
         "state": target.state,
         "detail": target.detail,
         "latest_end": target.latest_end,
+        "verified_at": target.verified_at,
     }
 
 

@@ -120,6 +120,26 @@ class Backend(Protocol):
         ...
 
 
+class Resync(str):
+    """A sentence among a backend's damages that tells of no damage: what stands is not known any more (a link was
+    lost and is there again), so it is read back and brought to what is wanted."""
+
+    __slots__ = ()
+
+
+class Contact(Protocol):
+    """Whether a backend that is not of this process can be reached."""
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be reached; "" when it can."""
+        ...
+
+    async def reached(self) -> None:
+        """Return as soon as it can be reached."""
+        ...
+
+
 class Advisory(Protocol):
     """A declarative, slower layer (KubeArmor) that never counts for admission and never delays the path gate."""
 
@@ -221,6 +241,7 @@ class TargetState(NamedTuple):
     state: str  # pending, accepted, verified, failed
     detail: str
     latest_end: float | None  # wall time at which an admission there ends by itself
+    verified_at: float | None = None  # wall time of the newest read-back that showed what is wanted
 
 
 class DeviceView(NamedTuple):
@@ -274,7 +295,7 @@ class Health(NamedTuple):
 class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
-    kind: str  # closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure
+    kind: str  # closed list: NOTICE_KINDS of the metrics
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str
     at: float  # UNIX seconds
