@@ -21,6 +21,7 @@ LINES_PER_SECOND = 20
 CLAIMED_MOST = 64
 """Characters shown of a device id that a refused message claims: those of the longest id there is."""
 
+_FAILED = Applied.FAILED
 _TOLD = frozenset({Effect.RAISED, Effect.LOWERED, Effect.REFUSED})
 
 
@@ -66,14 +67,14 @@ class Log:
             if fact.effect in _TOLD:
                 self._transition(fact)
         elif isinstance(fact, Notice):
-            if self._room():
+            if self._room(fact.at):
                 self._log.warning("notice", kind=fact.kind, subject=fact.subject, detail=fact.detail)
         elif isinstance(fact, Enforced):
-            if fact.state is Applied.FAILED and self._room():
+            if fact.state is _FAILED and self._room(self._clock.now().wall):
                 self._log.error(
                     "not enforced", device=fact.device, target=fact.target, backend=fact.backend, detail=fact.detail
                 )
-        elif isinstance(fact, Rejected) and self._room():
+        elif isinstance(fact, Rejected) and self._room(fact.at):
             # Whoever sent it wrote the id: it is a claim, and must not reach a terminal as it is.
             claimed = {"claimed": clean(fact.device[:CLAIMED_MOST])} if fact.device else {}
             self._log.warning(
@@ -86,7 +87,7 @@ class Log:
             )
 
     def _transition(self, fact: Transition) -> None:
-        if self._room():
+        if self._room(fact.event.at):
             self._log.info(
                 "standing",
                 device=fact.device,
@@ -98,8 +99,9 @@ class Log:
                 why=fact.why,
             )
 
-    def _room(self) -> bool:
-        second = int(self._clock.now().boot)
+    def _room(self, at: float) -> bool:
+        """Whether the second of ``at`` (UNIX seconds, the fact's own) has room for a line, which is then taken."""
+        second = int(at)
         if second != self._second:
             self._second, self._lines = second, 0
             if self._left_out:

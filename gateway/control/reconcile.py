@@ -47,6 +47,11 @@ read-back of 100,000 addresses then takes eight minutes; a damaged ruleset is no
 SWEEP_STEP = 0.25
 
 
+# Read for every alert; a member read from its Enum costs fifteen times as much.
+_FAILED = Applied.FAILED
+_VERIFIED = Applied.VERIFIED
+_OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
+
 UNDER_WAY = Rule(DeviceId(""), "under-way", 0.0)
 """Stands for an admission that may or may not have reached the backend."""
 
@@ -316,7 +321,7 @@ class Reconciler:
                 self._put_back(batch, changes, causes)
                 return True
             except BackendError as error:
-                outcomes = [ChangeOutcome(change, Applied.FAILED, error.what) for change in changes]
+                outcomes = [ChangeOutcome(change, _FAILED, error.what) for change in changes]
         now = self._clock.now().boot
         ok = True
         changed: set[Address] = set()
@@ -326,7 +331,7 @@ class Reconciler:
             ok = self._settle(outcome, want[address], causes.get(address, ()), serial, now) and ok
         for address, waiting in causes.items():
             if address not in changed:
-                self._done(waiting, Applied.VERIFIED, "stood already", now)
+                self._done(waiting, _VERIFIED, "stood already", now)
         return ok
 
     def _put_back(
@@ -345,12 +350,12 @@ class Reconciler:
     ) -> bool:
         change = outcome.change
         address = change.address
-        opens = change.kind in (ChangeKind.ADMIT, ChangeKind.REFRESH)
+        opens = change.kind in _OPENS
         if opens and self._last_cut.get(address, 0) > serial:
             # A cut of this address started while we were opening it: the cut's own outcome tells what stands.
-            self._done(causes, Applied.FAILED, "overtaken by a cut", now)
+            self._done(causes, _FAILED, "overtaken by a cut", now)
             return True
-        if outcome.state is Applied.VERIFIED:
+        if outcome.state is _VERIFIED:
             self._failing.pop(address, None)
             self._verified_at[address] = now
             after = plan.after(change, rule.device if rule is not None else DeviceId(""))
@@ -360,7 +365,7 @@ class Reconciler:
                 self._remember(address, after)
             for cause in causes:
                 cause.accepted = max(cause.accepted, outcome.accepted)
-            self._done(causes, Applied.VERIFIED, outcome.detail, now)
+            self._done(causes, _VERIFIED, outcome.detail, now)
             return True
         self._failing[address] = outcome.detail
         self._have.pop(address, None)  # unknown: the next diff tells everything again
@@ -370,12 +375,12 @@ class Reconciler:
             queue = self._dirty if opens else self._cuts
             queue[address] = None
         else:
-            self._done(causes, Applied.FAILED, outcome.detail, now)
+            self._done(causes, _FAILED, outcome.detail, now)
         return False
 
     def _done(self, causes: Sequence[Cause], state: Applied, detail: str, now: float) -> None:
         for cause in causes:
-            if state is Applied.FAILED:
+            if state is _FAILED:
                 cause.failed = True
             else:
                 cause.verified = now
@@ -387,7 +392,7 @@ class Reconciler:
         """One part of a cause is done; the last one makes the report."""
         cause.left -= 1
         if cause.left <= 0:
-            self._report(self, cause, Applied.FAILED if cause.failed else Applied.VERIFIED, now)
+            self._report(self, cause, _FAILED if cause.failed else _VERIFIED, now)
 
     def _remember(self, address: Address, rule: Rule) -> None:
         self._have[address] = rule
