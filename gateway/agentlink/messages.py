@@ -6,6 +6,7 @@ at the end with a default is understood by older ends. What must not live here: 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -183,6 +184,11 @@ _PREFIXES = {32: 4, 128: 16, 64: 16}
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     return _encoder.encode(message)
+
+
+def digest_of(plan: bytes) -> str:
+    """What tells one encoded plan from another."""
+    return hashlib.sha256(plan).hexdigest()
 
 
 def read_from_agent(data: bytes) -> FromAgent:

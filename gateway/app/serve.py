@@ -13,17 +13,20 @@ import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app import link as linking
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.link import Link
+from gateway.app.logs import configure_logging
 from gateway.config import Config
 from gateway.console.api import Console, Windows
-from gateway.console.log import Log, PatientFile
+from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
@@ -31,7 +34,7 @@ from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
 from gateway.control.ports import Advisory, Health, Observer
 from gateway.control.reconcile import Reconciler
-from gateway.control.start import restore
+from gateway.control.start import restore, tell
 from gateway.core.errors import RagateError
 from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
@@ -52,14 +55,7 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     ``console_fd`` is a listening socket for the console, made in another network namespace, say. Raises
     ``ConfigError``, ``JournalError`` or ``BackendError`` when it cannot start.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", PatientFile(sys.stderr))),
-    )
+    configure_logging()
     # What is loaded at start stays: looking for garbage in it would double the time until the gate is kept again.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -80,6 +76,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._link: Link | None = None
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
@@ -140,7 +137,13 @@ class _Service:
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
+            self._link = linking.make_link(config, devices, gate, clock, devices.notice)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            if self._link is not None:
+                tell(devices, self._link.gates)
+                for remote in self._link.gates:
+                    await remote.backend.start()
+                await self._link.hub.start()
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
@@ -152,6 +155,8 @@ class _Service:
             if door is not None:
                 door.close()
             devices.stop()
+            if self._link is not None:
+                await self._link.hub.stop()
             try:
                 await gate.backend.stop()
             finally:
@@ -174,6 +179,14 @@ class _Service:
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        link = self._link
+        if link is not None:
+            for remote in link.gates:
+                metrics.add_target(remote.target, remote.backend.name)
+            hub = link.hub
+            metrics.add_queue("waiting", lambda: gate.parked)
+            metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
+            metrics.set_certificates(lambda: linking.certificate_ends(link))
 
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -196,8 +209,13 @@ class _Service:
         await operator.start()
         try:
             async with asyncio.TaskGroup() as tasks:
+                link = self._link
+                parts = (
+                    () if link is None else (link.material.run, link.hub.run, *(each.run for each in link.gates))
+                )
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
+                    *(tasks.create_task(run(), name="link") for run in parts),
                     tasks.create_task(watch.run(), name="watch"),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
@@ -214,6 +232,9 @@ class _Service:
                     async with asyncio.timeout(FLUSH_SECONDS):
                         await devices.flush()
                         await gate.flush()
+                        for remote in () if link is None else link.gates:
+                            if not remote.unreachable:
+                                await remote.flush()
                 for task in hands:
                     await _ended(task)
         finally:
@@ -236,6 +257,8 @@ class _Service:
                 f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
             ),
         ]
+        if self._link is not None:
+            lines += linking.health(self._link, self._config)
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))

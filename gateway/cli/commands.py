@@ -100,6 +100,23 @@ def serve(
 
 
 @app.command()
+def agent(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", envvar="RAGATE_AGENT", help="The agent's agent.yaml.")
+    ] = Path("agent.yaml"),
+) -> None:
+    """Enforce on this host what the gateway tells it, in the foreground until SIGTERM or Ctrl-C."""
+    with declared():
+        from gateway.config import load_agent  # noqa: PLC0415
+
+        loaded = load_agent(config)
+        from gateway import app as service  # noqa: PLC0415
+
+        code = service.run_agent(loaded)
+    raise typer.Exit(code)
+
+
+@app.command()
 def run(
     once: Annotated[bool, typer.Option("--once", help="End after the story; 1 if a step did not happen.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ from gateway.config.findings import find_findings
 from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
 from gateway.config.load import load
+from gateway.config.remotes import AgentConfig, is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
@@ -23,11 +24,13 @@ from gateway.config.values import (
     KubeArmor,
     OperatorSocket,
     RelayEntry,
+    RemoteTarget,
     Source,
     Target,
 )
 
 __all__ = [
+    "AgentConfig",
     "Config",
     "Consent",
     "Console",
@@ -39,6 +42,7 @@ __all__ = [
     "KubeArmor",
     "OperatorSocket",
     "RelayEntry",
+    "RemoteTarget",
     "Source",
     "Target",
     "check_library",
@@ -46,7 +50,9 @@ __all__ = [
     "find_findings",
     "import_sediment_db",
     "import_yaml",
+    "is_agent_file",
     "load",
+    "load_agent",
     "load_book",
     "load_inventory",
     "read_library",

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gateway.certs.material import MaterialFiles
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
 from gateway.core.policy import Book
@@ -122,6 +123,23 @@ class Target:
     kubearmor: KubeArmor | None = None
 
 
+#: Seconds. Over a link a lease is renewed when half of it is over, in batches.
+LINK_LEASE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTarget:
+    """A host that an agent enforces on. ``lease`` in seconds; ``services`` those of the book that are on that host,
+    None: all; ``relays`` from where data of relayed services arrives there."""
+
+    name: str
+    agent: str
+    required: bool = True
+    lease: float = LINK_LEASE
+    services: tuple[str, ...] | None = None
+    relays: tuple[Network, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices in file order and their HMAC keys (32 bytes)."""
@@ -135,7 +153,8 @@ class Config:
     """Everything that a service is built from. Paths are absolute.
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
-    ``library``: the templates of the book's profiles, tried for every device.
+    ``library``: the templates of the book's profiles, tried for every device. ``remotes``: targets on other hosts;
+    ``agents``: where their agents attach; ``certificates``: this host's own.
     """
 
     path: Path
@@ -152,6 +171,9 @@ class Config:
     book: Book
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
+    remotes: tuple[RemoteTarget, ...] = ()
+    agents: Endpoint | None = None
+    certificates: MaterialFiles | None = None
 
 
 def parse_name(text: str) -> str:
