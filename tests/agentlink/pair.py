@@ -29,11 +29,11 @@ def wall() -> float:
     return time.time()
 
 
-def site_certificates(path: Path, *agents: str) -> Folder:
-    """An authority, a gateway's certificate for loopback, and one for each agent."""
+def site_certificates(path: Path, *agents: str, host: str = HOST) -> Folder:
+    """An authority, a gateway's certificate for one address, and one for each agent."""
     folder = Folder(path)
     folder.init("site", time.time())
-    folder.issue(Role.GATEWAY, "gw", [HOST], time.time())
+    folder.issue(Role.GATEWAY, "gw", [host], time.time())
     for agent in agents:
         folder.issue(Role.AGENT, agent, [], time.time())
     return folder

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from gateway.certs import Folder, Role
+from gateway.simulate.child import command
 
 PATIENCE = 90.0
 
@@ -53,7 +54,7 @@ class AgentProcess:
         """Start it; it is not attached yet when this returns."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "agent", "--config", str(self.config)],
+                command([sys.executable, "-m", "gateway", "agent", "--config", str(self.config)]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
