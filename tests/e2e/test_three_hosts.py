@@ -144,7 +144,7 @@ def test_one_verdict_and_both_ends_each_enough_by_itself(tmp_path: Path) -> None
             assert all(target["verified_at"] for target in verified.values())
             service.kill()
             site.agent.kill()
-        # Nobody is left but the two kernels: each cuts without the other, and only without both a flow gets through.
+        # Only the two kernels are left: each cuts without the other, and only without both a flow gets through.
         back = without_table(ground, "gateway")
         assert ground.shut("cam-1"), "the app server alone cuts"
         last = without_table(ground, "server")
