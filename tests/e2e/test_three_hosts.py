@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def attached(service: Running) -> bool:
 
 def targets(service: Running, name: str) -> dict[str, dict[str, Any]]:
     return {target["target"]: target for target in service.device(name)["targets"]}
+
+
+def is_cut(service: Running, name: str) -> bool:
+    """Whether the gateway has taken the failure in and its own kernel has it."""
+    return service.standing(name) == "distrusted" and tombstones() >= set(DEVICES[name])
 
 
 def settled(service: Running, name: str, standing: str) -> None:
@@ -236,8 +242,7 @@ def test_killed_at_random_moments_a_failed_device_stays_out_and_both_converge(tm
                     if dice.random() < 0.5:
                         site.agent.kill()
                     site.gateway.tell(victim, Reason.FAILED_ATTEST)
-                    until(lambda victim=victim: service.standing(victim) == "distrusted")
-                    until(lambda victim=victim: tombstones() >= set(DEVICES[victim]))
+                    until(partial(is_cut, service, victim))
                     service.kill()
                     if dice.random() < 0.5 and site.agent.process is not None:
                         site.agent.kill()
