@@ -23,6 +23,7 @@ from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from gateway.watch.bypass import BypassWatch
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -64,6 +65,19 @@ def _endpoint(named: Service | CorridorEntry) -> Endpoint:
 def known(config: Config) -> tuple[Address, ...]:
     """Every address of the inventory, once."""
     return tuple(dict.fromkeys(a for device in config.devices for a in device.binding.addresses))
+
+
+def bypass_watch(config: Config, tell: Callable[[str], None]) -> BypassWatch | None:
+    """Who looks for ways around the path gate; None where devices reach the services through a relay anyway."""
+    if config.target.path_gate != "nft":
+        return None
+    return BypassWatch(*bypass_addresses(config), tell)
+
+
+def bypass_addresses(config: Config) -> tuple[list[str], list[str]]:
+    """Addresses of the services that are routed to, and of every device."""
+    routed = [service.address for service in config.book.services if service.path == "routed"]
+    return list(dict.fromkeys(map(str, routed))), list(map(str, known(config)))
 
 
 def path_gate(config: Config, clock: Clock) -> Backend:

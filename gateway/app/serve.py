@@ -32,12 +32,14 @@ from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Advisory, Health, Observer
+from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore, tell
 from gateway.core.errors import RagateError
+from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
 FLUSH_SECONDS = 2.0
@@ -77,6 +79,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
     async def run(self) -> int:
@@ -147,6 +150,7 @@ class _Service:
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
             watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+            self._bypass = build.bypass_watch(config, self._around)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
@@ -169,6 +173,8 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        bypass = self._bypass
+        metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)
@@ -217,6 +223,7 @@ class _Service:
                     tasks.create_task(gate.run(), name="gate"),
                     *(tasks.create_task(run(), name="link") for run in parts),
                     tasks.create_task(watch.run(), name="watch"),
+                    *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
@@ -253,20 +260,33 @@ class _Service:
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
-            Health(
-                f"gate {gate.target}", gate.failing == 0, f"{gate.backend.name}: {gate.failing} addresses failing"
-            ),
+            Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
+        if self._bypass is not None:
+            state = self._bypass.state
+            lines.append(Health("bypass", not state, state or "no way around the path gate is known"))
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
         for each in advisories:
-            state = each.state()
+            told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{state.get('state')}: {state.get('detail', '')}"))
+            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _around(self, sentence: str) -> None:
+        """A way around the path gate opened or closed: from here on every device is shown accordingly."""
+        _, devices, gate, _, _ = self._parts
+        gate.obstacle = "" if self._bypass is None else self._bypass.state
+        devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
+        devices.commit()
+
+
+def _of_the_gate(gate: Reconciler) -> str:
+    remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
+    return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 
 def _settle_garbage() -> None:

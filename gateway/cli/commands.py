@@ -136,6 +136,9 @@ def check(
     journal: Annotated[
         bool, typer.Option("--journal", help="Recompute the journal's whole digest chain too: 10 s a gigabyte.")
     ] = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Look for ways around the path gate, as seen from this very host.")
+    ] = False,
 ) -> None:
     """Check configuration, inventory and book, and ask a running service whether it is ready.
 
@@ -148,6 +151,8 @@ def check(
         listed = [finding._asdict() for finding in find_findings(loaded)]
         if journal:
             listed += _chain_findings(loaded.journal)
+        if path:
+            listed += _path_findings(loaded)
         ready, silent = _readiness(config, socket)
     bad = any(each["severity"] == "error" for each in listed) or (ready is not None and not ready["ready"])
     if output is Output.JSON:
@@ -174,6 +179,25 @@ def _chain_findings(path: Path) -> list[dict[str, str]]:
     return [
         {"severity": "error", "subject": f"journal {path}", "what": sentence, "mend": mend}
         for sentence in asyncio.run(verify())
+    ]
+
+
+def _path_findings(loaded: Config) -> list[dict[str, str]]:
+    """What leads around the path gate of the network namespace that this command runs in."""
+    from gateway.app.build import bypass_addresses  # noqa: PLC0415
+    from gateway.watch.bypass import look  # noqa: PLC0415
+
+    if loaded.target.path_gate != "nft":
+        return []
+    found = look(*bypass_addresses(loaded))
+    return [
+        {
+            "severity": "error",
+            "subject": f"target {loaded.target.name}",
+            "what": f"bypass: {each.what}",
+            "mend": each.mend,
+        }
+        for each in found
     ]
 
 

@@ -85,6 +85,7 @@ NOTICE_KINDS = (
     "late-failure",
     "agent",
     "certificate",
+    "bypass",
 )
 
 
@@ -186,6 +187,10 @@ class Metrics:
     def add_queue(self, name: str, depth: Callable[[], float]) -> None:
         """Read ``ragate_queue_depth{queue=name}`` from ``depth`` at every scrape."""
         self._live.queues[name] = depth
+
+    def set_bypasses(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
+        self._live.bypasses[target] = count
 
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
@@ -368,6 +373,7 @@ class _LiveCollector(Collector):
 
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
+        self.bypasses: dict[str, Callable[[], int]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
@@ -389,6 +395,13 @@ class _LiveCollector(Collector):
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
         families: list[Metric] = [devices, depth]
+        if self.bypasses:
+            around = GaugeMetricFamily(
+                "ragate_bypasses", "Ways around a target's path gate that were found.", labels=("target",)
+            )
+            for target, count in self.bypasses.items():
+                around.add_metric((target,), count())
+            families.append(around)
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(

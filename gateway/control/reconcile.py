@@ -110,6 +110,8 @@ class Reconciler:
         self.on_opened: Callable[[Address], None] | None = None
         self.admitted_version = 0
         self.repairs = 0
+        #: Why nothing that stands here can be relied on; "" while it can. Every device is then shown as failed.
+        self.obstacle = ""
 
     # --- wishes -----------------------------------------------------------------------------------------
 
@@ -195,6 +197,8 @@ class Reconciler:
             at = self._verified_at.get(address)
             if at is not None:
                 verified = at + to_wall if verified is None else min(verified, at + to_wall)
+        if self.obstacle:
+            state, detail = "failed", self.obstacle
         return TargetState(self.target, self.backend.name, self.required, wanted, state, detail, end, verified)
 
     def _lost(self, _rule: Rule | None, _until: float | None, _now: float) -> bool:

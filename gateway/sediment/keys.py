@@ -115,8 +115,8 @@ def check_hmac_key(key: bytes) -> None:
     if len(key) != HMAC_KEY_SIZE:
         msg = f"an HMAC key has {HMAC_KEY_SIZE} bytes, not {len(key)}"
         raise ValueError(msg)
-    steps = {(b - a) & 0xFF for a, b in pairwise(key)}
-    if len(set(key)) < DISTINCT_MIN or len(steps) == 1:
+    step = (key[1] - key[0]) & 0xFF
+    if len(set(key)) < DISTINCT_MIN or all((b - a) & 0xFF == step for a, b in pairwise(key)):
         msg = "this HMAC key is zero, repeats itself or counts; make one at random (openssl rand -hex 32)"
         raise ValueError(msg)
 

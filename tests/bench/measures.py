@@ -167,25 +167,32 @@ def paced(bench: Bench) -> None:
 
 
 def rate(bench: Bench) -> None:
-    """As many alerts as go through, one connection each."""
-    for count in (FEW, bench.sizes.many):
-        alerts = bench.sizes.sustained_few if count == FEW else bench.sizes.sustained
-        with bench.running(count) as gateway:
-            result = bench.alerts(gateway, alerts, 0, 500, 500)
-        bench.keep(f"rate {count:,} devices", result)
+    """As many alerts as go through, one connection each, in alternating rounds."""
+    rounds: dict[int, list[Result]] = {FEW: [], bench.sizes.many: []}
+    for turn in range(bench.sizes.rounds):
+        for count, results in rounds.items():
+            alerts = bench.sizes.sustained_few if count == FEW else bench.sizes.sustained
+            with bench.running(count) as gateway:
+                results.append(bench.alerts(gateway, alerts, 0, 500, 500))
+            bench.keep(f"rate {count:,} devices, round {turn + 1}", results[-1])
+    for count, results in rounds.items():
+        # Whatever else the machine does can only slow a round down: the best one is nearest to the service's own.
+        best = max(results, key=lambda result: result.rate)
+        lost = max(result.lost for result in results)
+        rates = ", ".join(f"{result.rate:,.0f}" for result in results)
         note = (
-            f"{alerts:,} alerts: {result.verified:,} verified, {result.superseded:,} superseded, "
-            f"{result.refused:,} refused"
+            f"best of rounds {rates}; {best.alerts:,} alerts: {best.verified:,} verified, "
+            f"{best.superseded:,} superseded, {best.refused:,} refused"
         )
         bench.rows += [
-            Row("rate", f"sustained, {count:,} devices", result.rate, "/s", "at least", 4_000.0, 10_000.0, note),
-            Row("rate", f"alerts lost, {count:,} devices", result.lost, "", "at most", 0, 0),
+            Row("rate", f"sustained, {count:,} devices", best.rate, "/s", "at least", 4_000.0, 10_000.0, note),
+            Row("rate", f"alerts lost, {count:,} devices", lost, "", "at most", 0, 0, "the worst round"),
             Row(
                 "rate",
                 f"server CPU per alert, {count:,} devices",
-                result.server_us,
+                best.server_us,
                 "us",
-                note=f"client {result.client_us:.0f} us; the service had {result.server_share:.0%} of its CPU",
+                note=f"client {best.client_us:.0f} us; the service had {best.server_share:.0%} of its CPU",
             ),
         ]
 

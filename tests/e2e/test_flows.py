@@ -117,3 +117,33 @@ def test_a_flushed_ruleset_is_laid_again_under_traffic(
     figures = (tmp_path / "gaps").read_text()
     record_property("open after flush ruleset, ms", figures)
     print(f"open after flush ruleset: {figures} ms")
+
+
+def test_a_way_around_the_gate_fails_the_target_until_it_is_closed(tmp_path: Path) -> None:
+    gate = Installed(tmp_path)
+
+    def body(ground: Ground) -> None:
+        server = server_of(DEVICES["cam-1"][0])[0]
+        with gate.running() as service:
+            gate.admit(service, "cam-1")
+            assert service.ready()
+            assert service.metric("ragate_bypasses", target="gateway") == 0
+            run("ip", "link", "set", "dev", _link_to(server), "alias", "seen")  # a change that opens nothing
+            interface = _link_to(DEVICES["cam-1"][0])
+            run("ip", "route", "add", f"{server}/32", "dev", interface)
+            until(lambda: service.metric("ragate_bypasses", target="gateway") == 1)
+            assert not service.ready()
+            (target,) = service.device("cam-1")["targets"]
+            assert target["state"] == "failed"
+            assert f"share the link of {interface}" in target["detail"]
+            run("ip", "route", "del", f"{server}/32", "dev", interface)
+            until(service.ready)
+            assert service.device("cam-1")["targets"][0]["state"] == "verified"
+            assert service.metric("ragate_notices_total", kind="bypass") == 2
+
+    on_the_ground(body)
+
+
+def _link_to(address: str) -> str:
+    """The interface behind which an address is."""
+    return run("ip", "route", "get", address).partition(" dev ")[2].split()[0]

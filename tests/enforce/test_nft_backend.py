@@ -305,7 +305,7 @@ def test_stop_ends_the_threads_and_leaves_the_elements() -> None:
     async def body() -> None:
         backend, _ = await restarted(baseline())
         await take(backend, change(ChangeKind.ADMIT, ONE))
-        assert len([thread for thread in threading.enumerate() if thread.name.startswith("ragate-nft")]) == 3
+        assert len([thread for thread in threading.enumerate() if thread.name.startswith("ragate-nft")]) == 4
         waiting = asyncio.ensure_future(backend.apply([change(ChangeKind.ADMIT, TWO)]))
         await asyncio.sleep(0)
         await backend.stop()

@@ -18,7 +18,8 @@ from gateway.enforce.nft.guard import Guard
 from gateway.enforce.nft.lanes import CutLane, Job, Lane, OrdinaryLane, Result
 from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.netlink import NetlinkSocket
-from gateway.enforce.nft.ruleset import Baseline, render_uninstall
+from gateway.enforce.nft.ruleset import Baseline, Endpoint, render_uninstall
+from gateway.enforce.nft.sockets import SocketSweeper
 
 #: Seconds in which the static part must be settled at start: 100,000 addresses take about half a second.
 START_SECONDS = 30.0
@@ -48,12 +49,18 @@ class NftBackend:
         self._cuts: Lane | None = None
         self._ordinary: Lane | None = None
         self._guard: Guard | None = None
+        self._sweeper: SocketSweeper | None = None
         self._reports: asyncio.Queue[str | BaseException] = asyncio.Queue(MAX_REPORTS)
 
     @property
     def name(self) -> str:
         """The ``backend`` label of metrics."""
         return "nft"
+
+    @property
+    def remark(self) -> str:
+        """What an operator should know though nothing has failed; "" mostly."""
+        return "" if self._sweeper is None else self._sweeper.trouble
 
     async def start(self) -> bool:
         """Adopt what stands, mend its static part, or lay it; then start the lanes.
@@ -76,6 +83,8 @@ class NftBackend:
         try:
             async with asyncio.timeout(START_SECONDS):
                 found = await settled
+            self._sweeper = SocketSweeper(self._endpoints)
+            self._sweeper.start()
             self._cuts = self._lane("cut", CutLane, loop)
             self._ordinary = self._lane("apply", OrdinaryLane, loop)
         except TimeoutError as error:
@@ -112,7 +121,13 @@ class NftBackend:
         self._fence.lower(changes)
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         lane.submit(Job(changes, (), 0, done))
-        return [outcome for outcome in await _answer(done) if isinstance(outcome, ChangeOutcome)]
+        outcomes = [outcome for outcome in await _answer(done) if isinstance(outcome, ChangeOutcome)]
+        if self._sweeper is not None:
+            self._sweeper.sweep([change.address for change in changes])
+        return outcomes
+
+    def _endpoints(self) -> Sequence[Endpoint]:
+        return [service.endpoint for service in self._baseline.services]
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
         """Take any changes, in order, on the ordinary lane. Raises ``BackendError``."""
@@ -148,8 +163,9 @@ class NftBackend:
 
         Raises ``BackendError`` when a thread does not end.
         """
-        workers = [worker for worker in (self._guard, self._cuts, self._ordinary) if worker is not None]
-        self._guard = self._cuts = self._ordinary = None
+        everyone = (self._guard, self._cuts, self._ordinary, self._sweeper)
+        workers = [worker for worker in everyone if worker is not None]
+        self._guard = self._cuts = self._ordinary = self._sweeper = None
         ended = [await asyncio.to_thread(worker.stop, STOP_SECONDS) for worker in workers]
         if not all(ended):
             raise BackendError("nft", f"a thread did not end within {STOP_SECONDS:g} s", transient=False)
