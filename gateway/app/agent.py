@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -23,6 +25,7 @@ from gateway.config import AgentConfig
 from gateway.control.ports import Backend
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
+from gateway.enforce import nft
 from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
@@ -37,6 +40,8 @@ from gateway.watch.resources import ResourceWatch, Sampler
 ADVISE_SECONDS = 1.0
 #: Bytes of a plan that was kept.
 PLAN_BYTES = wire.MESSAGE_BYTES
+#: What the agent says of its link, in its state folder.
+STATUS = "status.json"
 #: Exit code after an undeclared error (``EX_SOFTWARE`` of ``sysexits.h``).
 BUG = 70
 
@@ -87,15 +92,18 @@ def _endpoint(address: str, port: int, protocol: str) -> Endpoint:
     return Endpoint(Address.parse(address), port, protocol)
 
 
+def _known(plan: wire.Plan) -> list[Address]:
+    try:
+        return wire.unpack_addresses(plan.known)
+    except wire.LinkProtocolError as error:
+        raise ConfigError("the gateway's plan", str(error), "are both of the same version?") from error
+
+
 def path_gate(config: AgentConfig, plan: wire.Plan, clock: SystemClock) -> Backend:
     """The backend of this host for a plan. Raises ``ConfigError``."""
     baseline = plan_baseline(plan)
-    try:
-        known = wire.unpack_addresses(plan.known)
-    except wire.LinkProtocolError as error:
-        raise ConfigError("the gateway's plan", str(error), "are both of the same version?") from error
     if config.path_gate == "nft":
-        return NftBackend(baseline, known, clock)
+        return NftBackend(baseline, _known(plan), clock)
     services = {name: (address, port) for name, address, port, _, _ in plan.services}
     missing = [entry.service for entry in config.relay if entry.service not in services]
     if missing:
@@ -108,6 +116,55 @@ def path_gate(config: AgentConfig, plan: wire.Plan, clock: SystemClock) -> Backe
     }
     rates = {name: RelayRate(number, float(seconds)) for name, (number, seconds) in plan.rates.items()}
     return RelayBackend(routes, reaches, clock, baseline.always_allowed, rates=rates)
+
+
+def kept_plan(config: AgentConfig) -> wire.Plan | None:
+    """The newest plan that the gateway sent; None when there is none. Raises ``ConfigError``."""
+    data = PlanFile(plan_file(config)).load()
+    try:
+        return wire.read_plan(data) if data else None
+    except wire.LinkProtocolError as error:
+        raise ConfigError(str(plan_file(config)), str(error), "delete it: the gateway sends it again") from error
+
+
+def plan_file(config: AgentConfig) -> Path:
+    """Where the newest plan is kept."""
+    return config.state / "plan"
+
+
+def agent_baseline_text(config: AgentConfig) -> str:
+    """The nftables baseline of the newest plan, to load at boot. Raises ``ConfigError``."""
+    if config.path_gate != "nft":
+        what = f"path_gate {config.path_gate} has no nftables baseline"
+        raise ConfigError(str(config.path), what, "load nothing at boot, or use path_gate: nft")
+    plan = kept_plan(config)
+    if plan is None:
+        mend = "start ragate agent; once it has been attached the plan is kept"
+        raise ConfigError(str(plan_file(config)), "the gateway has not sent a plan yet", mend)
+    return nft.render_baseline_file(plan_baseline(plan), _known(plan))
+
+
+def agent_uninstall(config: AgentConfig) -> list[str]:
+    """Remove what the agent's enforcement left on this host; one line a thing. Raises ``BackendError``."""
+    lines = [f"kept: the state folder {config.state}; delete it by hand"]
+    if config.path_gate != "nft":
+        return [f"{config.path_gate}: ended with the agent, nothing stays behind", *lines]
+    nft.uninstall()
+    return ["nftables: table inet ragate is gone; the gated services on this host are open to everybody", *lines]
+
+
+def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
+    """What a running agent says of its link; None and why when none runs."""
+    file = config.state / STATUS
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
+        alive = Path(f"/proc/{int(found['pid'])}").exists()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, f"no agent has written {file}"
+    if not alive:
+        return None, "the agent is not running"
+    part = {"part": "link", "ready": bool(found.get("attached")), "detail": str(found.get("detail"))}
+    return {"ready": part["ready"], "parts": [part]}, ""
 
 
 def run_agent(config: AgentConfig) -> int:
@@ -141,7 +198,7 @@ class _Service:
             material,
             self._clock,
             lambda plan: path_gate(config, plan, self._clock),
-            PlanFile(config.state / "plan"),
+            PlanFile(plan_file(config)),
             boot_id=boot_id(),
             resources=self._resources,
             notes=self._notes,
@@ -196,9 +253,10 @@ class _Service:
             "detail": state.detail,
             "since": state.since,
             "agent": self._name,
+            "pid": os.getpid(),
             "certificate_until": material.current.identity.not_after,
         }
-        write_whole(self._config.state / "status.json", (json.dumps(shown, indent=1) + "\n").encode(), PRIVATE)
+        write_whole(self._config.state / STATUS, (json.dumps(shown, indent=1) + "\n").encode(), PRIVATE)
 
     def _resources(self) -> Mapping[str, float]:
         sample = self._watch.current()

@@ -85,8 +85,8 @@ def load_material(files: MaterialFiles, role: Role | None) -> Material:
         mend = "ragate certs issue or renew makes it; copy it here with its key"
         raise ConfigError(str(where), str(error), mend) from error
     if role is not None and identity.role is not role:
-        what = f"is the certificate of {identity.role.value} {identity.name}, not of a {role.value}"
-        raise ConfigError(str(files.certificate), what, f"issue one with --role {role.value}")
+        what = f"is the certificate of {identity.role.value} {identity.name}; one with role {role.value} is needed"
+        raise ConfigError(str(files.certificate), what, f"ragate certs issue {role.value} NAME")
     return Material(authority, certificate, key, revocations, revoked, identity)
 
 

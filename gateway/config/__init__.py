@@ -10,11 +10,13 @@ from gateway.config.book import load_book
 from gateway.config.findings import find_findings
 from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
+from gateway.config.link_findings import agent_findings
 from gateway.config.load import load
-from gateway.config.remotes import AgentConfig, is_agent_file, load_agent
+from gateway.config.remotes import is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
+    AgentConfig,
     Config,
     Console,
     Door,
@@ -45,6 +47,7 @@ __all__ = [
     "RemoteTarget",
     "Source",
     "Target",
+    "agent_findings",
     "check_library",
     "document_targets",
     "find_findings",

@@ -7,12 +7,13 @@ What lives here: reading those sections. What must not: connections, certificate
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.values import (
     LINK_LEASE,
+    AgentConfig,
     Endpoint,
     KubeArmor,
     Network,
@@ -33,20 +34,6 @@ CERTIFICATE_KEYS = ("authority", "certificate", "key", "revoked")
 
 _GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 _TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
-
-
-class AgentConfig(NamedTuple):
-    """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
-    admission stands on this host."""
-
-    path: Path
-    gateway: Endpoint
-    certificates: MaterialFiles
-    path_gate: Literal["nft", "relay"]
-    state: Path
-    relay: tuple[RelayEntry, ...] = ()
-    lease: float = LINK_LEASE
-    kubearmor: KubeArmor | None = None
 
 
 def read_certificates(value: Value, base: Path) -> MaterialFiles:

@@ -140,6 +140,20 @@ class RemoteTarget:
     relays: tuple[Network, ...] = ()
 
 
+class AgentConfig(NamedTuple):
+    """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
+    admission stands on this host."""
+
+    path: Path
+    gateway: Endpoint
+    certificates: MaterialFiles
+    path_gate: Literal["nft", "relay"]
+    state: Path
+    relay: tuple[RelayEntry, ...] = ()
+    lease: float = LINK_LEASE
+    kubearmor: KubeArmor | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices in file order and their HMAC keys (32 bytes)."""

@@ -185,7 +185,7 @@ def test_a_certificate_near_its_end_is_said_once_a_day(place: Place) -> None:
 
 def test_files_that_cannot_be_used_are_named(place: Place) -> None:
     files = place.files(Role.AGENT, "app")
-    with pytest.raises(ConfigError, match="of agent app, not of a gateway"):
+    with pytest.raises(ConfigError, match="of agent app; one with role gateway is needed"):
         TlsMaterial(files, Role.GATEWAY)
     with pytest.raises(ConfigError, match="is not the key of"):
         TlsMaterial(files._replace(key=place.folder.key(Role.GATEWAY, "gw")))
