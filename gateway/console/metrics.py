@@ -83,9 +83,9 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "bypass",
     "agent",
     "certificate",
-    "bypass",
 )
 
 
