@@ -98,7 +98,7 @@ def site() -> FakeSite:
 async def service(home: Path, site: FakeSite) -> AsyncIterator[Path]:
     """A service answering at the socket that ``home``'s configuration names."""
     path = home / "var" / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     yield path
     await window.stop()
@@ -159,6 +159,50 @@ async def test_hold_and_release(service: Path, site: FakeSite) -> None:
     released = await ask("devices", "release", "cam-1", "-r", "done", "--socket", service, "-o", "json")
     assert json.loads(released.stdout)["after"] == "lapsed"
     assert [(act[0], act[3]) for act in site.acts] == [("hold", "lens replaced"), ("release", "done")]
+
+
+async def test_override_and_its_end(service: Path, site: FakeSite) -> None:
+    done = await ask("devices", "override", "cam-1", "probation", "--for", "2h", "-r", "lens", "--socket", service)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("cam-1: admitted → probation: overridden by unix:")
+    shown = await ask("devices", "show", "cam-1", "--socket", service)
+    assert "Override  probation until " in shown.stdout
+    ended = await ask("devices", "override", "cam-1", "--end", "-r", "done", "--socket", service, "-o", "json")
+    assert (ended.exit_code, json.loads(ended.stdout)["after"]) == (0, "admitted")
+    assert [(act[0], act[3]) for act in site.acts] == [
+        ("override probation 7200", "lens"),
+        ("end-override", "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("probation",),
+        ("--for", "2h"),
+        ("probation", "--end"),
+        ("--for", "2h", "--end"),
+        ("probation", "--for", "2h", "--end"),
+        ("probation", "--for", "soon"),
+    ],
+)
+async def test_an_override_needs_a_profile_and_an_end(
+    service: Path, site: FakeSite, words: tuple[str, ...]
+) -> None:
+    result = await ask("devices", "override", "cam-1", *words, "-r", "x", "--socket", service)
+    assert result.exit_code == 2
+    assert "--for" in result.stderr
+    assert site.acts == []
+
+
+async def test_an_override_that_is_refused(service: Path, site: FakeSite) -> None:
+    line = ("devices", "override", "cam-1", "gone", "--for", "2h", "--socket", service)
+    assert (await ask(*line)).exit_code == 2, "an act needs a reason"
+    result = await ask(*line, "-r", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "profile 'gone' must be one of deny, probation, admitted" in result.stderr
+    assert site.acts == []
 
 
 async def test_a_reason_is_needed(service: Path, site: FakeSite) -> None:

@@ -30,10 +30,14 @@ from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
+from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.explained import Explainer
+from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.site import Site
 from gateway.control.start import restore, tell
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
@@ -132,6 +136,10 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
+        watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        alarms = Alarms(devices, watch.usage)
+        site = Site(devices, alarms)
         limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
         door: SedimentDoor | None = None
@@ -141,6 +149,8 @@ class _Service:
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
             self._link = linking.make_link(config, devices, gate, clock, devices.notice)
+            self._levels = (overrides, site)
+            overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             if self._link is not None:
                 tell(devices, self._link.gates)
@@ -148,8 +158,9 @@ class _Service:
                     await remote.backend.start()
                 await self._link.hub.start()
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
-            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+            site.turn(clock.now())
+            timed = (overrides, site, alarms)
+            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
             self._bypass = build.bypass_watch(config, self._around)
             self._wire_metrics(watch)
             for each in advisories:
@@ -161,6 +172,7 @@ class _Service:
             devices.stop()
             if self._link is not None:
                 await self._link.hub.stop()
+            overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
@@ -173,6 +185,9 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        overrides, site = self._levels
+        metrics.set_overrides(lambda: overrides.count)
+        metrics.set_site(site.now, site.known, RESOURCES)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -196,6 +211,8 @@ class _Service:
 
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, (gate,), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -203,9 +220,12 @@ class _Service:
             inventory=lambda: inventory,
             health=lambda: self._health(advisories),
             exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        settings = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, settings.socket, settings.group)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -256,6 +276,7 @@ class _Service:
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
+        _, site = self._levels
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
@@ -264,6 +285,9 @@ class _Service:
         ]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
+        # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
+        lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
+        lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
         if self._bypass is not None:
             state = self._bypass.state
             lines.append(Health("bypass", not state, state or "no way around the path gate is known"))

@@ -32,7 +32,7 @@ from gateway.cli.terminal import (
     print_lines,
 )
 from gateway.console import text
-from gateway.console.client import NotRunning
+from gateway.console.client import Client, NotRunning
 from gateway.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -283,8 +283,9 @@ def explain(
     socket: SocketOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Explain one device: its standing, why, until when, the rules behind it, each target, its last verdicts."""
-    about(device, config, socket, output, text.explain)
+    """Explain one device: its verdicts and standing, each rule of the book and which were used, what it reaches,
+    and what every target answers now."""
+    about(device, config, socket, output, text.explain, Client.explanation)
 
 
 app.command()(plan)

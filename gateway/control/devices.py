@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.shown import shown
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -24,6 +26,7 @@ from gateway.core.model import (
     DENY,
     Address,
     Applied,
+    Decision,
     Device,
     DeviceId,
     Effect,
@@ -39,7 +42,7 @@ from gateway.core.model import (
     Transition,
     Verdict,
 )
-from gateway.core.policy import Book
+from gateway.core.policy import Book, Override
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED_LATE = EventKind.FAILED_LATE
@@ -83,7 +86,7 @@ class Devices:
         self._observers = observers
         self._gates: list[Reconciler] = []
         self._slots: dict[DeviceId, Slot] = {}
-        self._counts = dict.fromkeys(Standing, 0)
+        self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
@@ -96,7 +99,7 @@ class Devices:
             slot = Slot(device, decision)
             slot.records[device.source] = _FRESH
             self._slots[device.id] = slot
-            self._counts[Standing.UNKNOWN] += 1
+            self.census.add(device, Standing.UNKNOWN)
 
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
@@ -129,26 +132,12 @@ class Devices:
 
     def counts(self) -> Mapping[str, int]:
         """Devices per effective standing; every label is present."""
-        return {standing.label: count for standing, count in self._counts.items()}
+        return self.census.labelled()
 
     def view(self, device: DeviceId) -> DeviceView | None:
         """Everything a window shows of one device."""
         slot = self._slots.get(device)
-        if slot is None:
-            return None
-        now = self._clock.now()
-        to_wall = now.wall - now.boot
-        addresses = slot.device.binding.addresses
-        leases = [end for gate in self._gates for a in addresses if (end := gate.lease_until(a)) is not None]
-        return DeviceView(
-            device=slot.device,
-            decision=slot.decision,
-            records=dict(slot.records),
-            lease_until=min(leases) + to_wall if leases else None,
-            targets=[gate.state(addresses, to_wall) for gate in self._gates],
-            last=slot.last,
-            last_ms=slot.last_ms,
-        )
+        return None if slot is None else shown(slot, self._gates, self._clock.now())
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
@@ -234,14 +223,30 @@ class Devices:
 
     # --- decisions out ----------------------------------------------------------------------------------
 
+    def judged(self, slot: Slot, override: Override | None, now: Instant) -> Decision:
+        """What a device would be given now if this were its override; nothing is changed."""
+        standing, deadline, conflict = self.own(slot)
+        return policy.decide(slot.device, standing, deadline, self.book, conflict, override, now.wall)
+
+    def own(self, slot: Slot) -> tuple[Standing, float | None, tuple[DeviceId, Standing] | None]:
+        """A device's own standing and deadline, and who of lower standing is judged for one of its addresses."""
+        standing, deadline = self._fold(slot)
+        return standing, deadline, self._conflict(slot, standing)
+
+    def overridden(self, slot: Slot, override: Override | None, boot: float, now: Instant) -> None:
+        """Decide anew under an override that ends at ``boot``, or without one. The caller tells the gates."""
+        slot.override, slot.override_boot = override, boot
+        self._decide(slot, now)
+
     def _decide(self, slot: Slot, now: Instant) -> None:
         old = slot.decision
         standing, deadline = self._fold(slot)
-        decision = policy.decide(slot.device, standing, deadline, self.book, self._conflict(slot, standing))
+        decision = policy.decide(
+            slot.device, standing, deadline, self.book, self._conflict(slot, standing), slot.override, now.wall
+        )
         slot.version += 1
         if decision.standing is not old.standing:
-            self._counts[old.standing] -= 1
-            self._counts[decision.standing] += 1
+            self.census.move(slot.device.id, old.standing, decision.standing)
         if policy.tighter(decision, old, self.book):
             slot.floor = slot.version
         slot.decision = decision

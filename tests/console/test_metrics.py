@@ -22,7 +22,7 @@ from gateway.console.metrics import (
     Metrics,
     Tally,
 )
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.core.errors import Refusal
 from gateway.core.model import (
     Applied,
@@ -143,6 +143,25 @@ async def test_forwarding_is_read_when_there_is_a_receiver(metrics: Metrics) -> 
     found = await scrape(metrics)
     series = {labels: n for (name, labels), n in found.items() if name == "ragate_forwarded_total"}
     assert series == {(("result", result),): counts[result] for result in ("forwarded", "failed", "dropped")}
+
+
+async def test_the_site_its_alarms_and_overrides(metrics: Metrics) -> None:
+    assert not any(
+        name.startswith(("ragate_site", "ragate_resource", "ragate_over")) for name, _ in await scrape(metrics)
+    )
+    site, count = SiteNow("lockdown", 1.0, {}, ("",), {"memory": "memory: above"}), 3
+    metrics.set_site(lambda: site, lambda: ("lockdown", "normal"), ("cpu", "memory"))
+    metrics.set_overrides(lambda: count)
+    found = await scrape(metrics)
+    series = {dict(labels)["profile"]: n for (name, labels), n in found.items() if name == "ragate_site_profile"}
+    assert series == {"lockdown": 1.0, "normal": 0.0}
+    assert value(found, "ragate_resource_alarm", resource="cpu") == 0
+    assert value(found, "ragate_resource_alarm", resource="memory") == 1
+    assert value(found, "ragate_overrides") == 3
+    site = site._replace(profile="elevated", alarms={})  # a book that is being replaced may know it no more
+    found = await scrape(metrics)
+    series = {dict(labels)["profile"]: n for (name, labels), n in found.items() if name == "ragate_site_profile"}
+    assert series == {"lockdown": 0.0, "normal": 0.0, "elevated": 1.0}
 
 
 async def test_notices(metrics: Metrics) -> None:

@@ -52,6 +52,7 @@ from gateway.core.policy.decide import (
     rules_for,
     tighter,
 )
+from gateway.core.policy.explain import Looked, because, explain
 from gateway.core.policy.lockout import Link, Links, check_lockout
 from gateway.core.policy.rulings import compile_book, compiling, matched, matches
 
@@ -75,6 +76,7 @@ __all__ = [
     "Level",
     "Link",
     "Links",
+    "Looked",
     "Match",
     "Operator",
     "Override",
@@ -91,6 +93,7 @@ __all__ = [
     "SiteProfile",
     "Standings",
     "Thresholds",
+    "because",
     "check",
     "check_against",
     "check_lockout",
@@ -98,6 +101,7 @@ __all__ = [
     "compiling",
     "decide",
     "decide_site",
+    "explain",
     "matched",
     "matches",
     "quorum_for",
