@@ -39,6 +39,9 @@ SAID_MOST = 256
 #: Attachments at once: one an agent, and room for those that are being refused.
 MOST_CALLS = 64
 
+#: What the library raises when a stream is gone: while reading, writing, or because it has ended already.
+LIBRARY = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
 #: HTTP/2 pings in both directions (milliseconds): a host that vanished is noticed, and middleboxes keep the flow.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -203,6 +206,12 @@ class AgentHub:
             await self._serve(incoming, context)
         except _Refused as refused:
             await context.abort(refused.code, refused.why)
+        except LIBRARY as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the link was lost: {error}"[: wire.SENTENCE])
+        except Exception as error:  # a bug: the library would only log it, the service has to end by it
+            context_of = {"message": "an attachment ended by a bug", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context_of)
+            raise
 
     async def _serve(
         self, incoming: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
@@ -224,7 +233,7 @@ class AgentHub:
             try:
                 await asyncio.wait((reader, pump, session.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                why = self._reason(session, reader)
+                why = self._reason(session, reader, pump)
                 await _ended(pump)
                 self._end(identity.name, found, target, why)
         finally:
@@ -299,15 +308,15 @@ class AgentHub:
             else:
                 session.take(message)
 
-    def _reason(self, session: Session, reader: asyncio.Task[None]) -> str:
-        """Why an attachment ended."""
+    def _reason(self, session: Session, *tasks: asyncio.Task[None]) -> str:
+        """Why an attachment ended; raises what none of the declared reasons explains."""
         if session.ended.done():
             return session.ended.result()
-        if reader.done() and not reader.cancelled():
-            error = reader.exception()
+        for task in tasks:
+            error = task.exception() if task.done() and not task.cancelled() else None
             if isinstance(error, wire.LinkProtocolError):
                 return str(error)
-            if error is not None and not isinstance(error, grpc.RpcError | grpc.aio.UsageError):
+            if error is not None and not isinstance(error, LIBRARY):
                 raise error
         return "the link was lost"
 
@@ -331,5 +340,8 @@ class AgentHub:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
+    """End a task. What it ended by was looked at already, or comes of the stream's end."""
     task.cancel()
     await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()

@@ -212,7 +212,8 @@ class _Service:
     async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, (gate,), self._clock)
+        behind = () if self._link is None else self._link.gates
+        explainer = Explainer(devices, (gate, *behind), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
