@@ -182,7 +182,7 @@ class AgentHub:
         if found is None or target.gate.why:
             return AgentState(False, target.gate.why, self._lost.get(name, 0.0), "", "", 0.0, {}, {})
         session = found.session
-        words = [f"{found.path_gate}, version {found.program}"]
+        words = [f"agent {name} is attached: {found.path_gate}, version {found.program}"]
         if found.program != __version__:
             words.append(f"the gateway is {__version__}: they understand each other, upgrade both all the same")
         words += [f"{part}: {note}" for part, note in sorted(session.notes.items())]
@@ -245,11 +245,11 @@ class AgentHub:
         try:
             identity = self._material.identify(bytes(shown[0]))
         except IdentityRefused as error:
-            self._say("refused", f"{context.peer()}: {error}")
+            self._refused(context.peer(), str(error))
             raise _Refused(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
         if identity.role is not Role.AGENT or identity.name not in self._agents:
             why = f"{identity} is no agent of a target of this gateway"
-            self._say("refused", f"{context.peer()}: {why}")
+            self._refused(context.peer(), why)
             raise _Refused(grpc.StatusCode.PERMISSION_DENIED, why)
         return identity
 
@@ -328,7 +328,14 @@ class AgentHub:
             if not self._stopping:
                 self._say(name, f"{why}; it goes on enforcing until its leases end", again=True)
 
+    def _refused(self, peer: str, why: str) -> None:
+        # Without the port: whoever is refused comes again from another one.
+        self._tell("refused", f"refused {peer.rpartition(':')[0]}: {why}", again=False)
+
     def _say(self, name: str, sentence: str, *, again: bool = False) -> None:
+        self._tell(name, f"agent {name}: {sentence}", again=again)
+
+    def _tell(self, subject: str, sentence: str, *, again: bool) -> None:
         now = self._clock.now()
         last = self._said.get(sentence)
         if not again and last is not None and now.boot - last < SAID_SECONDS:
@@ -336,7 +343,7 @@ class AgentHub:
         if len(self._said) >= SAID_MOST:
             self._said.clear()
         self._said[sentence] = now.boot
-        self._notice(Notice("agent", name, f"agent {name}: {sentence}", now.wall))
+        self._notice(Notice("agent", subject, sentence, now.wall))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -458,6 +458,8 @@ class Reconciler:
             return
         try:
             stands = await self.backend.observe(list(asked))
+        except Unreached:
+            return
         except BackendError as error:
             self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
             return
