@@ -75,7 +75,8 @@ def _both(gateway: Gateway, device: int, standing: str, sent: float) -> float:
         time.sleep(PAUSE)
         seen = gateway.get(f"/v1/devices/{device_name(device)}")
         targets = seen["targets"]
-        if seen["standing"] == standing and all(target["state"] == "verified" for target in targets):
+        told = {(target["wanted"], target["state"], target["verified_at"] is not None) for target in targets}
+        if seen["standing"] == standing and told == {(seen["profile"], "verified", True)}:
             return (max(float(target["verified_at"]) for target in targets) - sent) * 1_000
     raise BenchError(f"{device_name(device)} is not {standing} at both ends: {seen}")
 
