@@ -24,6 +24,7 @@ from gateway.app import link as linking
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.link import Link
 from gateway.app.logs import configure_logging
+from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log
@@ -37,8 +38,9 @@ from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
-from gateway.control.start import restore, tell
+from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import SedimentDoor
@@ -83,6 +85,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -97,7 +100,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -110,6 +116,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -140,8 +150,19 @@ class _Service:
         overrides = Overrides(devices, (gate,), journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
-        limits = AdmissionLimits(queue=config.door.limits.queue)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        reloader = self._reloader = Reloader(
+            config, self.books, devices, [gate], journal, clock, build.layer(config, gate.backend)
+        )
+        admit = Admit(
+            build.authenticators(config),
+            devices,
+            journal,
+            observers,
+            clock,
+            AdmissionLimits(queue=config.door.limits.queue),
+        )
         door: SedimentDoor | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
@@ -152,26 +173,24 @@ class _Service:
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
-            if self._link is not None:
-                tell(devices, self._link.gates)
-                for remote in self._link.gates:
-                    await remote.backend.start()
-                await self._link.hub.start()
+            await linking.start(self._link, devices)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
-            timed = (overrides, site, alarms)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
-            self._bypass = build.bypass_watch(config, self._around)
+            clockwork = Clockwork(
+                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+            )
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            if bypass is not None:
+                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader)
         finally:
             if door is not None:
                 door.close()
             devices.stop()
-            if self._link is not None:
-                await self._link.hub.stop()
+            await linking.stop(self._link)
             overrides.stop()
             try:
                 await gate.backend.stop()
@@ -188,6 +207,7 @@ class _Service:
         overrides, site = self._levels
         metrics.set_overrides(lambda: overrides.count)
         metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -209,7 +229,9 @@ class _Service:
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
             metrics.set_certificates(lambda: linking.certificate_ends(link))
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
         behind = () if self._link is None else self._link.gates
@@ -219,14 +241,15 @@ class _Service:
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
             site=site.now,
+            book=reloader.view,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        settings = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, settings.socket, settings.group)
+        place = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -249,10 +272,12 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                await _first(stop.wait(), door_task, clock_task, reload_task, *hands)
                 self._ready = False
+                await _ended(reload_task)
                 await _ended(door_task)
                 admit.drain()
                 await _ended(clock_task)

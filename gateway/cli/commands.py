@@ -16,6 +16,7 @@ from gateway.cli.certs import certs_app
 from gateway.cli.devices import about, devices_app
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
+from gateway.cli.reloading import reload_book
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_NO,
@@ -289,4 +290,5 @@ def explain(
 
 
 app.command()(plan)
+app.command("reload")(reload_book)
 app.command("what-if")(what_if)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -57,7 +57,8 @@ class Windows:
     """What the windows look at.
 
     ``inventory`` gives the device ids in inventory order; ``exposition`` the metrics text; ``health`` one line
-    per part. ``explained`` gathers what one device's explanation rests on, ``site`` tells the site's profile.
+    per part. ``explained`` gathers what one device's explanation rests on, ``site`` tells the site's profile;
+    ``book`` what is told of the running book and of the newest attempt to replace it.
     """
 
     directory: Directory
@@ -67,6 +68,7 @@ class Windows:
     exposition: Callable[[], Awaitable[bytes]]
     explained: Callable[[DeviceId], Awaitable[Explained | None]]
     site: Callable[[], SiteNow]
+    book: Callable[[], Mapping[str, Any]] = dict
 
 
 class PageQuery(NamedTuple):
@@ -113,6 +115,7 @@ class Reads:
             ("/healthz", self.alive),
             ("/readyz", self.ready),
             ("/metrics", self.metrics),
+            ("/v1/book", self.book),
             ("/v1/devices", self.devices),
             ("/v1/devices/{id}", self.device),
             ("/v1/devices/{id}/explanation", self.explanation),
@@ -137,6 +140,10 @@ class Reads:
     async def metrics(self, _request: web.Request) -> web.Response:
         """The exposition."""
         return web.Response(body=await self._windows.exposition(), headers={"Content-Type": METRICS_TYPE})
+
+    async def book(self, _request: web.Request) -> web.Response:
+        """The running book, and the newest attempt to replace it."""
+        return as_json(self._windows.book())
 
     async def device(self, request: web.Request) -> web.Response:
         """One device in full."""

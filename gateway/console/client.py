@@ -92,6 +92,18 @@ class Client:
         path = f"/v1/devices/{quote(device, safe='')}/{verb}"
         return self._checked("POST", path, {"reason": reason})
 
+    def reload(self, reason: str) -> int:
+        """Have the book read again; returns the attempt's number, by which ``book`` tells what became of it."""
+        answer = self._ask("POST", "/v1/book/reload", {"reason": reason})
+        found = answer.body if isinstance(answer.body, dict) else {}
+        if answer.status != http.client.ACCEPTED:
+            raise Refused(answer.status, str(found.get("detail") or f"HTTP status {answer.status}"))
+        return int(found["number"])
+
+    def book(self) -> dict[str, Any]:
+        """The running book, and the newest attempt to replace it."""
+        return self._checked("GET", "/v1/book")
+
     def ready(self) -> dict[str, Any]:
         """Readiness, part by part; not being ready is an answer, too."""
         answer = self._ask("GET", "/readyz")

@@ -24,6 +24,7 @@ from prometheus_client.utils import floatToGoString
 from gateway import __version__
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
+from gateway.control.running import RESULTS, Books
 from gateway.core.errors import Refusal
 from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
 
@@ -83,6 +84,7 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "book",
     "bypass",
     "agent",
     "certificate",
@@ -227,6 +229,10 @@ class Metrics:
         """Read ``ragate_site_profile`` (one series for each of ``known``) and ``ragate_resource_alarm`` (one for
         each of ``resources``) from ``now`` at every scrape."""
         self._live.site, self._live.profiles, self._live.resources = now, known, tuple(resources)
+
+    def set_book(self, books: Books) -> None:
+        """Read ``ragate_book_*`` from the running book at every scrape."""
+        self._live.books = books
 
     def set_resources(self, current: Callable[[], HostView | None]) -> None:
         """Read ``ragate_host_*`` and the further ``process_*`` from the newest sample at every scrape."""
@@ -397,6 +403,7 @@ class _LiveCollector(Collector):
         self.site: Callable[[], SiteNow] | None = None
         self.profiles: Callable[[], Sequence[str]] = tuple
         self.resources: tuple[str, ...] = ()
+        self.books: Books | None = None
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -434,6 +441,8 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
+        if self.books is not None:
+            families += _book(self.books)
         if self.writable is not None:
             families.append(
                 GaugeMetricFamily(
@@ -487,3 +496,27 @@ class _LiveCollector(Collector):
         for name in self.resources:
             alarm.add_metric((name,), float(name in site.alarms))
         yield alarm
+
+
+def _book(books: Books) -> Iterable[Metric]:
+    yield _counters(
+        "ragate_book_reloads",
+        "Attempts to replace the running book, by what came of them.",
+        ("result",),
+        (((result,), books.ended[result]) for result in RESULTS),
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_loaded_timestamp_seconds",
+        "When the running book was taken, UNIX seconds.",
+        value=books.current.loaded_at,
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_last_reload_successful",
+        "0 while the newest attempt to replace the book was refused or failed: the one before runs.",
+        value=0.0 if books.refusal is not None else 1.0,
+    )
+    info = GaugeMetricFamily(
+        "ragate_book_info", "1; the digest of the files of the running book.", labels=("digest",)
+    )
+    info.add_metric((books.current.digest[:12],), 1.0)
+    yield info

@@ -1,7 +1,8 @@
-"""The operator's window: the same questions plus hold, release and override, over a Unix socket.
+"""The operator's window: the same questions plus hold, release, override and reload, over a Unix socket.
 
-What lives here: the socket file, who is at the other end (``unix(7)``, SO_PEERCRED), and the acts. What must
-not: deciding what an act means (the lifecycle does). The file's mode is the lock: who may connect may act.
+What lives here: the socket file, who is at the other end (``unix(7)``, SO_PEERCRED), and the acts. What must not:
+deciding what an act means (the lifecycle does, or the book's trial). The file's mode is the lock: who may connect
+may act.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from gateway.console.problems import Problem
 from gateway.console.server import HttpLimits, HttpServer
 from gateway.console.views import acted, overridden
 from gateway.control.ports import Operator, Overridden, Overriding
-from gateway.core.errors import ConfigError, NotNow
+from gateway.core.errors import ConfigError, NotNow, RagateError
 from gateway.core.model import DeviceId, Transition
 
 #: Characters of a reason: a sentence or two for the auditor, not an attachment.
@@ -91,12 +92,17 @@ def _reason(text: str) -> str:
     return reason
 
 
-class Acts:
-    """The POST routes."""
+Reload = Callable[[str, str], int]
+"""Asks for the book to be read again, as (actor, reason); returns the attempt's number. Raises ``RagateError``."""
 
-    def __init__(self, operator: Operator, overrides: Overriding) -> None:
+
+class Acts:
+    """The POST routes. ``reload`` None: the book stays as it is."""
+
+    def __init__(self, operator: Operator, overrides: Overriding, reload: Reload | None = None) -> None:
         self._operator = operator
         self._overrides = overrides
+        self._reload = reload
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -104,6 +110,8 @@ class Acts:
         app.router.add_post("/v1/devices/{id}/release", self.release)
         app.router.add_post("/v1/devices/{id}/override", self.override)
         app.router.add_post("/v1/devices/{id}/end-override", self.end_override)
+        if self._reload is not None:
+            app.router.add_post("/v1/book/reload", self.reload)
 
     async def hold(self, request: web.Request) -> web.Response:
         """Hold a device."""
@@ -124,15 +132,29 @@ class Acts:
 
     async def end_override(self, request: web.Request) -> web.Response:
         """End an override early."""
-        _check_type(request)
-        reason = parse_act(await request.read())
-        actor, device = await actor_of(request), DeviceId(request.match_info["id"])
+        reason, actor = await self._who(request)
+        device = DeviceId(request.match_info["id"])
         return _answered(lambda: self._overrides.end_override(device, actor, reason), device)
 
-    async def _act(self, request: web.Request, act: Callable[[DeviceId, str, str], Transition]) -> web.Response:
+    async def reload(self, request: web.Request) -> web.Response:
+        """Have the book read again: 202 with the attempt's number, or 409 while another is under way."""
+        reason, actor = await self._who(request)
+        if self._reload is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "the book of this service stays as it is")
+        try:
+            number = self._reload(actor, reason)
+        except RagateError as error:
+            raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+        return as_json({"number": number}, HTTPStatus.ACCEPTED)
+
+    async def _who(self, request: web.Request) -> tuple[str, str]:
+        """The reason in the body, and whoever gives it."""
         _check_type(request)
         reason = parse_act(await request.read())
-        actor = await actor_of(request)
+        return reason, await actor_of(request)
+
+    async def _act(self, request: web.Request, act: Callable[[DeviceId, str, str], Transition]) -> web.Response:
+        reason, actor = await self._who(request)
         device = DeviceId(request.match_info["id"])
         try:
             transition = act(device, actor, reason)
@@ -185,12 +207,13 @@ class OperatorWindow:
         path: Path,
         group: str | None = None,
         limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen value
+        reload: Reload | None = None,
     ) -> None:
         self._path = path
         self._group = group
         self._identity: tuple[int, int] | None = None
         app = application(Reads(windows, acts=True), limits)
-        Acts(operator, overrides).add_to(app)
+        Acts(operator, overrides, reload).add_to(app)
         self._server = HttpServer(app, limits)
 
     async def start(self) -> None:

@@ -62,8 +62,8 @@ class _Touch(NamedTuple):
     entry: int  # place of its fact in this turn's entries; -1: another device's fact bears on this one
 
 
-_Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause]]
-"""A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes."""
+_Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
+"""A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
 
 
 class Devices:
@@ -96,7 +96,7 @@ class Devices:
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
         for device in inventory:
             decision = policy.decide(device, Standing.UNKNOWN, None, self.book)
-            slot = Slot(device, decision)
+            slot = Slot(device, decision, self.book)
             slot.records[device.source] = _FRESH
             self._slots[device.id] = slot
             self.census.add(device, Standing.UNKNOWN)
@@ -250,7 +250,26 @@ class Devices:
         if policy.tighter(decision, old, self.book):
             slot.floor = slot.version
         slot.decision = decision
+        slot.under = self.book
         self._arm(slot, now)
+
+    def redecide(self, slot: Slot, now: Instant) -> Decision:
+        """Decide a device anew because the book is another one; returns what was decided before. Tells no gate.
+
+        A maximum age that is now shorter holds at once. No event, no fact: the change of the book is one.
+        """
+        old = slot.decision
+        for source, record in slot.records.items():
+            slot.records[source] = lifecycle.capped(record, self.rules_of(slot, source))
+        self._decide(slot, now)
+        return old
+
+    def tell(self, slot: Slot) -> None:
+        """Wish what a device's decision asks of its addresses now, though no event caused it."""
+        for address in slot.device.binding.addresses:
+            rule = self.rule(slot, address)
+            for gate in self._gates:
+                gate.want(address, rule)
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:
         """How a source's verdicts of this device are weighed: the book's word before the source's."""
@@ -335,7 +354,8 @@ class Devices:
             for address in addresses:
                 rule = self.rule(slot, address)
                 if loosens:
-                    opening.append((slot, slot.version, address, rule, causes))
+                    slot.opening += 1
+                    opening.append((slot, slot.version, address, rule, causes, slot.under))
                 else:
                     self._tell(address, rule, causes)
 
@@ -369,17 +389,26 @@ class Devices:
             for gate, cause in zip(self._gates, causes, strict=True):
                 cause.durable = 0.0 if error else now
                 gate.count_down(cause, now)
+        for slot, *_ in opening:
+            slot.opening -= 1
         if error is not None:
-            for _, _, _, _, causes in opening:
+            for _, _, _, _, causes, _ in opening:
                 self._gave_up(causes, "the journal could not be written", now)
             self._take_back(raised)
             return
-        for slot, version, address, rule, causes in opening:
+        for slot, version, address, rule, causes, book in opening:
             if slot.floor > version:
                 # Something tightened after this was decided; that wish already went out and stands.
                 self._gave_up(causes, "overtaken by a later verdict", now)
             else:
-                self._tell(address, rule, causes)
+                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+
+    def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
+        """What was wished under the book before, under this one: never longer than what has become durable."""
+        anew = self.rule(slot, address)
+        if rule is None or anew is None or DENY in (rule.profile, anew.profile):
+            return anew if anew is None or anew.profile == DENY else rule
+        return anew._replace(until=min(anew.until, rule.until))
 
     def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):

@@ -417,8 +417,8 @@ class Health(NamedTuple):
 class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
-    # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, bypass,
-    # agent, certificate, override, site, resources.
+    # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
+    # bypass, agent, certificate, override, site, resources.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

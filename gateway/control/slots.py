@@ -6,7 +6,7 @@ What must not live here: changing a standing (the single writer does), gates, jo
 from __future__ import annotations
 
 from gateway.core.model import DENY, Decision, Device, Record, Rule, SourceName, Standing, Transition
-from gateway.core.policy import Override
+from gateway.core.policy import Book, Override
 
 _RETIRED = Standing.RETIRED  # asked for every alert; a member read from its Enum costs fifteen times as much
 _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
@@ -14,7 +14,8 @@ _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, S
 
 
 class Slot:
-    """One device's living state. ``floor`` is the version of the last decision that tightened.
+    """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
+    of the last one; ``opening`` counts wishes that loosen and wait for their commit.
 
     ``override_boot``: boot seconds at which ``override`` ends.
     """
@@ -26,17 +27,21 @@ class Slot:
         "floor",
         "last",
         "last_ms",
+        "opening",
         "override",
         "override_boot",
         "records",
+        "under",
         "until_boot",
         "version",
     )
 
-    def __init__(self, device: Device, decision: Decision) -> None:
+    def __init__(self, device: Device, decision: Decision, under: Book) -> None:
         self.device = device
         self.records: dict[SourceName, Record] = {}
         self.decision = decision
+        self.under = under
+        self.opening = 0
         self.ends: tuple[
             tuple[SourceName, float, float], ...
         ] = ()  # source, deadline (wall), the same on boot time

@@ -12,7 +12,7 @@ from gateway.agentlink import messages as wire
 from gateway.app import build
 from gateway.app.agent import path_gate, plan_baseline
 from gateway.app.clock import SystemClock
-from gateway.app.link import plan_of
+from gateway.app.link import needs_restart, plan_of
 from gateway.certs import MaterialFiles
 from gateway.config import AgentConfig, Endpoint, RelayEntry, load
 from gateway.core.errors import ConfigError
@@ -37,7 +37,7 @@ def plan(folder: Path, book: list[dict[str, Any]], **target: Any) -> tuple[Any, 
     site.settings["targets"].append({"name": "app-server", "agent": "app", **target})
     site.write("ragate.yaml", site.settings)
     config = load(site.config)
-    return config, plan_of(config, config.remotes[0])
+    return config, plan_of(config, config.book, config.remotes[0])
 
 
 def agent_config(**more: Any) -> AgentConfig:
@@ -83,6 +83,16 @@ def test_a_relay_on_the_agents_host_needs_services_of_that_host(tmp_path: Path) 
     strange = RelayEntry("data", Endpoint("127.0.0.1", 9))
     with pytest.raises(ConfigError, match="relay for data, which the gateway does not gate on this host"):
         path_gate(agent_config(path_gate="relay", relay=(strange,)), told, SystemClock())
+
+
+def test_a_book_that_changes_an_agents_host_needs_a_start(tmp_path: Path) -> None:
+    routed = SERVICES[:1]
+    config, _ = plan(tmp_path / "one", routed)
+    same, _ = plan(tmp_path / "two", routed)
+    moved, _ = plan(tmp_path / "three", [{**SERVICES[0], "port": 9}])
+    assert needs_restart(config, config.book, same.book) == []
+    (why,) = needs_restart(config, config.book, moved.book)
+    assert "target app-server" in why
 
 
 @pytest.mark.netns

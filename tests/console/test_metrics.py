@@ -23,6 +23,7 @@ from gateway.console.metrics import (
     Tally,
 )
 from gateway.control.ports import Fact, Notice, SiteNow
+from gateway.control.running import RESULTS, Books, Ended, Result, RunningBook
 from gateway.core.errors import Refusal
 from gateway.core.model import (
     Applied,
@@ -37,6 +38,8 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Book
+from gateway.kubearmor.render import Library
 
 DEVICE = DeviceId("cam-77")
 SOURCE = SourceName("verifier")
@@ -259,3 +262,26 @@ def test_a_tally_is_cumulative_and_loses_nothing(values: list[float]) -> None:
 )
 def test_no_fact_raises(fact: Fact) -> None:
     Metrics(CollectorRegistry(), [SOURCE]).observe(fact)
+
+
+async def test_the_running_book_and_what_became_of_attempts(metrics: Metrics) -> None:
+    assert not any(name.startswith("ragate_book") for name, _ in await scrape(metrics))
+    books = Books(RunningBook(Book(), Library(), "ab" * 32, "book.yaml", 1_000.0))
+    metrics.set_book(books)
+    found = await scrape(metrics)
+    assert value(found, "ragate_book_loaded_timestamp_seconds") == 1_000.0
+    assert value(found, "ragate_book_last_reload_successful") == 1.0
+    assert value(found, "ragate_book_info", digest="abababababab") == 1.0
+    assert {
+        result: value(found, "ragate_book_reloads_total", result=result) for result in RESULTS
+    } == dict.fromkeys(RESULTS, 0.0)
+    ends: tuple[tuple[Result, float], ...] = (("refused", 0.0), ("failed", 0.0), ("unchanged", 1.0), ("taken", 1.0))
+    for number, (result, successful) in enumerate(ends, 1):
+        books.end(Ended(number, result, "unix:alice", 2_000.0, "cd" * 32, ("why",)))
+        found = await scrape(metrics)
+        assert value(found, "ragate_book_reloads_total", result=result) == 1.0
+        assert value(found, "ragate_book_last_reload_successful") == successful
+    books.take(RunningBook(Book(), Library(), "cd" * 32, "book.yaml", 2_000.0))
+    found = await scrape(metrics)
+    assert value(found, "ragate_book_loaded_timestamp_seconds") == 2_000.0
+    assert ("ragate_book_info", (("digest", "abababababab"),)) not in found

@@ -55,6 +55,7 @@ from gateway.core.policy.decide import (
 from gateway.core.policy.explain import Looked, because, explain
 from gateway.core.policy.lockout import Link, Links, check_lockout
 from gateway.core.policy.rulings import compile_book, compiling, matched, matches
+from gateway.core.policy.zone import Zone, meet, zone_of
 
 __all__ = [
     "ADMITTED",
@@ -93,6 +94,7 @@ __all__ = [
     "SiteProfile",
     "Standings",
     "Thresholds",
+    "Zone",
     "because",
     "check",
     "check_against",
@@ -104,8 +106,10 @@ __all__ = [
     "explain",
     "matched",
     "matches",
+    "meet",
     "quorum_for",
     "rank",
     "rules_for",
     "tighter",
+    "zone_of",
 ]
