@@ -67,9 +67,10 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
 
 
 def make_link(
-    config: Config, devices: Devices, last: Reconciler, clock: Clock, notice: Callable[[Notice], None]
+    config: Config, devices: Devices, every: list[Reconciler], clock: Clock, notice: Callable[[Notice], None]
 ) -> Link | None:
-    """Make the link and the gates of its targets; the local path gate ``last`` opens after the required ones.
+    """Make the link and the gates of its targets, and add them to ``every``, whose first is the path gate of this
+    host: it opens after the required ones.
 
     Devices are told to the new gates from here on. Raises ``ConfigError``.
     """
@@ -96,9 +97,10 @@ def make_link(
         gate.on_tombstone = _withhold(devices, gate, clock)
         devices.add_gate(gate)
         gates.append(gate)
-    required = [gate for gate in gates if gate.required]
+    required, last = [gate for gate in gates if gate.required], every[0]
+    every += gates
     if required:
-        last.waits_for = Order(required, last.lease, lambda profile: devices.book.rank(profile)).waits_for
+        last.waits_for = Order(required, last.lease, lambda profile: devices.book.rank(profile)).waits_for  # noqa: PLW0108 - of the running book
         for gate in required:
             gate.on_opened = last.recheck
     return Link(material, AgentHub(str(config.agents), material, agents, clock, notice), gates)

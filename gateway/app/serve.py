@@ -134,8 +134,7 @@ class _Service:
         )
         loaded = journal.load()
         observers: Sequence[Observer] = (self.metrics, Log(clock))
-        rules = build.rules(config)
-        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
+        devices = Devices(config.devices, config.book, rules := build.rules(config), journal, clock, observers)
         gate = Reconciler(
             build.path_gate(config, clock),
             target=config.target.name,
@@ -147,7 +146,8 @@ class _Service:
         )
         devices.add_gate(gate)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        gates = [gate]  # those of other hosts join below
+        overrides = Overrides(devices, gates, journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
         first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
@@ -169,7 +169,7 @@ class _Service:
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
-            self._link = linking.make_link(config, devices, gate, clock, devices.notice)
+            self._link = linking.make_link(config, devices, gates, clock, devices.notice)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
