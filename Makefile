@@ -8,7 +8,7 @@ PYTHON ?= $(shell .ci/find-python)
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lint types contracts format bench soak fuzz ci lock clean system
+.PHONY: help run test serve lint types contracts format bench soak fuzz mutants ci lock clean system
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 
 fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
+
+mutants: $(READY) ## change the law in every small way and see that its tests notice: half an hour
+	$(BIN)/python -m tests.mutation --jobs $(JOBS)
 
 ci: ## what CI runs
 	.ci/run

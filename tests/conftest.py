@@ -2,18 +2,23 @@
 
 ``default``: no deadline, since how fast a shared machine happens to be is not what a property is about. ``ci``
 (chosen where ``CI`` is set): the same examples in every run. ``fuzz``: a large budget, for ``make fuzz``.
+``mutants``: the same examples in every run and none made smaller, for ``make mutants``, which only asks whether one
+fails.
 """
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 FUZZ_EXAMPLES = 1_500
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
 settings.register_profile(
     "fuzz",
     deadline=None,

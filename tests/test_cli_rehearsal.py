@@ -278,3 +278,71 @@ async def test_the_command_line_stays_light() -> None:
     )
     out, _ = await asyncio.wait_for(process.communicate(), 50)
     assert out.decode().split() == ["False", "False"]
+
+
+# --- documents ------------------------------------------------------------------------------------------------
+
+SHIPPED = Path(__file__).parent.parent / "policies" / "profiles"
+WITH_PROFILES = f"profiles: {SHIPPED}\n" + OLD.replace(
+    "node_default: admitted\nsuspect: probation", "node_default: {trusted: admitted, distrusted: quarantine}"
+)
+
+
+def documents_of(told: str) -> list[str]:
+    """Lines about documents, without the digest in each name."""
+    return re.findall(r"^([+~-] document \S+)-[0-9a-f]{8}$", told, re.MULTILINE)
+
+
+def test_documents_are_those_that_the_service_would_send(home: Path) -> None:
+    write_journal(home / "journal.db", ("cam-1", EventKind.FAILED, time.time() - 5))
+    (home / "profiles.yaml").write_text(WITH_PROFILES + "site: [{name: lockdown, when: {distrusted: '>= 2'}}]\n")
+    code, told = plan(home, home / "profiles.yaml", "--limit", "20")
+    assert code == 1  # suspect devices lose their probation
+    assert len(documents_of(told)) == 10
+    assert "+ document gateway/container/60-container-quarantined-feeds" in documents_of(told)
+    assert "budget gateway: container [kubearmor.io/container.name=sediment_app_server$]: 0 → " in told
+    # The other camera as well: the running rule is about two, and the site locks itself down.
+    again = (home / "profiles.yaml").rename(home / "book.yaml")
+    (home / "next.yaml").write_text(again.read_text() + "deployments: []\n")
+    code, told = plan(home, home / "next.yaml")
+    assert (code, documents_of(told)) == (0, [])
+    (home / "next.yaml").write_text(again.read_text().replace(">= 2", ">= 1"))
+    code, told = plan(home, home / "next.yaml", "-o", "json")
+    found = json.loads(told)
+    assert code == 0
+    assert [name.split("/")[-1][:-9] for name in found["documents"]["added"] if "/70-" in name] == [
+        "70-container-app-server-closed"
+    ]
+    assert len(found["documents"]["removed"]) == 9
+    before, after = ({each["subject"]: each[key] for each in found["budgets"]} for key in ("before", "after"))
+    assert all(before[subject] < number for subject, number in after.items())
+
+
+def test_a_parameter_changes_the_documents_of_who_has_the_profile(home: Path) -> None:
+    write_journal(home / "journal.db", ("cam-1", EventKind.FAILED, time.time() - 5))
+    for name in ("old", "new"):
+        folder = home / name / "quarantine"
+        folder.mkdir(parents=True)
+        (folder / "profile.yaml").write_text(
+            f"rank: 10\nreach: []\nparameters: {{site.root: {name}}}\ndocuments: [feeds.yaml]\n"
+        )
+        feeds = (SHIPPED / "quarantine" / "feeds.yaml").read_text()
+        (folder / "feeds.yaml").write_text(feeds.replace("/srv/feeds/", "/srv/${site.root}/"))
+        (home / f"{name}.yaml").write_text(WITH_PROFILES.replace(str(SHIPPED), str(home / name)))
+    code, told = plan(home, home / "new.yaml", "--against", home / "old.yaml")
+    assert (code, documents_of(told)) == (0, ["~ document gateway/container/60-container-quarantined-feeds"])
+    (home / "journal.db").unlink()
+    code, told = plan(home, home / "new.yaml", "--against", home / "old.yaml")
+    assert (code, documents_of(told)) == (0, [])
+
+
+def test_a_document_that_cannot_be_is_refused_with_its_place(home: Path) -> None:
+    folder = home / "profiles" / "quarantine"
+    folder.mkdir(parents=True)
+    (folder / "profile.yaml").write_text("rank: 10\nreach: []\ndocuments: [feeds.yaml]\n")
+    feeds = (SHIPPED / "quarantine" / "feeds.yaml").read_text()
+    (folder / "feeds.yaml").write_text(feeds.replace("dir: /srv/feeds/${device.id}/", "dir: /srv/../${device.id}/"))
+    (home / "bad.yaml").write_text(WITH_PROFILES.replace(str(SHIPPED), "profiles"))
+    code, told = plan(home, home / "bad.yaml")
+    assert code == 2
+    assert f"{folder / 'feeds.yaml'}:23:14: " in told

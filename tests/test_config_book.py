@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from gateway.core.policy import (
     SiteProfile,
     Thresholds,
 )
+from tests.schemas import fits
 
 S = Standing
 POLICIES = Path(__file__).parents[1] / "policies"
@@ -319,61 +319,6 @@ def test_places_are_given_by_subject(path: Path) -> None:
 # --- schemas ------------------------------------------------------------------------------------------------------
 
 
-def fits(value: object, schema: Mapping[str, object] | bool) -> bool:
-    """What of JSON Schema our schemas use; an unknown word is a mistake of the schema."""
-    if isinstance(schema, bool):
-        return schema
-    return all(_holds(word, said, value, schema) for word, said in schema.items())
-
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
-
-
-def _holds(word: str, said: object, value: object, schema: Mapping[str, object]) -> bool:
-    match word, said, value:
-        case (("$schema" | "title"), _, _):
-            return True
-        case "type", str(), _:
-            return isinstance(value, _TYPES[said]) and (said == "boolean" or not isinstance(value, bool))
-        case "type", list(), _:
-            return any(_holds("type", each, value, schema) for each in said)
-        case "anyOf", list(), _:
-            return any(fits(value, each) for each in said)
-        case "enum", list(), _:
-            return value in said
-        case "pattern", str(), str():
-            return re.search(said, value) is not None
-        case "maxLength", int(), str():
-            return len(value) <= said
-        case (("minimum" | "maximum"), int(), int()):
-            return value >= said if word == "minimum" else value <= said
-        case "items", dict(), list():
-            return all(fits(each, said) for each in value)
-        case (("minItems" | "maxItems" | "minProperties" | "maxProperties"), int(), (list() | dict())):
-            return len(value) >= said if word.startswith("min") else len(value) <= said
-        case "required", list(), dict():
-            return set(said) <= set(value)
-        case "propertyNames", dict(), dict():
-            return all(fits(key, said) for key in value)
-        case "properties", dict(), dict():
-            return all(fits(value[key], each) for key, each in said.items() if key in value)
-        case "additionalProperties", (bool() | dict()), dict():
-            listed = schema.get("properties", {})
-            assert isinstance(listed, dict)
-            return all(fits(each, said) for key, each in value.items() if key not in listed)
-    known = {"pattern", "maxLength", "minimum", "maximum", "items", "minItems", "maxItems", "minProperties"}
-    assert word in known | {"maxProperties", "required", "propertyNames", "properties", "additionalProperties"}
-    return True
-
-
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_published_schemas_are_those_of_the_readers(name: str) -> None:
     published = (POLICIES / name).read_text(encoding="utf-8")
@@ -419,14 +364,8 @@ def test_the_inventory_has_a_schema() -> None:
 
 def test_what_nothing_acts_on_yet_is_told() -> None:
     heard = Book(site=(SiteProfile("normal"),), thresholds=Thresholds(None, ResourceThreshold(0.9, 60.0), None))
-    unheard = Book(
-        thresholds=Thresholds(AlertThreshold(8, 3, 60.0)),
-        profiles={"lockdown": Profile("lockdown", site=True, documents=("firewall.yaml",))},
-    )
+    unheard = Book(thresholds=Thresholds(AlertThreshold(8, 3, 60.0)))
     told = list(_of_the_unheard(SimpleNamespace(book=unheard)))  # type: ignore[arg-type]
-    assert [(finding.severity, finding.subject) for finding in told] == [
-        ("warning", "thresholds alerts"),
-        ("warning", "documents of profiles"),
-    ]
+    assert [(finding.severity, finding.subject) for finding in told] == [("warning", "thresholds alerts")]
     for book in (Book(), heard):
         assert not list(_of_the_unheard(SimpleNamespace(book=book)))  # type: ignore[arg-type]

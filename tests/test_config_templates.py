@@ -105,7 +105,7 @@ MISTAKES = [
         "feeds.yaml",
         "/srv/${",
         "/srv/../${",
-        "feeds.yaml:8:15: for device sample: path '/srv/../north/hall/' is not",
+        "feeds.yaml:8:15: for device sample: path '/srv/../north/hall/' has '.', ",
     ),
     ("feeds.yaml", "/srv/${site", "/srv/" + "x" * 60 + "/${site", "for device sample: the directory has 77 bytes"),
     ("feeds.yaml", "metadata:", "metadata: {name: 1-x}\nmetadata:", "feeds.yaml:4:1: KA-DUPLICATE-KEY"),

@@ -45,7 +45,10 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}]},
         door=("127.0.0.1", free_port()),
         console=("127.0.0.1", free_port()),
+        sediment={"forward_to": f"127.0.0.1:{free_port()}"},
     )
+    relying = {"listen": f"127.0.0.1:{free_port()}", "app_server": "feed", "verifier": "127.0.0.1:8100"}
+    site.settings["doors"]["relying"] = relying
     certificates = site_certificates(site.folder / "certs", "app")
     site.settings["agents"] = {"listen": f"127.0.0.1:{free_port()}"}
     site.settings["certificates"] = {

@@ -32,6 +32,10 @@ def uninstall(config: Config) -> list[str]:
         lines = [f"{config.target.path_gate}: ended with the service, nothing stays behind"]
     layer = build.kubearmor(config, SystemClock())
     if layer is not None:
+        # KubeArmor does not tell its network policies: they are asked away by their names.
+        layer.declare_documents(
+            (), build.renderer(config.library, config.book, config.target.name).networks(config.target.name)
+        )
         asyncio.run(layer.withdraw())
         lines.append(f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}")
     return [

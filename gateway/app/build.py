@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.config import Config, KubeArmor
+from gateway.config import Config, KubeArmor, Relying, document_targets
+from gateway.console.metrics import RelyingCounts
+from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
 from gateway.control.reload import Lay
+from gateway.control.running import Books, RunningBook
+from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
@@ -17,13 +21,19 @@ from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tabl
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
+from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.kubearmor.render import Library, Renderer
+from gateway.relying import End, RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from gateway.sediment.relying import Conversation, Party
+from gateway.sediment.replay import ReplayMemory
+from gateway.sediment.wire import Endpoint as WireEndpoint
+from gateway.sediment.wire import Protocol
 from gateway.watch.bypass import BypassWatch
 
 
@@ -140,6 +150,11 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
         found.append(
             f"the relay listens for {', '.join(moved)}, whose address or port changes: it needs a new start"
         )
+    relying = config.relying
+    if relying is not None and _place(old, relying.app_server) != _place(new, relying.app_server):
+        found.append(
+            f"the relying party's port carries DATA to {relying.app_server}, which changes: it needs a new start"
+        )
     try:
         changes = config.target.kubearmor is not None and _scope(old) != _scope(new)
     except DocumentRefused as error:
@@ -148,6 +163,12 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
         what = "KubeArmor's network policy is made from services, corridor and always_allowed, which change"
         found.append(f"{what}: it is made anew by a start")
     return found
+
+
+def _place(book: Book, name: str) -> tuple[str, int, str] | None:
+    """Where a service is; None: the book does not have it."""
+    found = (service for service in book.services if service.name == name)
+    return next(((str(service.address), service.port, service.protocol) for service in found), None)
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:
@@ -160,9 +181,15 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     made: dict[SourceName, Authenticator] = {}
     for source in config.sources:
         keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
-        described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
-        made[source.name] = SedimentAuthenticator(described, keys)
+        made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
     return made
+
+
+def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
+    return {
+        source.name: SedimentSource(source.name, source.public_key, source.verifier_id.encode())
+        for source in config.sources
+    }
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
@@ -182,6 +209,122 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
     )
 
 
+def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:
+    """What a relay of DATA may go by. What a profile reaches is looked up once for each book.
+
+    While one book gives way to another, a profile reaches what both allow; when every device is decided under the
+    new one, everybody is asked about again.
+    """
+    known: dict[str, Reach] = {}
+    of: Book | None = None
+    settled = devices.book
+
+    def reach_of(profile: str) -> Reach:
+        nonlocal of
+        book = devices.book
+        if book is not of:
+            known.clear()
+            of = book
+        found = known.get(profile)
+        if found is None:
+            services = _services_reached(book, profile)
+            if settled is not book:
+                services &= _services_reached(settled, profile)
+            rate = book.profiles[profile].rate if profile in book.profiles else None
+            found = known[profile] = Reach(services, rate)
+        return found
+
+    made = DeviceStandings(reach_of, clock)
+
+    def took(_: RunningBook) -> None:
+        nonlocal settled
+        settled = devices.book
+        known.clear()
+        made.book_changed()
+
+    books.followers.append(took)
+    return made
+
+
+def _services_reached(book: Book, profile: str) -> frozenset[str]:
+    """The names of the services that a profile reaches; none for a profile that the book does not know."""
+    return frozenset(service.name for service in book.reach(profile)) if profile in book.profiles else frozenset()
+
+
+def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], None]) -> Forwarder | None:
+    """What passes alerts on that came to the relying party's port, beside SEDIMENT's own."""
+    relying = config.relying
+    if relying is None or relying.relying_party is None:
+        return None
+    return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def relying_door(
+    config: Config,
+    relying: Relying,
+    followed: DeviceStandings,
+    admission: Admission,
+    clock: Clock,
+    forwarder: Forwarder | None,
+    highest_wall: float,
+) -> RelyingDoor:
+    """The relying party's port, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    ``highest_wall``: the journal's newest wall time; a clock that was set back must not make old DATA new.
+    """
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    beside, limits = relying.relying_party, relying.limits
+    settings = RelyingSettings(
+        service=service.name,
+        onward=(str(service.address), service.port) if beside is None else (beside.host, beside.port),
+        verifiers={peer: source.name for source in config.sources for peer in source.peers},
+        beside=beside is not None,
+        verifier=None if relying.verifier is None else (relying.verifier.host, relying.verifier.port),
+        kept=relying.connections == "kept",
+        source=config.sources[0].name if len(config.sources) == 1 else UNASSIGNED,
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        frame_seconds=limits.frame_seconds,
+        idle_seconds=limits.idle_seconds,
+        onward_seconds=limits.onward_seconds,
+    )
+    described = _described(config)
+    conversation = Conversation(
+        party(relying), config.hmac_keys, {device.id: described[device.source] for device in config.devices}
+    )
+    return RelyingDoor(
+        open_listeners([str(endpoint) for endpoint in relying.listen]),
+        conversation,
+        ReplayMemory(max(clock.now().wall, highest_wall), relying.clock_ahead),
+        followed,
+        admission,
+        clock,
+        settings,
+        None if forwarder is None else forwarder.offer,
+    )
+
+
+def party(relying: Relying) -> Party:
+    """What devices are told. Beside SEDIMENT's own relying party nobody is told anything by us."""
+    here = relying.here or relying.listen[0]
+    verifier = relying.verifier or here
+    return Party(
+        WireEndpoint(Protocol.TCP, verifier.host.encode(), verifier.port),
+        WireEndpoint(Protocol.TCP, here.host.encode(), here.port),
+        relying.device_settings,
+    )
+
+
+def relying_counts(door: RelyingDoor) -> RelyingCounts:
+    """What the relying party's port has counted, in the words of metrics."""
+    return RelyingCounts(
+        {(kind.name.lower(), case.name.lower()): number for (kind, case), number in door.messages.items()},
+        {"taken": door.taken, "not_taken": door.not_taken},
+        {end.value: door.ends[end] for end in End},
+        door.copies(),
+    )
+
+
 def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     """The KubeArmor layer beside the path gate, where one is configured.
 
@@ -197,6 +340,11 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
             journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
         )
         return kubearmor_layer(config.target.name, wanted, clock, scope, hardening)
+
+
+def renderer(library: Library, book: Book, target: str) -> Renderer:
+    """What makes the documents of a book's profiles for the one target."""
+    return Renderer(library, document_targets(book, target))
 
 
 def kubearmor_layer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.agentlink import messages as wire
@@ -117,6 +117,18 @@ async def start(link: Link | None, devices: Devices) -> None:
     for gate in link.gates:
         await gate.backend.start()
     await link.hub.start()
+
+
+def runs(link: Link | None) -> list[Callable[[], Coroutine[None, None, None]]]:
+    """What has to run for as long as the service does."""
+    return [] if link is None else [link.material.run, link.hub.run, *(gate.run for gate in link.gates)]
+
+
+async def flush(link: Link | None) -> None:
+    """Wait until what is wished stands at the targets that can be reached (orderly stop)."""
+    for gate in () if link is None else link.gates:
+        if not gate.unreachable:
+            await gate.flush()
 
 
 async def stop(link: Link | None) -> None:

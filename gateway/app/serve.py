@@ -26,7 +26,7 @@ from gateway.app.link import Link
 from gateway.app.logs import configure_logging
 from gateway.app.reload import Reloader
 from gateway.config import Config
-from gateway.console.api import Console, Windows
+from gateway.console.api import Console, Windows, bind
 from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
@@ -34,17 +34,19 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer
+from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
-from gateway.intake.sediment import SedimentDoor
+from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.relying import RelyingDoor
 from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
@@ -85,6 +87,8 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._relying: RelyingDoor | None = None
+        self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
@@ -146,15 +150,11 @@ class _Service:
         )
         devices.add_gate(gate)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-        gates = [gate]  # those of other hosts join below
-        overrides = Overrides(devices, gates, journal, clock, observers)
+        self._gates = [gate]  # those of other hosts join below
+        overrides = Overrides(devices, self._gates, journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
-        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
-        self.books = Books(first)
-        reloader = self._reloader = Reloader(
-            config, self.books, devices, [gate], journal, clock, build.layer(config, gate.backend)
-        )
+        reloader = self._reloading(devices, gate, journal)
         admit = Admit(
             build.authenticators(config),
             devices,
@@ -164,31 +164,34 @@ class _Service:
             AdmissionLimits(queue=config.door.limits.queue),
         )
         door: SedimentDoor | None = None
+        console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
-            self._link = linking.make_link(config, devices, gates, clock, devices.notice)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
+            standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
+            devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
             )
+            documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
-            if bypass is not None:
-                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+            self._follow_books(bypass, documents)
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories, reloader)
+            await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            if door is not None:
-                door.close()
+            self._close_doors(console, door)
             devices.stop()
             await linking.stop(self._link)
             overrides.stop()
@@ -196,6 +199,52 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+        """Open the relying party's port, where it is ours; returns who must be told of standings."""
+        relying, (_, devices, _, admit, _) = self._config.relying, self._parts
+        if relying is None:
+            return None
+        standings = build.standings(devices, self._clock, self.books)
+        self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
+        self._relying = build.relying_door(
+            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+        )
+        return standings
+
+    def _close_doors(self, console: socket.socket | None, door: SedimentDoor | None) -> None:
+        for opened in (console, door, self._relying):
+            if opened is not None:
+                opened.close()
+
+    def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
+        """Who has the book read again, and the book that runs."""
+        config, clock = self._config, self._clock
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        lay = build.layer(config, gate.backend)
+        self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
+        return self._reloader
+
+    def _documents(self, layer: Advisory) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor."""
+        _, devices, _, _, _ = self._parts
+        _, site = self._levels
+        config, target = self._config, self._config.target.name
+        made = build.renderer(config.library, config.book, target)
+        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        site.watch(lambda _: documents.wake())
+        return documents
+
+    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+        """Tell the parts that keep something of the book when another one runs."""
+        if bypass is not None:
+            self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+        if documents is not None:
+            target = self._config.target.name
+            self.books.followers.append(
+                lambda running: documents.use(build.renderer(running.library, running.book, target))
+            )
 
     def _wire_metrics(self, watch: ResourceWatch) -> None:
         journal, devices, gate, admit, door = self._parts
@@ -228,14 +277,24 @@ class _Service:
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
             metrics.set_certificates(lambda: linking.certificate_ends(link))
+        relying = self._relying
+        if relying is not None:
+            metrics.add_queue("relying_connections", lambda: relying.open_connections)
+            metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
+            metrics.set_relying(lambda: build.relying_counts(relying))
 
     async def _work(
-        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+        self,
+        clockwork: Clockwork,
+        watch: ResourceWatch,
+        advisories: Sequence[Advisory],
+        reloader: Reloader,
+        documents: Documents | None,
+        listen: socket.socket,
     ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
-        behind = () if self._link is None else self._link.gates
-        explainer = Explainer(devices, (gate, *behind), self._clock)
+        explainer = Explainer(devices, self._gates, self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -247,7 +306,7 @@ class _Service:
             site=site.now,
             book=reloader.view,
         )
-        console = Console(windows, self._console_listen(), self._config.console.hosts)
+        console = Console(windows, listen, self._console_hosts())
         place = self._config.operator
         operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
@@ -259,35 +318,40 @@ class _Service:
         await operator.start()
         try:
             async with asyncio.TaskGroup() as tasks:
-                link = self._link
-                parts = (
-                    () if link is None else (link.material.run, link.hub.run, *(each.run for each in link.gates))
-                )
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
-                    *(tasks.create_task(run(), name="link") for run in parts),
+                    *(tasks.create_task(run(), name="link") for run in linking.runs(self._link)),
                     tasks.create_task(watch.run(), name="watch"),
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
                 ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
-                door_task = tasks.create_task(door.run(), name="door")
+                door_tasks = [tasks.create_task(door.run(), name="door")]
+                addresses = door.addresses
+                if self._relying is not None:
+                    addresses = [*addresses, *self._relying.addresses]
+                    door_tasks.append(tasks.create_task(self._relying.run(), name="relying"))
+                if self._forwarder is not None:
+                    hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, reload_task, *hands)
+                self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands)
                 self._ready = False
                 await _ended(reload_task)
-                await _ended(door_task)
+                for door_task in door_tasks:
+                    await _ended(door_task)
+                if self._forwarder is not None:
+                    await self._forwarder.finish()
                 admit.drain()
                 await _ended(clock_task)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):
                         await devices.flush()
                         await gate.flush()
-                        for remote in () if link is None else link.gates:
-                            if not remote.unreachable:
-                                await remote.flush()
+                        await linking.flush(self._link)
                 for task in hands:
                     await _ended(task)
         finally:
@@ -295,10 +359,15 @@ class _Service:
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
 
-    def _console_listen(self) -> tuple[str, int] | socket.socket:
+    async def _console_socket(self) -> socket.socket:
+        """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
         if self._console_fd is None:
-            return self._config.console.listen
+            return await bind(self._config.console.listen)
         return socket.socket(fileno=self._console_fd)
+
+    def _console_hosts(self) -> Sequence[str]:
+        console = self._config.console
+        return console.hosts if self._console_fd is not None else (*console.hosts, console.listen.host)
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
@@ -320,6 +389,11 @@ class _Service:
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
+        if self._relying is not None:
+            detail = f"{self._relying.open_connections} connections of devices"
+            lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
+        if self._forwarder is not None:
+            lines.append(Health("relying forwarding", True, self._forwarder.state()))
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

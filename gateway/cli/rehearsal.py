@@ -6,23 +6,34 @@ comparing or deciding.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.cli.rehearsed_documents import budgets_of, standing_documents
 from gateway.cli.terminal import client
 from gateway.config.book import load_book
 from gateway.config.ground import Ground, load_candidate, load_ground
+from gateway.config.templates import read_library
 from gateway.config.values import parse_duration
 from gateway.console.client import Client, NotRunning, Refused
+from gateway.control.collecting import no_collection
 from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError, JournalError
 from gateway.core.model import Device, DeviceId, Record, SourceName, Standing
-from gateway.core.policy import Book, Override, check, compile_book, decide, quorum_for, rules_for
+from gateway.core.policy import (
+    Book,
+    Deployment,
+    DeviceClass,
+    Override,
+    check,
+    compile_book,
+    decide,
+    quorum_for,
+    rules_for,
+)
 from gateway.core.rehearsal import (
     Comparison,
     Differences,
@@ -86,7 +97,7 @@ def make_plan(
     Raises ``ConfigError`` and ``NotRunning``.
     """
     span = None if replayed is None else _span(replayed)
-    with _no_collection():
+    with no_collection():
         ground = load_ground(config)
         if against is None and new_book.exists() and new_book.resolve() == ground.settings.book.resolve():
             mend = "write the new book beside it, or name the old one with --against"
@@ -98,17 +109,23 @@ def make_plan(
         before, after = compile_book(old, ground.devices), compile_book(new.book, ground.devices)
         was, would = _folded(ground.devices, before, after, states)
         known = check(before)
+        addresses = AddressBook(ground.devices)
+        now = time.time()
+        words = (states.overrides, now)
+        standing = standing_documents(ground, before, was, addresses, read_library(before), words)
+        meant = standing_documents(ground, after, would, addresses, new.library, words)
         found = compare(
             ground.devices,
             was,
             before,
             after,
-            compare_documents(_documents(old), _documents(new.book)),
-            (),
+            compare_documents({**_parts(old), **standing.texts()}, {**_parts(new.book), **meant.texts()}),
+            budgets_of(standing, meant),
             [each for each in new.findings if each.severity == "error" or each not in known],
             would,
             states.overrides,
-            time.time(),
+            now,
+            addresses,
         )
         differences = None if span is None else _replay(ground, states, before, after, span)
         strays = 0 if against is not None else _strays(ground.devices, before, states)
@@ -120,7 +137,7 @@ def suppose(device: str, event: str, config: Path, book: Path | None, socket: Pa
 
     Raises ``ConfigError``, ``NotRunning`` and ``Refused``, and ``ValueError`` for a word that is no event.
     """
-    with _no_collection():
+    with no_collection():
         ground = load_ground(config)
         named = next((each for each in ground.devices if each.id == device), None)
         if named is None:
@@ -201,13 +218,25 @@ def _folded(
         return states.known, states.known
     was: dict[DeviceId, State] = {}
     would: dict[DeviceId, State] = {}
+    known, fold = states.records.get, lifecycle.fold
+    quorums = any(_has_quorums(book) for book in (before, after))
     for device in devices:
-        record = states.records.get((device.id, device.source))
+        name = device.id
+        record = known((name, device.source))
         if record is not None:
-            old, new = quorum_for(device, before), quorum_for(device, after)
-            state = was[device.id] = State(*lifecycle.fold((record,), old))
-            would[device.id] = state if old == new else State(*lifecycle.fold((record,), new))
+            old, new = (quorum_for(device, before), quorum_for(device, after)) if quorums else (None, None)
+            state = was[name] = State(*fold((record,), old))
+            would[name] = state if old == new else State(*fold((record,), new))
     return was, would
+
+
+def _has_quorums(book: Book) -> bool:
+    rules: tuple[Deployment | DeviceClass, ...] = (*book.deployments, *book.classes)
+    levels = [
+        *(rule.level for rule in rules),
+        *(each for each in book.devices.values() if not isinstance(each, str)),
+    ]
+    return any(level.quorum is not None for level in levels)
 
 
 def _strays(devices: Sequence[Device], book: Book, states: States) -> int:
@@ -301,30 +330,9 @@ def _span(text: str) -> float:
     return seconds
 
 
-def _documents(book: Book) -> dict[str, str]:
-    """What the book has beside profiles of devices, by a name for people: each service, each corridor entry …"""
+def _parts(book: Book) -> dict[str, str]:
+    """What the book has beside profiles of devices and documents, by a name for people."""
     found = {f"service {each.name}": repr(each) for each in book.services}
     found |= {f"corridor entry {each.name}": repr(each) for each in book.corridor}
     found |= {f"always allowed {network}": "" for network in book.always_allowed}
-    found |= {f"site profile {rule.name}": repr(rule.when) for rule in book.site}
-    for profile in book.profiles.values():
-        for name in profile.documents:
-            path = Path(name)
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(name, f"cannot be read: {error}", "correct the profile's documents") from error
-            found[f"document {profile.name}/{path.name}"] = repr((text, dict(profile.parameters)))
-    return found
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """One question, a million values, none of them garbage before the end: looking for it takes a third longer."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    return found | {f"site profile {rule.name}": repr(rule.when) for rule in book.site}

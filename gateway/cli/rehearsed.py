@@ -15,6 +15,9 @@ from gateway.core.rehearsal import NOW, Comparison, Differences, Differing, Grou
 Head = tuple[str, str, str, int]
 """The book before, the book after, where the states come from, and devices that the service treats otherwise."""
 
+#: A table is worth a line when it changes, or when half of it is used.
+_NEAR = 2
+
 _WHEN = {NOW: "now", "trusted": "when trusted", "suspect": "when suspect"}
 
 
@@ -77,13 +80,14 @@ def _names(devices: Sequence[DeviceId], limit: int) -> str:
 
 
 def _document_lines(found: Comparison, limit: int) -> Iterator[str]:
-    if found.documents.differ or found.budgets:
+    budgets = [each for each in found.budgets if each.before != each.after or each.after * _NEAR >= each.limit]
+    if found.documents.differ or budgets:
         yield ""
     for mark, keys in zip("+~-", found.documents, strict=True):
         yield from (clean(f"{mark} {key}") for key in keys[:limit])
         if len(keys) > limit:
             yield f"{mark} {len(keys) - limit:,} more"
-    for budget in found.budgets:
+    for budget in budgets:
         yield clean(
             f"budget {budget.subject}: {budget.before:,} → {budget.after:,} of {budget.limit:,} {budget.unit}"
         )

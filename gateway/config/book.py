@@ -71,7 +71,10 @@ def read_book(path: Path) -> Placed:
     top.known(*BOOK_KEYS)
     places |= {key: value.where for key in BOOK_KEYS if (value := top.get(key)) is not None}
     no_profiles: dict[ProfileName, Profile] = {}
+    before = bool(problems)
     own = top.take("profiles", lambda value: _profiles(value, path, places), no_profiles)
+    if problems and not before:
+        problems.settle()  # a profile left out for its mistake would look unknown in the book
     levels = Levels({**BUILT_IN, **own}, places)
     try:
         book = _book(top, levels, own)

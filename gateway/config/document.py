@@ -10,6 +10,7 @@ the reader of a key knows its type.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -86,10 +87,15 @@ class Problems:
         raise ConfigError(first.where, first.what, "\n".join(lines) if rest else first.mend)
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """Return a file's bytes. Raises ``ConfigError`` when it cannot be read or is larger than ``limit`` bytes."""
+def read_bytes(path: Path, limit: int, judge: Callable[[Path, os.stat_result], None] | None = None) -> bytes:
+    """Return a file's bytes. Raises ``ConfigError`` when it cannot be read or is larger than ``limit`` bytes.
+
+    ``judge`` sees what the file is before it is read, and may raise ``ConfigError``.
+    """
     try:
         with path.open("rb") as file:
+            if judge is not None:
+                judge(path, os.fstat(file.fileno()))
             data = file.read(limit + 1)
     except OSError as error:
         raise ConfigError(

@@ -22,9 +22,11 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *check(config.book),
         *check_against(config.book, config.devices),
         *_of_the_unheard(config),
+        *_of_documents(config),
         *_of_bindings(config),
         *_of_keys(config),
         *_of_doors(config),
+        *_of_relying(config),
         *_of_windows(config),
         *of_link(config),
     )
@@ -36,9 +38,13 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
     if book.thresholds.suspect is not None:
         what = "it is checked, but this version receives no alerts from KubeArmor: they make no device suspect"
         yield Finding("warning", "thresholds alerts", what, "do not rely on it yet")
-    if any(profile.documents for profile in book.profiles.values()):
-        what = "they are checked, but this version sends none of them: only the path gate acts on profiles"
-        yield Finding("warning", "documents of profiles", what, "do not rely on them yet")
+
+
+def _of_documents(config: Config) -> Iterator[Finding]:
+    book = config.book
+    if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
+        what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
+        yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
 
 
 def _of_bindings(config: Config) -> Iterator[Finding]:
@@ -84,6 +90,28 @@ def _of_doors(config: Config) -> Iterator[Finding]:
     if inside:
         what = "they may connect to the door for alerts, which devices must not reach"
         yield Finding("warning", _subject(inside), what, "narrow peers to the verifier's address")
+
+
+def _of_relying(config: Config) -> Iterator[Finding]:
+    relying = config.relying
+    if relying is None:
+        return
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    if service.path == "routed":
+        what = f"the book has {service.name} as routed: devices could reach the app server in their own name too"
+        yield Finding("warning", "doors.relying", what, "write path: relayed, unless they shall")
+    party, forward = relying.relying_party, config.door.forward_to
+    if party is None and forward is not None:
+        what = f"alerts are passed on to {forward} although we stand in the place of SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, "remove forward_to when that party is switched off")
+    if party is not None and forward is None:
+        what = "alerts that come to the door for alerts are not passed on to SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, f"write forward_to: {party} there")
+    if party is not None and not ip_address(party.host).is_loopback:
+        what = (
+            f"SEDIMENT's relying party at {party} is beyond this host: who reaches it there goes around this port"
+        )
+        yield Finding("warning", "doors.relying", what, "let a packet filter keep its port for this host alone")
 
 
 def _may_connect(device: Device, peers: Sequence[Network]) -> bool:

@@ -15,8 +15,10 @@ from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.inventory import read_devices
 from gateway.config.settings import Settings, read_settings
+from gateway.config.templates import check_library, document_targets, read_library
 from gateway.core.model import Device
 from gateway.core.policy import Book, Finding, check, check_against, check_lockout
+from gateway.kubearmor.render import Library
 
 
 class Ground(NamedTuple):
@@ -32,6 +34,7 @@ class Candidate(NamedTuple):
     path: Path
     book: Book
     findings: tuple[Finding, ...]
+    library: Library
 
 
 def load_ground(path: Path) -> Ground:
@@ -46,11 +49,14 @@ def load_ground(path: Path) -> Ground:
 
 def load_candidate(path: Path, ground: Ground, running: Book | None = None) -> Candidate:
     """Return a book and every finding about it on this ground: its own, the inventory's, and the links it may not
-    cut. ``running``: the book that runs. Raises ``ConfigError`` for a book that is refused by itself."""
+    cut. ``running``: the book that runs. Raises ``ConfigError`` for a book, or a document of its profiles, that is
+    refused by itself."""
     book = read_book(path).book
+    library = read_library(book)
+    check_library(library, document_targets(book, ground.settings.target.name), ground.devices)
     findings = (
         *check(book),
         *check_against(book, ground.devices),
         *check_lockout(running, book, links_of(ground.settings)),
     )
-    return Candidate(path, book, findings)
+    return Candidate(path, book, findings, library)

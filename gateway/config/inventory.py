@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ from gateway.config.document import LARGE_FILE, Problems, did_you_mean, read_tex
 from gateway.config.entries import Entries, Entry, read_entries
 from gateway.config.keyfiles import read_hmac_key, read_hmac_keys, refusal_of
 from gateway.config.values import Inventory, Source, parse_address, parse_name
+from gateway.control.collecting import no_collection
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName, parse_device_id
 
@@ -37,7 +36,7 @@ def load_inventory(path: Path, sources: Sequence[Source]) -> Inventory:
 
 def read_inventory(path: Path, sources: Sequence[Source]) -> Located:
     """As ``load_inventory``, with the places."""
-    with _no_collection():
+    with no_collection():
         return _read_inventory(path, sources)
 
 
@@ -50,18 +49,6 @@ def _read_inventory(path: Path, sources: Sequence[Source]) -> Located:
     keys = _read_keys(path, written, devices, unsafe, problems)
     problems.settle()
     return Located(Inventory(devices, keys), written.where)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the cycle collector from going through a million young objects again and again: none is garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def read_devices(written: Entries, sources: Sequence[SourceName], problems: Problems) -> tuple[Device, ...]:

@@ -37,7 +37,7 @@ def read_public_key(path: Path, *, allow_published: bool) -> RSAPublicKey:
 
 def read_hmac_key(path: Path) -> bytes:
     """Return the device key in a file of its own. Raises ``ConfigError``, also when others may read the file."""
-    data = _read_secret(path, KEY_FILE)
+    data = read_bytes(path, KEY_FILE, _secret)
     try:
         return parse_hmac_key(data)
     except ValueError as error:
@@ -51,7 +51,7 @@ def read_hmac_keys(path: Path, problems: Problems) -> tuple[Mapping[DeviceId, by
     """
     keys: dict[DeviceId, bytes] = {}
     lines: dict[DeviceId, int] = {}
-    for number, line in enumerate(_read_secret(path, KEYS_FILE).splitlines(), 1):
+    for number, line in enumerate(read_bytes(path, KEYS_FILE, _secret).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith(b"#"):
             continue
@@ -82,20 +82,10 @@ def refusal_of(device: DeviceId, key: bytes) -> tuple[str, str] | None:
     return what, f"enrol it with a key of its own (for a demonstration only: {UNSAFE}: true at its source)"
 
 
-def _read_secret(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigError(str(path), "is no regular file", "name the key file")
-            if mode & (stat.S_IRWXO | stat.S_IWGRP):
-                what = f"others may use this key file (mode {stat.S_IMODE(mode):04o})"
-                raise ConfigError(str(path), what, f"chmod 640 {path.name}, or 600, and make a new key")
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigError(
-            str(path), f"cannot be read: {error.strerror}", "check the path and its rights"
-        ) from error
-    if len(data) > limit:
-        raise ConfigError(str(path), f"is larger than {limit} bytes", "is this the right file?")
-    return data
+def _secret(path: Path, found: os.stat_result) -> None:
+    """Refuse a key file that is none, or that others may read."""
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(str(path), "is no regular file", "name the key file")
+    if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        what = f"others may use this key file (mode {stat.S_IMODE(found.st_mode):04o})"
+        raise ConfigError(str(path), what, f"chmod 640 {path.name}, or 600, and make a new key")

@@ -9,6 +9,7 @@ from gateway.config.book_links import links_of
 from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
+from gateway.config.relying import check_relying
 from gateway.config.settings import Settings, read_settings
 from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import Config
@@ -50,6 +51,7 @@ def load(path: Path) -> Config:
         placed.book,
         settings.management,
         library,
+        settings.relying,
         book_digest(settings.book, placed.book, placed.places),
         settings.remotes,
         settings.agents,
@@ -83,6 +85,7 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
     _check_relay(settings, placed, problems)
     _check_remotes(settings, placed, problems)
+    check_relying(settings, placed.book, problems)
     problems.settle()
 
 

@@ -33,7 +33,7 @@ REMOTE_KEYS = ("name", "agent", "required", "lease", "services", "relays")
 CERTIFICATE_KEYS = ("authority", "certificate", "key", "revoked")
 
 _GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
-_TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
+TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
 
 
 def read_certificates(value: Value, base: Path) -> MaterialFiles:
@@ -103,7 +103,7 @@ def read_kubearmor(value: Value) -> KubeArmor:
     return KubeArmor(
         section.take("address", lambda item: item.parsed(_loopback), standard.address),
         section.take("health", lambda item: item.parsed(_loopback), standard.health),
-        section.take("tables", lambda item: item.choice(_TABLES), standard.tables),
+        section.take("tables", lambda item: item.choice(TABLES), standard.tables),
     )
 
 

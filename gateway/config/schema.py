@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of the three files, for editors that complete and mark while one writes.
+"""JSON Schema (draft 2020-12) of the four files, for editors that complete and mark while one writes.
 
 What lives here: the shape of each file, made from the same keys and words as the readers have. What must not:
 reading. A schema sees less than the readers: names that refer to one another, positions, contradictions.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site
+from gateway.config import book, book_levels, book_profiles, book_site, relying, remotes, settings
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
+from gateway.config.keyfiles import UNSAFE
 from gateway.core.model import AnchorKind
 from gateway.core.policy import KINDS
 
@@ -26,15 +27,20 @@ _PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65_535}
 _WORDS: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 
 
-def _whole(most: int) -> Schema:
-    return {"type": "integer", "minimum": 1, "maximum": most}
+#: ``HOST:PORT``; which hosts are taken, the reader says.
+_ENDPOINT: Schema = {"type": "string", "pattern": "^.+:[0-9]{1,5}$"}
+_TRUTH: Schema = {"type": "boolean"}
+
+
+def _whole(most: int, least: int = 1) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most}
 
 
 def _list(item: Schema) -> Schema:
     return {"type": "array", "items": item}
 
 
-def _choice(words: Sequence[str]) -> Schema:
+def _choice(words: Sequence[str | bool]) -> Schema:
     return {"enum": list(words)}
 
 
@@ -184,11 +190,108 @@ def devices_schema() -> Schema:
     )
 
 
+def settings_schema() -> Schema:
+    """The main settings file, ``ragate.yaml``."""
+    source = {
+        "name": _NAME,
+        "format": _choice(("sediment",)),
+        "public_key": _TEXT,
+        "verifier_id": _TEXT | {"minLength": 1, "maxLength": settings.VERIFIER_ID},
+        "peers": _list(_TEXT),
+        "max_age": _DURATION,
+        "grace": _DURATION,
+        "recovery_passes": _whole(settings.PASSES_MOST),
+        UNSAFE: _TRUTH,
+    }
+    target = {
+        "name": _NAME,
+        "required": _choice((True,)),
+        "path_gate": _choice(settings.GATES),
+        "lease": _DURATION,
+        "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
+        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
+    }
+    values = {
+        "journal": _TEXT,
+        "console": _exactly({"listen": _ENDPOINT, "hosts": _list(_TEXT)}),
+        "operator": _exactly({"socket": _TEXT, "group": _NAME}),
+        "doors": _exactly({"sediment": _sediment_door(), "relying": _relying_door()}, ("sediment",)),
+        "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
+        # Of this host, or of an agent's: which keys go together the reader says.
+        "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
+        "inventory": _TEXT,
+        "book": _TEXT,
+        "management": _list(_TEXT),
+        "agents": _exactly({"listen": _ENDPOINT}, ("listen",)),
+        "certificates": _exactly(dict.fromkeys(remotes.CERTIFICATE_KEYS, _TEXT), remotes.CERTIFICATE_KEYS[:3]),
+    }
+    need = ("doors", "sources", "targets", "inventory", "book")
+    return _file("The main settings file of ragate", _exactly(values, need))
+
+
+def _remote() -> dict[str, Schema]:
+    """A target that an agent enforces on."""
+    return {
+        "name": _NAME,
+        "agent": _NAME,
+        "required": _TRUTH,
+        "lease": _DURATION,
+        "services": _list(_NAME) | {"minItems": 1},
+        "relays": _list(_TEXT),
+    }
+
+
+def _sediment_door() -> Schema:
+    limits = {
+        "connections": _whole(settings.CONNECTIONS_MOST, settings.CONNECTIONS_LEAST),
+        "connections_per_peer": _whole(settings.CONNECTIONS_MOST),
+        "frame_seconds": _DURATION,
+        "queue": _whole(settings.QUEUE_MOST),
+    }
+    door = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1}),
+        "peers": _list(_TEXT),
+        "forward_to": _ENDPOINT,
+        "limits": _exactly(limits),
+    }
+    return _exactly(door, ("listen",))
+
+
+def _relying_door() -> Schema:
+    forms: Mapping[str, Schema] = {
+        relying.NUMBER: {"type": "integer"},
+        relying.TRUTH: {"type": "boolean"},
+        relying.WORD: _TEXT,
+    }
+    most = _whole(relying.CONNECTIONS_MOST)
+    limits = {"connections": most, "connections_per_peer": most}
+    limits |= dict.fromkeys(("frame_seconds", "idle_seconds", "onward_seconds"), _DURATION)
+    handed_out = {key: forms[form] for key, form in relying.DEVICE_SETTINGS.items()}
+    port: Mapping[str, Schema] = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1}),
+        "mode": _choice(relying.MODES),
+        "app_server": _NAME,
+        "verifier": _ENDPOINT,
+        "here": _ENDPOINT,
+        "relying_party": _ENDPOINT,
+        "connections": _choice(relying.CONNECTIONS),
+        "device_settings": _exactly(handed_out) | {"minProperties": 1},
+        "clock_ahead": _DURATION,
+        "limits": _exactly(limits),
+    }
+    return _section(relying.KEYS, port, ("listen", "app_server"))
+
+
+def _exactly(values: Mapping[str, Schema], need: Sequence[str] = ()) -> Schema:
+    return _section(tuple(values), values, need)
+
+
 #: The published files, by their place in the folder of policies.
 SCHEMAS = {
     "book.schema.json": book_schema,
     "profile.schema.json": profile_schema,
     "devices.schema.json": devices_schema,
+    "ragate.schema.json": settings_schema,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.relying import read_relying
 from gateway.config.remotes import (
     read_certificates,
     read_kubearmor,
@@ -23,6 +24,7 @@ from gateway.config.values import (
     Network,
     OperatorSocket,
     RelayEntry,
+    Relying,
     RemoteTarget,
     Source,
     Target,
@@ -42,7 +44,12 @@ AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
-_GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
+#: Open connections: one would let a single silent peer shut the door; no process has more descriptors than ports.
+CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 65_536
+#: Envelopes that wait, each up to 4 KiB; one pass more than ten would keep a failed device out for hours.
+QUEUE_MOST, PASSES_MOST = 1_000_000, 10
+
+GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 
 
 KEYS = (
@@ -73,6 +80,7 @@ class Settings(NamedTuple):
     book: Path
     places: dict[str, str]
     management: tuple[Network, ...] = ()
+    relying: Relying | None = None
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
@@ -91,6 +99,7 @@ def read_settings(path: Path) -> Settings:
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     door = top.take("doors", _door, None)
+    relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
         ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
         ("sources", "a list of verifiers"),
@@ -132,6 +141,7 @@ def read_settings(path: Path) -> Settings:
         book,
         places,
         management,
+        relying,
         remotes,
         agents,
         certificates,
@@ -164,7 +174,7 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
 
 def _door(value: Value) -> Door:
     doors = value.section()
-    doors.known("sediment")
+    doors.known("sediment", "relying")
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
@@ -173,6 +183,17 @@ def _door(value: Value) -> Door:
         section.take("forward_to", lambda item: item.parsed(_relying_party), None),
         section.take("limits", _limits, DoorLimits()),
     )
+
+
+def _relying(value: Value, places: dict[str, str]) -> Relying | None:
+    try:
+        section = value.section().get("relying")
+    except ConfigError:
+        return None  # told by the reader of the door
+    if section is None:
+        return None
+    places["relying"] = section.where
+    return read_relying(section, _listen(section.section().need("listen", "0.0.0.0:8000")))
 
 
 def _listen(value: Value) -> tuple[Endpoint, ...]:
@@ -200,10 +221,14 @@ def _limits(value: Value) -> DoorLimits:
     section.known("connections", "connections_per_peer", "frame_seconds", "queue")
     standard = DoorLimits()
     return DoorLimits(
-        section.take("connections", lambda item: item.whole(2, 65_536), standard.connections),
-        section.take("connections_per_peer", lambda item: item.whole(1, 65_536), standard.connections_per_peer),
+        section.take(
+            "connections", lambda item: item.whole(CONNECTIONS_LEAST, CONNECTIONS_MOST), standard.connections
+        ),
+        section.take(
+            "connections_per_peer", lambda item: item.whole(1, CONNECTIONS_MOST), standard.connections_per_peer
+        ),
         section.take("frame_seconds", lambda item: _seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds),
-        section.take("queue", lambda item: item.whole(1, 1_000_000), standard.queue),
+        section.take("queue", lambda item: item.whole(1, QUEUE_MOST), standard.queue),
     )
 
 
@@ -271,7 +296,7 @@ def _source(section: Section, base: Path) -> Source:
             max_age=max_age,
             grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
             recovery_passes=section.take(
-                "recovery_passes", lambda item: item.whole(1, 10), standard.recovery_passes
+                "recovery_passes", lambda item: item.whole(1, PASSES_MOST), standard.recovery_passes
             ),
         ),
         allow_published=unsafe,
@@ -344,7 +369,7 @@ def _check_link(
 
 def _target(section: Section, places: dict[str, str]) -> Target:
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
-    gate = section.take("path_gate", lambda item: item.choice(_GATES), _GATES[0])
+    gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
     relay = section.take("relay", lambda value: value.gather(lambda item: read_relay(item, places)), no_relay)
     target = Target(

@@ -77,9 +77,12 @@ def _templates(profile: Profile, problems: Problems) -> Iterator[Template]:
     section = top.get("parameters")
     places: dict[str, str] = {}
     no_parameters: dict[str, Parameter] = {}
+    mistakes = Problems()
     try:
-        declared = no_parameters if section is None else _parameters(section.section(), places, problems)
+        declared = no_parameters if section is None else _parameters(section.section(), places, mistakes)
+        mistakes.settle()
     except ConfigError as error:
+        # What is left out for its mistake would look unknown in the documents: first things first.
         problems.keep(error)
         return
     used: set[str] = set()

@@ -79,6 +79,40 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
+class RelyingLimits:
+    """``connections`` open in all, ``connections_per_peer`` of one address, seconds for one message of a device
+    (``frame_seconds``), between two of them (``idle_seconds``), and for the app server to take one
+    (``onward_seconds``)."""
+
+    connections: int = 16_384
+    connections_per_peer: int = 1_024
+    frame_seconds: float = 5.0
+    idle_seconds: float = 180.0
+    onward_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relying:
+    """The relying party's port. ``app_server`` names a service of the book.
+
+    ``verifier`` and ``here`` are what devices are told; ``relying_party``: SEDIMENT's own, when we stand beside it.
+    ``device_settings``: the text of CONFIG with its NUL, or None. ``clock_ahead``: seconds that a device's clock
+    may be ahead of ours.
+    """
+
+    listen: tuple[Endpoint, ...]
+    app_server: str
+    mode: Literal["instead", "beside"] = "instead"
+    verifier: Endpoint | None = None
+    here: Endpoint | None = None
+    relying_party: Endpoint | None = None
+    connections: Literal["each", "kept"] = "each"
+    device_settings: bytes | None = None
+    clock_ahead: float = 2.0
+    limits: RelyingLimits = RelyingLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     """The read-only windows. ``hosts``: further accepted Host names."""
 
@@ -186,6 +220,7 @@ class Config:
     book: Book
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
+    relying: Relying | None = None
     digest: str = ""
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None

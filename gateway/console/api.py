@@ -312,7 +312,10 @@ class Console:
         sock = self._listen if isinstance(self._listen, socket.socket) else await bind(self._listen)
         name = sock.getsockname()
         self.address = (name[0], name[1])
-        await self._server.start(sock)
+        try:
+            await self._server.start(sock)
+        except OSError as error:  # bound and yet taken: somebody else began to listen in between
+            raise _cannot(f"{name[0]}:{name[1]}", error) from error
 
     async def stop(self) -> None:
         """Close the window."""
@@ -335,10 +338,10 @@ async def bind(listen: tuple[str, int]) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        where = f"{host}:{port}"
-        raise ConfigError(
-            "console.listen",
-            f"cannot listen on {where}: {error.strerror or error}",
-            "choose a free port and an address of this host",
-        ) from error
+        raise _cannot(f"{host}:{port}", error) from error
     return sock
+
+
+def _cannot(where: str, error: OSError) -> ConfigError:
+    what = f"cannot listen on {where}: {error.strerror or error}"
+    return ConfigError("console.listen", what, "choose a free port and an address of this host")

@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
@@ -109,6 +110,16 @@ AGENT_RESOURCES = {
 
 #: What became of a frame for SEDIMENT's own relying party.
 FORWARD_RESULTS = ("forwarded", "failed", "dropped")
+
+
+class RelyingCounts(NamedTuple):
+    """What the relying party's port has counted: messages by (kind, case), messages for the app server by result,
+    ended connections by reason, copies to the verifier by result."""
+
+    messages: Mapping[tuple[str, str], int]
+    carried: Mapping[str, int]
+    ends: Mapping[str, int]
+    copies: Mapping[str, int]
 
 
 class Tally:
@@ -214,6 +225,10 @@ class Metrics:
     def set_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Read ``ragate_certificate_not_after_timestamp_seconds`` from ``ends`` (by holder) at every scrape."""
         self._live.certificates = ends
+
+    def set_relying(self, counts: Callable[[], RelyingCounts]) -> None:
+        """Read ``ragate_relying_*`` from ``counts`` at every scrape."""
+        self._live.relying = counts
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
@@ -399,6 +414,7 @@ class _LiveCollector(Collector):
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
         self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
         self.certificates: Callable[[], Mapping[str, float]] | None = None
+        self.relying: Callable[[], RelyingCounts] | None = None
         self.overrides: Callable[[], int] | None = None
         self.site: Callable[[], SiteNow] | None = None
         self.profiles: Callable[[], Sequence[str]] = tuple
@@ -441,6 +457,8 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
+        if self.relying is not None:
+            families.extend(_relying(self.relying()))
         if self.books is not None:
             families += _book(self.books)
         if self.writable is not None:
@@ -520,3 +538,28 @@ def _book(books: Books) -> Iterable[Metric]:
     )
     info.add_metric((books.current.digest[:12],), 1.0)
     yield info
+
+
+def _relying(counts: RelyingCounts) -> Iterable[Metric]:
+    yield _counters(
+        "ragate_relying_messages",
+        "Messages at the relying party's port that were judged, by kind and by what was true of them.",
+        ("kind", "case"),
+        counts.messages.items(),
+    )
+    for name, text, label, values in (
+        (
+            "carried",
+            "DATA and KEY_CHANGE of admitted devices, by whether the other side took them.",
+            "result",
+            counts.carried,
+        ),
+        ("ends", "Connections at the relying party's port that ended, by reason.", "reason", counts.ends),
+        (
+            "copies",
+            "Copies of PASSPORT_RESPONSE for the verifier, by what became of them.",
+            "result",
+            counts.copies,
+        ),
+    ):
+        yield _counters(f"ragate_relying_{name}", text, (label,), (((value,), n) for value, n in values.items()))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
-from gateway.core.model import Record, Transition
+from gateway.core.model import Decision, Record, Transition
 from gateway.core.policy import Book, Override, Service, explain
 
 
@@ -17,7 +17,8 @@ def device_row(view: DeviceView) -> dict[str, Any]:
     """One device as in a list. ``deadline`` and ``lease_until`` are UNIX seconds, ``verified_ms`` milliseconds.
 
     ``last`` is the newest transition since this process started, None before there is one. ``newest`` is when the
-    newest verdict that counted was issued (UNIX seconds), also one of before the start; None without any.
+    newest verdict that counted was issued (UNIX seconds), also one of before the start; None without any. A target
+    is ``pending`` while it has not been told the profile: a verdict raises only once it is in the journal.
     """
     return {
         "id": view.device.id,
@@ -31,7 +32,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
         "last": None if view.last is None else _last(view.last),
         "newest": max((record.newest for record in view.records.values()), default=0) or None,
         "verified_ms": view.last_ms,
-        "targets": [_target(target) for target in view.targets],
+        "targets": [_target(target, view.decision) for target in view.targets],
         "override": None if view.override is None else _override(view.override),
     }
 
@@ -152,14 +153,21 @@ def _remembered(fact: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fact[name] for name in _LAST}
 
 
-def _target(target: TargetState) -> dict[str, Any]:
+#: Why a target that is in order is not done: an admission never precedes its entry in the journal.
+UNTOLD = "{profile} is decided, and admits when the journal has it"
+
+
+def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
+    state, detail = target.state, target.detail
+    if decision.until is not None and target.wanted != decision.profile and state != "failed":
+        state, detail = "pending", UNTOLD.format(profile=decision.profile)
     return {
         "target": target.target,
         "backend": target.backend,
         "required": target.required,
         "wanted": target.wanted,
-        "state": target.state,
-        "detail": target.detail,
+        "state": state,
+        "detail": detail,
         "latest_end": target.latest_end,
         "verified_at": target.verified_at,
     }

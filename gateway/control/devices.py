@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
-from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.shown import shown
 from gateway.control.slots import Slot, rule_of
@@ -65,6 +65,9 @@ class _Touch(NamedTuple):
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
 
+_Rising = tuple[Slot, int, Rule | None, Book]
+"""The same without an address, for who follows devices."""
+
 
 class Devices:
     """Implements the ``Directory`` and ``Operator`` ports and is what admission, timers and start write to."""
@@ -85,12 +88,14 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
+        self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
@@ -104,6 +109,14 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
+
+    def tell_standings(self, follower: StandingsFollower | None) -> None:
+        """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
+        self._follower = follower
+        if follower is None:
+            return
+        for slot in self._slots.values():
+            follower.stands(slot.device.id, rule_of(slot))
 
     # --- what others ask --------------------------------------------------------------------------------
 
@@ -251,6 +264,8 @@ class Devices:
             slot.floor = slot.version
         slot.decision = decision
         slot.under = self.book
+        if self.on_moved is not None and decision.profile != old.profile:
+            self.on_moved(slot, old.profile)
         self._arm(slot, now)
 
     def redecide(self, slot: Slot, now: Instant) -> Decision:
@@ -270,6 +285,10 @@ class Devices:
             rule = self.rule(slot, address)
             for gate in self._gates:
                 gate.want(address, rule)
+        if self._follower is not None:
+            # A raise that is on its way to the disk opens when it is there.
+            told = self._follower.tightens if slot.opening else self._follower.stands
+            told(slot.device.id, rule_of(slot))
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:
         """How a source's verdicts of this device are weighed: the book's word before the source's."""
@@ -339,10 +358,11 @@ class Devices:
         entries, self._entries = self._entries, []
         touched, self._touched = self._touched, []
         opening: list[_Opening] = []
+        rising: list[_Rising] = []
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
         self._turns_under_way += 1
-        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised))
+        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised, rising))
         for slot, transition, received, entry in touched:
             seq = seqs[entry] if entry >= 0 else 0
             addresses = slot.device.binding.addresses
@@ -358,6 +378,12 @@ class Devices:
                     opening.append((slot, slot.version, address, rule, causes, slot.under))
                 else:
                     self._tell(address, rule, causes)
+            if self._follower is not None:
+                self._follower.happened(transition)
+                if loosens:
+                    rising.append((slot, slot.version, rule_of(slot), slot.under))
+                else:
+                    self._follower.tightens(slot.device.id, rule_of(slot))
 
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
@@ -380,6 +406,7 @@ class Devices:
         followed: Sequence[Sequence[Cause]],
         opening: Sequence[_Opening],
         raised: Sequence[_Touch],
+        rising: Sequence[_Rising],
     ) -> None:
         self._turns_under_way -= 1
         if self._stopped:
@@ -402,13 +429,14 @@ class Devices:
                 self._gave_up(causes, "overtaken by a later verdict", now)
             else:
                 self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+        for slot, version, risen, book in rising:
+            if self._follower is not None and slot.floor <= version:
+                anew = risen if slot.under is book else _lesser(risen, rule_of(slot))
+                self._follower.stands(slot.device.id, anew)
 
     def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
         """What was wished under the book before, under this one: never longer than what has become durable."""
-        anew = self.rule(slot, address)
-        if rule is None or anew is None or DENY in (rule.profile, anew.profile):
-            return anew if anew is None or anew.profile == DENY else rule
-        return anew._replace(until=min(anew.until, rule.until))
+        return _lesser(rule, self.rule(slot, address))
 
     def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
@@ -450,3 +478,10 @@ class Devices:
         self._journal.enforced(cause.seq, fact)
         for observer in self._observers:
             observer.observe(fact)
+
+
+def _lesser(rule: Rule | None, anew: Rule | None) -> Rule | None:
+    """A wish of the book before under the present one: its profile, never longer than what has become durable."""
+    if rule is None or anew is None or DENY in (rule.profile, anew.profile):
+        return anew if anew is None or anew.profile == DENY else rule
+    return anew._replace(until=min(anew.until, rule.until))

@@ -24,6 +24,7 @@ from gateway.core.model import (
     Instant,
     Record,
     Rejected,
+    Rule,
     SourceName,
     Standing,
     Stands,
@@ -31,6 +32,8 @@ from gateway.core.model import (
     Verdict,
 )
 from gateway.core.policy import Book, Override
+from gateway.kubearmor.documents import Document
+from gateway.kubearmor.render import Rendering
 
 
 class Clock(Protocol):
@@ -97,7 +100,8 @@ class Backend(Protocol):
 
     async def start(self) -> bool:
         """Adopt what stands or lay the static baseline (default deny, corridor). True: state was found and
-        kept; False: there was none (first start, reboot), everything begins shut."""
+        kept; False: there was none (first start, reboot), everything begins shut. Raises ``ConfigError`` for
+        what the operator has to mend, such as an address that is taken."""
         ...
 
     async def cut(self, changes: Sequence[Change]) -> Sequence[ChangeOutcome]:
@@ -154,12 +158,39 @@ class Advisory(Protocol):
         """The newest truth: addresses admitted now. Newest wins; returns at once; paced inside."""
         ...
 
+    def declare_documents(self, documents: Sequence[Document], absent: frozenset[str] = frozenset()) -> None:
+        """The newest truth: the documents of profiles that stand now, judged as a whole. ``absent``: names of
+        network documents that stand at other times. Newest wins; returns at once; paced inside."""
+        ...
+
     def state(self) -> Mapping[str, str]:
         """What an operator should see: ``state`` (absent, connecting, accepted, failed …), ``detail``, …"""
         ...
 
     async def run(self) -> None:
         """Work until cancelled."""
+        ...
+
+
+class Renderer(Protocol):
+    """Makes the documents of profiles; pure work, done beside the loop, in one thread at a time."""
+
+    @property
+    def documented(self) -> frozenset[str]:
+        """The profiles of devices that have documents."""
+        ...
+
+    def move(self, device: Device, profile: str) -> None:
+        """A device has this profile now."""
+        ...
+
+    def render(self, site: str) -> Rendering:
+        """What stands now under a site profile, judged as a whole; what did not change is the same object. Raises
+        ``DocumentRefused``, and then nothing is lost."""
+        ...
+
+    def networks(self, target: str) -> frozenset[str]:
+        """The names of all network documents that may stand at a target at one time or another."""
         ...
 
 
@@ -329,6 +360,46 @@ class Operator(Protocol):
 
     def release(self, device: DeviceId, actor: str, reason: str) -> Transition:
         """Release a held device to what lies beneath. Raises ``KeyError`` likewise."""
+        ...
+
+
+class Standings(Protocol):
+    """What a relay of DATA asks. It never decides: it carries while the answer is yes, and stops when told."""
+
+    def until(self, device: DeviceId, service: str) -> float:
+        """Boot seconds until which ``device`` may reach ``service``; 0.0: it may not. Only what is durable."""
+        ...
+
+    def spend(self, device: DeviceId) -> bool:
+        """Take one of the messages that the device's profile allows in a while. False: none is left now."""
+        ...
+
+    def wanted(self, device: DeviceId) -> bool:
+        """Whether its verifier wants it to attest again and it may be told so now."""
+        ...
+
+    def asked(self, device: DeviceId) -> None:
+        """It was told to attest again."""
+        ...
+
+    def follow(self, changed: Callable[[DeviceId], None]) -> None:
+        """Call ``changed`` on the loop whenever the answer about a device may have become another, once it has."""
+        ...
+
+
+class StandingsFollower(Protocol):
+    """What the single writer tells, device by device: what tightens at once, what loosens when it is durable."""
+
+    def stands(self, device: DeviceId, rule: Rule | None) -> None:
+        """A device's decision asks for ``rule`` (None: it is retired), and that is durable."""
+        ...
+
+    def tightens(self, device: DeviceId, rule: Rule | None) -> None:
+        """A device's decision asks for no more than ``rule`` now; what it would add waits for ``stands``."""
+        ...
+
+    def happened(self, transition: Transition) -> None:
+        """Something happened to a device."""
         ...
 
 

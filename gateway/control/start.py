@@ -45,7 +45,8 @@ async def restore(
 ) -> None:
     """Bring devices and gates to the point where doors may open. Gates are not running yet.
 
-    Raises ``BackendError`` when a required backend cannot start or be read: then nothing may open.
+    Raises ``BackendError`` or ``ConfigError`` when a required backend cannot start or be read: then nothing may
+    open.
     """
     now = clock.now()
     behind = loaded.highest_wall - now.wall

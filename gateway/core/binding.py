@@ -9,7 +9,7 @@ for it. Several devices that count for one address are judged together: the lowe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId
@@ -27,28 +27,40 @@ class AddressBook:
 
     def __init__(self, devices: Iterable[Device]) -> None:
         bindings = [device.binding for device in devices]
+        self._conflicts: dict[Address, tuple[DeviceId, ...]] = {}
+        self._findings: list[str] = []
+        self._sharers: Mapping[DeviceId, frozenset[DeviceId]] = {}
+        self._affected: Mapping[DeviceId, frozenset[DeviceId]] = {}
+        # The usual inventory: every address once, none of them a /64. 100,000 of them are to be had quickly.
+        alone = {address: (binding.device,) for binding in bindings for address in binding.addresses}
+        self._has_nets = any(length == 64 for _, length in alone)
+        if not self._has_nets and len(alone) == sum([len(binding.addresses) for binding in bindings]):
+            self._owners: Mapping[Address, tuple[DeviceId, ...]] = alone
+            return
+        self._share(bindings)
+
+    def _share(self, bindings: Sequence[Binding]) -> None:
+        """Judge who owns what where addresses meet."""
         owners: dict[Address, tuple[Binding, ...]] = {}
         for binding in bindings:
             for address in dict.fromkeys(binding.addresses):
                 others = owners.get(address)
                 owners[address] = (binding,) if others is None else (*others, binding)
         inside = _inside(owners)
-        self._has_nets = any(address.prefix == 64 for address in owners)
-        self._conflicts: dict[Address, tuple[DeviceId, ...]] = {}
-        self._findings: list[str] = []
         single = {binding.device: (binding.device,) for binding in bindings}
-        self._owners: dict[Address, tuple[DeviceId, ...]] = {}
+        owned: dict[Address, tuple[DeviceId, ...]] = {}
         sharers: dict[DeviceId, set[DeviceId]] = {}
         for address, bound in owners.items():
             covering = (*bound, *_covering(address, owners, inside))
             narrower = inside.get(address, ())
             if len(covering) == 1 and not narrower:
-                self._owners[address] = single[bound[0].device]
+                owned[address] = single[bound[0].device]
                 continue
             judged = self._judge(address, covering, narrower)
-            self._owners[address] = judged
+            owned[address] = judged
             for binding in bound:
                 sharers.setdefault(binding.device, set()).update(judged)
+        self._owners = owned
         self._sharers = {
             device: frozenset(judged - {device}) for device, judged in sharers.items() if judged - {device}
         }

@@ -8,7 +8,6 @@ What lives here: those two questions, blocking. What must not: writing, the loop
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Self
 
 import msgspec
 
+from gateway.control.collecting import no_collection
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
 from gateway.core.policy import Override
@@ -73,7 +73,7 @@ class JournalReader:
 
     def states(self) -> dict[tuple[DeviceId, SourceName], Record]:
         """The record of every (device, source), as of the newest committed row."""
-        with self._told(), _no_collection():
+        with self._told(), no_collection():
             texts = self._texts()
             return {
                 (DeviceId(d), SourceName(s)): decode_record(text)
@@ -120,7 +120,7 @@ class JournalReader:
             last = self._db.execute(_LAST).fetchone()[0]
         decode = JournalledDecoder().decode
         while first is not None and first <= last:
-            with self._told(), _no_collection():
+            with self._told(), no_collection():
                 rows = self._db.execute(_ROWS, (first, last, BATCH)).fetchall()
                 events = [decode(at, *columns) for _, at, kind, *columns in rows if kind == TRANSITION]
             if not rows:
@@ -135,15 +135,3 @@ class JournalReader:
             yield
         except (sqlite3.Error, msgspec.MsgspecError, ValueError, OSError) as error:
             raise JournalError(f"{self._path}: cannot be read: {error}") from error
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Nothing made here is garbage while it is being made: looking for it costs a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -170,7 +170,12 @@ def check_directory(directory: str, place: Place, notes: Notes) -> None:
 def _check_literal(path: str, place: Place, notes: Notes) -> None:
     parts = path.split("/")[1:-1] + path.split("/")[-1:]
     if "." in parts or ".." in parts or "//" in path:
-        notes.add("KA-PATH-DOTS", place, f"path {quoted(path)} is not resolved", "write it without '.', '..', '//'")
+        notes.add(
+            "KA-PATH-DOTS",
+            place,
+            f"path {quoted(path)} has '.', '..' or '//' in it",
+            "write the whole way, without them",
+        )
     if _WILDCARD.search(path):
         mend = "name the directory with matchDirectories, or each file"
         notes.add("KA-PATH-WILDCARD", place, f"{quoted(path)} is taken letter by letter", mend)

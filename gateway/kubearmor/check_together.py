@@ -80,13 +80,18 @@ def _check_replaced(subject: Subject, seen: set[tuple[Place, Place]], notes: Not
 
 def _check_budget(subject: Subject, notes: Notes) -> Usage:
     entries = count(subject.specs)
-    what = f"{subject.name}: {len(subject.specs)} policies take {entries} of {TABLE_ENTRIES} entries"
+    what = f"{subject.name}: {policies_take(len(subject.specs))} {entries} of {TABLE_ENTRIES} entries"
     if entries > TABLE_ENTRIES:
         mend = "deny a parent directory instead of many paths, or drop rules"
         notes.add("KA-BUDGET", subject.at, what, mend)
     elif entries > _NEAR:
         notes.add("KA-BUDGET-NEAR", subject.at, what, "leave room before you add more")
     return Usage(subject.name, entries, TABLE_ENTRIES, len(subject.specs))
+
+
+def policies_take(number: int) -> str:
+    """The beginning of a sentence about how full a table is."""
+    return "1 policy takes" if number == 1 else f"{number} policies take"
 
 
 class _Reach(NamedTuple):

@@ -5,7 +5,7 @@ What must not live here: choosing between the two, the other documents of a tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -26,9 +26,20 @@ from gateway.kubearmor.documents import (
     Selector,
 )
 from gateway.kubearmor.elements import Element
-from gateway.kubearmor.fields import DEVICE_ADDRESS, PathRule, ValueRefused, depends, fill, widened
+from gateway.kubearmor.fields import (
+    DEVICE_ADDRESS,
+    PathRule,
+    ValueRefused,
+    depends,
+    fill,
+    names_in,
+    path_of,
+    slots,
+    widened,
+)
+from gateway.kubearmor.findings import Place
 from gateway.kubearmor.names import document_name
-from gateway.kubearmor.parameters import Scope
+from gateway.kubearmor.parameters import Scope, of_device
 from gateway.kubearmor.prefixes import Prefix, both_families, of_addresses
 from gateway.kubearmor.rules import FileDirectory, Files, ProcessDirectory, Processes
 from gateway.kubearmor.template import VITAL, Template
@@ -36,8 +47,12 @@ from gateway.kubearmor.vocabulary import TABLE_ENTRIES
 
 #: Documents of one template: the outer map of the engine has 256 containers with policies (interface 5).
 MAX_GROUPS = 256
+#: Tags of every document of a profile, by which it is known again; the profile's name follows the second.
+OURS, PROFILE = "RAGATE", "PROFILE="
 #: Tag of a document that denies a parent directory for devices that do not fit.
 COLLAPSED = "COLLAPSED"
+
+_NO_PLACES: Mapping[str, Place] = {}
 
 E = TypeVar("E", bound=Element)
 S = TypeVar("S", bound=ContainerSpec | HostSpec)
@@ -66,8 +81,17 @@ class Piece:
         return target, self.template.profile, self.wide.name, self.devices, self.directories
 
 
-def pieces(template: Template, devices: Sequence[Device], site: str, target: str) -> Iterator[Piece]:
-    """Return a template's documents at one target. Raises ``DocumentRefused`` for a value that does not fit."""
+def name_of(template: Template) -> str:
+    """Return the name of a template's document; of one that is made for several containers, none of theirs."""
+    identity = f"{template.profile}/{template.document.name}"
+    return document_name(template.order, template.word, template.slug, identity)
+
+
+def pieces(template: Template, devices: Collection[Device], site: str, target: str) -> Iterator[Piece]:
+    """Return a template's documents at one target. Raises ``DocumentRefused`` for a value that does not fit.
+
+    The order of the devices changes nothing.
+    """
     scope = Scope(template.declared, site, target)
     document = template.document
     if isinstance(document, NetworkDocument):
@@ -90,9 +114,17 @@ def _groups(
 ) -> dict[Selector | None, list[Device]]:
     """The devices by the containers that their labels select."""
     groups: dict[Selector | None, list[Device]] = {}
+    by_values: dict[object, list[Device]] = {}
     assert document.spec.selector is not None
+    values = _values_of(document.spec.selector)
     for device in devices:
-        groups.setdefault(fill(document.spec.selector, replace(scope, device=device)), []).append(device)
+        known = by_values.get(values(device))
+        if known is not None:
+            known.append(device)
+            continue
+        selector = fill(document.spec.selector, replace(scope, device=device))
+        by_values[values(device)] = groups.setdefault(selector, [])
+        groups[selector].append(device)
         if len(groups) > MAX_GROUPS:
             what = f"the devices' labels select more than {MAX_GROUPS} containers: KubeArmor keeps no more"
             raise ValueRefused(document.spec.selector.place("labels"), f"{what}; select by a coarser label")
@@ -105,7 +137,7 @@ def _finish(document: Document, template: Template, group: str, *, wide: bool = 
     identity = f"{owner}{template.profile}/{template.document.name}" + (f"/{group}" if group else "")
     name = document_name(template.order, template.word, slug, identity)
     body: Any = document.body
-    tags = (*body.tags, "RAGATE", f"PROFILE={template.profile}", *((COLLAPSED,) if wide else ()))
+    tags = (*body.tags, OURS, f"{PROFILE}{template.profile}", *((COLLAPSED,) if wide else ()))
     body = _changed(body, tags=tuple(dict.fromkeys(tags)))
     return _changed(document, metadata=replace(document.metadata, name=name), spec=body)
 
@@ -120,7 +152,7 @@ class _TooMany(Exception):
 def _repeated(
     template: Template,
     document: ContainerDocument | HostDocument,
-    devices: Sequence[Device],
+    devices: Collection[Device],
     scope: Scope,
     group: str,
 ) -> Piece:
@@ -160,25 +192,41 @@ def path_rules(body: ContainerSpec | HostSpec) -> Iterator[PathRule]:
         yield from section.directories
 
 
-def each_device(rule: R, devices: Iterable[Device], scope: Scope) -> Iterator[R]:
-    """A rule for each device, equal ones once. Raises ``DocumentRefused`` for a value that does not fit."""
+def _values_of(element: Element) -> Callable[[Device], object]:
+    """What of a device decides how an element is filled in: for those alike it is filled in once."""
+    names = {name for slot in slots(element) for name in names_in(slot.text) if of_device(name)}
+    if names <= {"device.id"}:
+        return lambda device: device.id
+    return (lambda device: (device.id, device.labels)) if "device.id" in names else lambda device: device.labels
+
+
+def _each_device(rule: R, devices: Iterable[Device], scope: Scope, most: int) -> list[R]:
+    """A rule for each device, equal ones once, in an order that is not the devices'. Raises ``_TooMany`` for more
+    than ``most``, and ``DocumentRefused`` for a value that does not fit."""
     made: set[R] = set()
+    seen: set[object] = set()
+    values = _values_of(rule)
     for device in devices:
-        one = fill(rule, replace(scope, device=device))
-        if one not in made:
-            made.add(one)
-            yield one
+        value = values(device)
+        if value not in seen:
+            seen.add(value)
+            made.add(fill(rule, replace(scope, device=device)))
+            if len(made) > most:
+                raise _TooMany
+    return sorted(made, key=lambda one: (path_of(one), one.message, one.tags))
 
 
-def _expanded(body: S, devices: Sequence[Device], scope: Scope) -> S:
+def _expanded(body: S, devices: Collection[Device], scope: Scope) -> S:
     def rules(found: Iterable[PathRule]) -> Iterator[PathRule]:
         number = 0
         for rule in found:
-            for one in each_device(rule, devices, scope) if depends(rule) else (rule,):
+            if depends(rule):
+                made = _each_device(rule, devices, scope, TABLE_ENTRIES - number)
+                number += len(made)
+                yield from made
+            else:
                 number += 1
-                if number > TABLE_ENTRIES and depends(rule):
-                    raise _TooMany
-                yield one
+                yield rule
 
     sections: dict[str, Any] = {}
     for name, section in _sections(body):
@@ -220,7 +268,7 @@ def _check_parent(rule: FileDirectory | ProcessDirectory) -> None:
 # --- addresses aggregated -----------------------------------------------------------------------------------------
 
 
-def _network(document: NetworkDocument, devices: Sequence[Device], scope: Scope) -> NetworkDocument:
+def _network(document: NetworkDocument, devices: Collection[Device], scope: Scope) -> NetworkDocument:
     spec = document.spec
     prefixes: tuple[Prefix, ...] = ()
     if any(_is_device(peer) for _, entries in spec.directions() for entry in entries for peer in entry.peers):
@@ -245,4 +293,8 @@ def _peers(entry: Entry, prefixes: Sequence[Prefix]) -> tuple[Peer, ...]:
     own = [peer for peer in entry.peers if not _is_device(peer)]
     known = [Prefix.parse(peer.block.cidr) for peer in own if peer.block is not None and peer.block.cidr]
     every = both_families(dict.fromkeys((*known, *prefixes)))
-    return tuple(Peer(at=entry.at, block=IpBlock(at=entry.at, cidr=str(prefix))) for prefix in every)
+    # One mapping for all: 100,000 empty ones would be 100,000 more objects for the collector to walk.
+    at, places = entry.at, _NO_PLACES
+    return tuple(
+        Peer(at=at, places=places, block=IpBlock(at=at, places=places, cidr=str(prefix))) for prefix in every
+    )

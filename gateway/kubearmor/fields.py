@@ -232,4 +232,7 @@ def _wrong_path(field: Field, text: str) -> str:
         return ""
     notes = Notes(Mode.VM)
     (check_path if field is Field.PATH else check_directory)(text, NOWHERE, notes)
-    return "; ".join(f"{each.what}: {quoted(text)}; {each.mend}" for each in notes.found)
+    return "; ".join(
+        f"{each.what}; {each.mend}" if quoted(text) in each.what else f"{each.what}: {quoted(text)}; {each.mend}"
+        for each in notes.found
+    )

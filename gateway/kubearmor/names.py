@@ -34,6 +34,7 @@ class Kind(Enum):
 
     HOST = "host"
     NETWORK = "network"
+    CONTAINER = "container"
 
 
 def check_name(name: str) -> str:

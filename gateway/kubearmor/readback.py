@@ -13,10 +13,17 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.kubearmor.budget import effective
+from gateway.kubearmor.codes import Notes
+from gateway.kubearmor.documents import ContainerDocument, Document, Entry, HostDocument, NetworkDocument
+from gateway.kubearmor.expand import OURS, PROFILE
+from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.parse import parse
 from gateway.kubearmor.pb import policy_pb2
-from gateway.kubearmor.policies import Action, NetworkEntry, NetworkPolicy, generation_of
-from gateway.kubearmor.prefixes import Prefix, Span, merge
+from gateway.kubearmor.policies import Action, NetworkEntry, NetworkPolicy, Port, generation_of
+from gateway.kubearmor.prefixes import EVERYBODY, Prefix, Span, merge
+from gateway.kubearmor.vocabulary import API_VERSION, NODE_LABEL
 
 TABLE = "kubearmor"
 CHAIN = "INPUT"
@@ -34,22 +41,78 @@ class Rule(NamedTuple):
     prefix: str
 
 
-def host_generations(response: policy_pb2.ProbeResponse) -> Mapping[str, int | None]:
-    """Return name and generation of every host policy that the probe shows, on any node.
+class Shown(NamedTuple):
+    """A policy as the probe shows it: its kind, its ``spec``, the generation in its tags. ``ours``: by its tags it
+    is a document of a profile."""
+
+    kind: str
+    spec: Mapping[str, object]
+    generation: int | None
+    ours: bool
+
+
+def shown_policies(response: policy_pb2.ProbeResponse) -> Mapping[str, Shown]:
+    """Return every host and container policy that the probe shows, by name, in the daemon's order.
 
     Raises ``DocumentRefused`` when the probe's JSON cannot be read.
     """
-    found: dict[str, int | None] = {}
+    found: dict[str, Shown] = {}
     for policies in response.hostMap.values():
-        found.update(dict.fromkeys(policies.policyList))
         for data in policies.policyDataList:
-            try:
-                document = msgspec.json.decode(data.policy)
-                found[str(document["metadata"]["policyName"])] = generation_of(document["spec"].get("tags"))
-            except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-                msg = f"the probe shows a host policy that cannot be read: {str(error)[:120]}"
-                raise DocumentRefused(msg) from error
+            found |= _shown(data.policy, HostDocument.kind)
+    for endpoint in response.containerMap.values():
+        for data in endpoint.policyDataList:
+            found |= _shown(data.policy, ContainerDocument.kind)
     return found
+
+
+def _shown(data: bytes, kind: str) -> Mapping[str, Shown]:
+    try:
+        policy = msgspec.json.decode(data)
+        name, spec = str(policy["metadata"]["policyName"]), policy["spec"]
+        tags = spec.get("tags") or []
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+        msg = f"the probe shows a {kind} that cannot be read: {str(error)[:120]}"
+        raise DocumentRefused(msg) from error
+    ours = OURS in tags and any(isinstance(tag, str) and tag.startswith(PROFILE) for tag in tags)
+    return {name: Shown(kind, spec, generation_of(tags), ours)}
+
+
+def read_shown(shown: Mapping[str, Shown]) -> Mapping[str, tuple[Document, int]]:
+    """Return our documents among what the probe shows, each with its generation (0: none)."""
+    found: dict[str, tuple[Document, int]] = {}
+    for name, each in shown.items():
+        if not each.ours:
+            continue
+        written = {"apiVersion": API_VERSION, "kind": each.kind, "metadata": {"name": name}, "spec": each.spec}
+        try:
+            (document,) = parse(msgspec.json.encode(written), name, Notes(Mode.VM))
+        except (DocumentRefused, ValueError):
+            continue  # nothing that we ever sent
+        found[name] = (document, each.generation or 0)
+    return found
+
+
+def as_policy(document: NetworkDocument, generation: int) -> NetworkPolicy | None:
+    """Return a network document in the form whose rules can be found; None for one that says more."""
+    spec = document.spec
+    nodes = dict(spec.node_selector.labels) if spec.node_selector is not None else {}
+    if spec.egress or spec.selector is not None or set(nodes) != {NODE_LABEL}:
+        return None
+    try:
+        entries = tuple(_entry(entry, effective(entry, None, spec)) for entry in spec.ingress)
+        return NetworkPolicy(document.name, nodes[NODE_LABEL], generation, ingress=entries)
+    except (DocumentRefused, ValueError):
+        return None
+
+
+def _entry(entry: Entry, action: str) -> NetworkEntry:
+    """Raises ``ValueError`` or ``DocumentRefused`` for an entry that has no such form."""
+    if entry.interfaces or entry.limit or entry.duration:
+        raise ValueError
+    peers = tuple(Prefix.parse(peer.block.cidr) for peer in entry.peers if peer.block is not None)
+    ports = tuple(Port(int(port.port), port.protocol.lower() or "tcp", port.end) for port in entry.ports)
+    return NetworkEntry(peers or EVERYBODY, ports, Action(action))
 
 
 def _entry_rules(entry: NetworkEntry, family: int, name: str) -> frozenset[Rule]:

@@ -9,25 +9,25 @@ What must not live here: deciding who has which profile, sending, generations, r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.model import Decision, Device
+from gateway.core.model import Decision, Device, DeviceId
 from gateway.kubearmor.budget import Use, count, uses
-from gateway.kubearmor.check_together import Usage
+from gateway.kubearmor.check_together import Usage, check_together, policies_take
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ContainerSpec, Document, HostSpec, NetworkSpec
-from gateway.kubearmor.expand import Piece, path_rules, pieces
-from gateway.kubearmor.fields import ValueRefused, depends, slots
+from gateway.kubearmor.expand import Piece, name_of, path_rules, pieces
+from gateway.kubearmor.fields import Field, Slot, ValueRefused, depends, field_of, names_in, slots
 from gateway.kubearmor.findings import Mode, Place, Severity
 from gateway.kubearmor.names import DocumentRefused
-from gateway.kubearmor.parameters import Scope
+from gateway.kubearmor.parameters import Scope, of_device
 from gateway.kubearmor.subjects import Subject, tables
 from gateway.kubearmor.template import Template
-from gateway.kubearmor.validate import judge
+from gateway.kubearmor.validate import judge_alone
 from gateway.kubearmor.vocabulary import TABLE_ENTRIES
 
 #: Entries of a host's table for profiles: the other half is the gateway's own host policy's.
@@ -72,6 +72,11 @@ class Rendering(NamedTuple):
     collapses: tuple[Collapse, ...]
     usages: Mapping[str, tuple[Usage, ...]]
 
+    def at(self, target: str) -> tuple[Document, ...]:
+        """Every document of one target, in the order of their names."""
+        found = (document for place, mine in self.documents.items() if place.target == target for document in mine)
+        return tuple(sorted(found, key=lambda document: document.name))
+
     def texts(self) -> Mapping[str, str]:
         """Each document as JSON, by ``target/kind/name``."""
         return {
@@ -93,47 +98,97 @@ def render_all(
     documents). The same arguments, in any order, give the same result. Raises ``DocumentRefused`` for a document
     that KubeArmor would not take or not enforce; whatever a trial of the library has let pass is not refused.
     """
-    having = _having(library, decisions)
-    documents: dict[TargetKind, tuple[Document, ...]] = {}
-    collapses: list[Collapse] = []
-    usages: dict[str, tuple[Usage, ...]] = {}
-    for target, kinds in sorted(targets.items()):
-        wanted = frozenset(kinds)
-        made = [
-            piece
-            for template, devices in _standing(library, having, site)
-            if template.word in wanted
-            for piece in pieces(template, devices, site, target)
-        ]
-        chosen, gone = _fit(made, target)
-        usages[target] = _check(chosen, target)
-        collapses += gone
-        for kind in sorted(wanted):
-            mine = tuple(document for word, document in chosen if word == kind)
-            if mine:
-                documents[TargetKind(target, kind)] = mine
-    return Rendering(documents, tuple(collapses), usages)
-
-
-def _having(library: Library, decisions: Iterable[tuple[Device, Decision]]) -> dict[str, list[Device]]:
-    """The devices that have each profile with documents, by name; only one where no document is for single ones."""
-    per_device = {name: any(each.per_device for each in all_) for name, all_ in library.devices.items() if all_}
-    having: dict[str, list[Device]] = {}
+    renderer = Renderer(library, targets)
     for device, decision in decisions:
-        single = per_device.get(decision.profile)
-        if single is None:
-            continue
-        devices = having.setdefault(decision.profile, [])
-        if single or not devices:
-            devices.append(device)
-    for devices in having.values():
-        devices.sort(key=lambda device: device.id)
-    return having
+        renderer.move(device, decision.profile)
+    return renderer.render(site)
+
+
+class Renderer:
+    """Keeps in mind who has which profile, and renders anew what depends on what changed since the last time.
+
+    ``library`` and ``targets`` as of ``render_all``, whose result for the same decisions is the same; a document
+    that did not change is the same object. For one thread at a time.
+    """
+
+    def __init__(self, library: Library, targets: Mapping[str, Iterable[str]]) -> None:
+        self._library = library
+        self._targets = {target: frozenset(kinds) for target, kinds in sorted(targets.items())}
+        self._members: dict[str, dict[DeviceId, Device]] = {
+            name: {} for name, mine in library.devices.items() if mine
+        }
+        self._profiles: dict[DeviceId, str] = {}
+        self._versions = dict.fromkeys(self._members, 0)
+        self._made: _Made = {}
+        self._judged: dict[int, Document] = {}
+
+    @property
+    def documented(self) -> frozenset[str]:
+        """The profiles of devices that have documents: coming to or leaving another one changes none."""
+        return frozenset(self._members)
+
+    def networks(self, target: str) -> frozenset[str]:
+        """The names of all network documents that may stand at a target at one time or another."""
+        every = [*self._library.devices.values(), *self._library.site.values()]
+        wanted = "network" in self._targets.get(target, ())
+        return frozenset(name_of(each) for mine in every for each in mine if wanted and each.word == "network")
+
+    def move(self, device: Device, profile: str) -> None:
+        """A device has this profile now. At once, whatever the number of devices."""
+        old = self._profiles.get(device.id)
+        if old is not None and old != profile:
+            del self._members[old][device.id]
+            del self._profiles[device.id]
+            self._versions[old] += 1
+        members = self._members.get(profile)
+        if members is not None and members.get(device.id) is not device:
+            members[device.id] = device
+            self._profiles[device.id] = profile
+            self._versions[profile] += 1
+
+    def render(self, site: str) -> Rendering:
+        """Return what stands now under a site profile. Raises as ``render_all`` does; nothing is lost then."""
+        documents: dict[TargetKind, tuple[Document, ...]] = {}
+        collapses: list[Collapse] = []
+        usages: dict[str, tuple[Usage, ...]] = {}
+        made: _Made = {}
+        judged: dict[int, Document] = {}
+        having = {name: members.values() for name, members in self._members.items() if members}
+        for target, wanted in self._targets.items():
+            found: list[Piece] = []
+            for template, devices in _standing(self._library, having, site):
+                if template.word in wanted:
+                    found += self._pieces(template, devices, site, target, made)
+            chosen, gone = _fit(found, target)
+            usages[target] = _check(chosen, target, self._judged)
+            judged |= {id(document): document for _, document in chosen}
+            collapses += gone
+            for kind in sorted(wanted):
+                mine = tuple(document for word, document in chosen if word == kind)
+                if mine:
+                    documents[TargetKind(target, kind)] = mine
+        self._made, self._judged = made, judged
+        return Rendering(documents, tuple(collapses), usages)
+
+    def _pieces(
+        self, template: Template, devices: Collection[Device], site: str, target: str, made: _Made
+    ) -> tuple[Piece, ...]:
+        """A template's documents: those of the last time, unless something changed that they depend on."""
+        key = (target, id(template), site if "site.name" in template.used else "")
+        version = self._versions[template.profile] if template.per_device else 0
+        known = self._made.get(key)
+        if known is None or known[0] != version:
+            known = (version, tuple(pieces(template, devices, site, target)))
+        made[key] = known
+        return known[1]
+
+
+_Made = dict[tuple[str, int, str], tuple[int, tuple[Piece, ...]]]
 
 
 def _standing(
-    library: Library, having: Mapping[str, Sequence[Device]], site: str
-) -> Iterator[tuple[Template, Sequence[Device]]]:
+    library: Library, having: Mapping[str, Collection[Device]], site: str
+) -> Iterator[tuple[Template, Collection[Device]]]:
     for template in library.site.get(site, ()):
         yield template, ()
     for profile in sorted(having):
@@ -192,16 +247,22 @@ def _overfull(documents: Sequence[Document]) -> list[Subject]:
 def _overflow(subject: Subject, target: str) -> ValueRefused:
     entries, limit = count(subject.specs), limit_of(subject)
     what = (
-        f"target {target}: {subject.name}: {len(subject.specs)} policies take {entries} entries of its table,"
+        f"target {target}: {subject.name}: {policies_take(len(subject.specs))} {entries} entries of its table,"
         f" {limit} are granted; deny parent directories instead of many paths, or drop rules"
     )
     return ValueRefused(subject.at, what)
 
 
-def _check(chosen: Chosen, target: str) -> tuple[Usage, ...]:
-    """Judge what was made as a whole. Raises ``DocumentRefused`` for the first errors."""
+def _check(chosen: Chosen, target: str, judged: Mapping[int, Document]) -> tuple[Usage, ...]:
+    """Judge what was made as a whole; ``judged`` are documents, by identity, that were good by themselves before.
+
+    Raises ``DocumentRefused`` for the first error.
+    """
     notes = Notes(Mode.VM)
-    usages = judge([document for _, document in chosen], notes)
+    for _, document in chosen:
+        if judged.get(id(document)) is not document:
+            judge_alone(document, notes)
+    usages = check_together([document for _, document in chosen], notes)
     for each in notes.found:
         if each.severity is Severity.ERROR:
             place = Place(each.file, each.line, each.column)
@@ -255,7 +316,7 @@ def _try_together(
         chosen = _sorted([(piece.word, (piece.wide if collapsed else None) or piece.full) for piece in made])
         for subject in _overfull([document for _, document in chosen]):
             raise _overflow(subject, target)
-        _check(chosen, target)
+        _check(chosen, target, {})
 
 
 def _values(template: Template, devices: Iterable[Device]) -> Iterator[DocumentRefused]:
@@ -266,13 +327,33 @@ def _values(template: Template, devices: Iterable[Device]) -> Iterator[DocumentR
     found = [slot for rule in path_rules(body) if depends(rule) for slot in slots(rule)]
     if template.grouped and isinstance(body, ContainerSpec) and body.selector is not None:
         found += slots(body.selector)
+    alike, good = _alike(found), set[object]()
     for device in devices:
+        if (like := alike(device)) in good:
+            continue
         scope = Scope(template.declared, "normal", "target", device)
         try:
             for slot in found:
                 slot.fill(scope)
         except DocumentRefused as error:
             yield error
+        else:
+            good.add(like)
+
+
+#: Fields that take every character of a device's id: only its length can be wrong in them.
+_ANY_ID = frozenset({Field.PATH, Field.DIRECTORY, Field.MESSAGE, Field.TAG})
+
+
+def _alike(found: Sequence[Slot]) -> Callable[[Device], object]:
+    """What two devices must have in common so that either both fit these texts or neither does."""
+    names = {name for slot in found for name in names_in(slot.text) if of_device(name)}
+    with_id = [slot for slot in found if "device.id" in names_in(slot.text)]
+    if any(field_of(slot.element, slot.name, slot.label) not in _ANY_ID for slot in with_id):
+        return lambda device: (device.id, device.labels)
+    if names <= {"device.id"}:
+        return lambda device: len(device.id)
+    return lambda device: (len(device.id), device.labels)
 
 
 # --- the stricter of two rules ------------------------------------------------------------------------------------

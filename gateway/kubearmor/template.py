@@ -138,6 +138,9 @@ class _Compiler:
         if isinstance(self.document, ClusterDocument):
             what = f"{self.document.kind} needs Kubernetes"
             self._wrong(self.document.at, what, "write kind: KubeArmorPolicy with selector.matchLabels")
+        elif "/" in self.document.name:
+            what = f"the name {quoted(self.document.name)} has a '/': KubeArmor writes a file of that name, as root"
+            self._wrong(self.document.metadata.place("name"), what, "write one word, such as 60-feeds")
         elif not _NAME.match(self.document.name) and not names_in(self.document.name):
             what = f"the name {quoted(self.document.name)} does not say its order"
             mend = (

@@ -61,17 +61,22 @@ def validate(files: Iterable[tuple[str, bytes]], mode: Mode) -> Report:
 def judge(documents: Sequence[Document], notes: Notes) -> tuple[Usage, ...]:
     """Judge documents that were read or built, each and together."""
     for document in documents:
-        check_common(document, notes)
-        if isinstance(document, ContainerDocument):
-            check_containers(document, document.spec.selector, notes)
-            check_access(document, notes)
-        elif isinstance(document, HostDocument):
-            if document.spec.node_selector is not None:
-                check_nodes(document.spec.node_selector, notes)
-            check_access(document, notes)
-        elif isinstance(document, NetworkDocument):
-            check_network(document, notes)
+        judge_alone(document, notes)
     return check_together(documents, notes)
+
+
+def judge_alone(document: Document, notes: Notes) -> None:
+    """Judge one document by itself."""
+    check_common(document, notes)
+    if isinstance(document, ContainerDocument):
+        check_containers(document, document.spec.selector, notes)
+        check_access(document, notes)
+    elif isinstance(document, HostDocument):
+        if document.spec.node_selector is not None:
+            check_nodes(document.spec.node_selector, notes)
+        check_access(document, notes)
+    elif isinstance(document, NetworkDocument):
+        check_network(document, notes)
 
 
 def written(policy: Policy) -> bytes:

@@ -120,6 +120,8 @@ class Seen:
         """From one device of ``GET /v1/devices``."""
         last = answer["last"] or {"event": "", "issued_at": 0, "why": ""}
         required = [target for target in answer["targets"] if target["required"]]
+        # A profile that admits nothing, whatever its name, is the path gate's deny.
+        wanted = "deny" if answer["deadline"] is None else answer["profile"]
         return cls(
             standing=answer["standing"],
             event=last["event"],
@@ -127,8 +129,7 @@ class Seen:
             why=last["why"],
             deadline=answer["deadline"],
             # Until the journal has committed, a target still verifies what was wanted before.
-            verified=bool(required)
-            and all((t["wanted"], t["state"]) == (answer["profile"], "verified") for t in required),
+            verified=bool(required) and all((t["wanted"], t["state"]) == (wanted, "verified") for t in required),
             verified_ms=answer["verified_ms"],
             targets=", ".join(f"{one['target']} {one['state']}" for one in answer["targets"]),
         )

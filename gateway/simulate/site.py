@@ -119,6 +119,10 @@ def _inventory(ground: Ground) -> Mapping[str, Any]:
     }
 
 
+#: The shipped profiles, where the project's own folder is at hand; the built-in ones do without.
+_PROFILES = Path(__file__).parents[2] / "policies" / "profiles"
+
+
 def _book(ground: Ground) -> Mapping[str, Any]:
     udp = any(plan.udp for plan in ground.devices)
     services = [
@@ -139,13 +143,18 @@ def _book(ground: Ground) -> Mapping[str, Any]:
         "port": _ATTESTATION_PORT,
         "protocol": "tcp",
     }
+    profiles: dict[str, Any] = {"node_default": {"trusted": "admitted", "suspect": "probation"}}
+    if _PROFILES.is_dir():
+        profiles = {
+            "profiles": str(_PROFILES),
+            "node_default": profiles["node_default"] | {"distrusted": "quarantine"},
+        }
     return {
         "services": services,
         "corridor": [verifier],
         "always_allowed": [],
-        "node_default": "admitted",
-        "suspect": "probation",
         "devices": {},
+        **profiles,
     }
 
 

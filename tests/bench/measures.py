@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
 from tests.bench import linked, live, rival
 from tests.bench import reload as reloading
+from tests.bench import relying as data
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
 from tests.bench.beside import rebuilding
 from tests.bench.report import Machine, Row
@@ -38,15 +39,18 @@ class Sizes:
     reloaded: int = 12_000
     linked: int = 200
     renewal_seconds: float = 60.0
+    senders: int = 1_000
+    data_seconds: float = 10.0
 
 
 FULL = Sizes()
-QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, 50, 60.0)
+QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, linked=50, data_seconds=4.0)
 FEW = 100
 IDLE_RATE = 50.0
 REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
+DATA_RATE = 5_000.0
 RELOADED_RATE = 200.0
 PROBED = ("-m", "tests.bench.probed")
 
@@ -302,6 +306,26 @@ def both_ends(bench: Bench) -> None:
         bench.rows.append(Row("both_ends", what, share * 100, "% of a core", "at most", None, 10.0))
 
 
+def relying(bench: Bench) -> None:
+    """DATA of connected devices through the relying party's port."""
+    sizes = bench.sizes
+    bench.raw["relying"] = {}
+    for connections, least in (("kept", DATA_RATE), ("each", None)):
+        site = data.site_of(bench.scratch / f"site-relying-{connections}", sizes.senders, connections)
+        # A connection for each message leaves its port at rest for a minute: there are 28,000 of them.
+        most = 10_000_000 if connections == "kept" else 20_000
+        found = data.carry(bench.net, site, sizes.senders, sizes.data_seconds, most)
+        bench.raw["relying"][connections] = asdict(found)
+        if found.other or not found.arrived:
+            raise BenchError(f"{found.other} of {found.accepted + found.other} DATA were not accepted")
+        note = (
+            f"p50 {found.p50_ms:.3g} ms, p99 {found.p99_ms:.3g} ms; server {found.server_us:.0f} us of CPU each, "
+            f"{found.server_share:.2f} of a CPU"
+        )
+        what = f"DATA/s carried, {sizes.senders:,} devices, app connections: {connections}"
+        bench.rows.append(Row("relying", what, found.rate, "/s", "at least", least, least, note))
+
+
 def reload(bench: Bench) -> None:
     """The book reloaded without a pause under alerts at a modest rate, and the same alerts without it."""
     count = bench.sizes.many
@@ -345,5 +369,6 @@ def reload(bench: Bench) -> None:
 
 
 PARTS: Mapping[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, both_ends)
+    each.__name__: each
+    for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, both_ends, relying)
 }

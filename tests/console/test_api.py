@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.console import api
-from gateway.console.api import Console
+from gateway.console.api import Console, bind
 from gateway.console.problems import HEADERS, Problem
 from gateway.console.server import HttpLimits
 from gateway.control.ports import Health
@@ -345,6 +345,17 @@ async def test_a_taken_port_is_a_config_error(console: Console, site: FakeSite) 
     second = Console(windows(site), ("127.0.0.1", console.address[1]))
     with pytest.raises(ConfigError, match=r"console\.listen: cannot listen on 127\.0\.0\.1:"):
         await second.start()
+
+
+async def test_a_port_taken_between_binding_and_listening_is_a_config_error(site: FakeSite) -> None:
+    mine = await bind(("127.0.0.1", 0))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(mine.getsockname())
+        other.listen()
+        with pytest.raises(ConfigError, match=r"console\.listen: cannot listen on 127\.0\.0\.1:"):
+            await Console(windows(site), mine).start()
+    mine.close()
 
 
 async def limited(site: FakeSite, **limits: Any) -> Console:

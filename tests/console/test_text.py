@@ -46,6 +46,22 @@ def test_span(seconds: float, shown: str) -> None:
     assert text.span(seconds) == shown
 
 
+def test_a_target_is_pending_until_it_is_told_what_was_decided() -> None:
+    view = make_view("cam-1")
+    (told,) = view.targets
+    for wanted, state, shown in (
+        ("admitted", "verified", ("verified", "")),
+        ("admitted", "pending", ("pending", "")),
+        ("deny", "verified", ("pending", "admitted is decided, and admits when the journal has it")),
+        ("deny", "pending", ("pending", "admitted is decided, and admits when the journal has it")),
+        ("deny", "failed", ("failed", "")),
+    ):
+        (target,) = device_row(view._replace(targets=(told._replace(wanted=wanted, state=state),)))["targets"]
+        assert (target["wanted"], target["state"], target["detail"]) == (wanted, *shown)
+    (cut,) = device_row(make_view("cam-1", Standing.DISTRUSTED))["targets"]
+    assert (cut["wanted"], cut["state"]) == ("deny", "verified")
+
+
 def test_until_says_past_and_none() -> None:
     assert text.until(None, NOW) == "-"
     assert text.until(NOW + 90, NOW) == "1m 30s"

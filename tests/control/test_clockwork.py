@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.control import clockwork
 from gateway.control.clockwork import Clockwork
 from gateway.core.model import Address, DeviceId, Standing
+from gateway.kubearmor.documents import Document
 from tests.control.world import device, running
 
 
@@ -21,6 +22,9 @@ class Advised:
 
     def declare(self, admitted: frozenset[Address]) -> None:
         self.told.append(admitted)
+
+    def declare_documents(self, documents: Sequence[Document], absent: frozenset[str] = frozenset()) -> None:
+        raise AssertionError(documents, absent)
 
     def state(self) -> Mapping[str, str]:
         return {"state": "accepted"}

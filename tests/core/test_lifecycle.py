@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.core import lifecycle
 from gateway.core.errors import LifecycleError
-from gateway.core.lifecycle import MAX_NONCES, TABLE, Rules, Step, event_of, fold, step, table_markdown
+from gateway.core.lifecycle import MAX_NONCES, TABLE, Rules, Step, capped, event_of, fold, step, table_markdown
+from gateway.core.lifecycle import table as lifecycle_table
 from gateway.core.model import (
     DeviceId,
     Effect,
@@ -96,7 +96,7 @@ def test_the_table_is_total() -> None:
 
 def test_an_unlisted_pair_is_an_error_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {pair: handler for pair, handler in TABLE.items() if pair != (S.TRUSTED, K.FAILED)}
-    monkeypatch.setattr(lifecycle, "TABLE", short)
+    monkeypatch.setattr(lifecycle_table, "TABLE", short)
     record = copy.copy(CLEAN[S.TRUSTED])
     with pytest.raises(LifecycleError, match="no rule"):
         step(record, failed(T), RULES)
@@ -497,8 +497,8 @@ def test_fold_admits_no_more_than_any_of_its_records(folded: list[Record]) -> No
 
 def test_a_lowered_maximum_age_counts_from_the_newest_verdict() -> None:
     record = Record(Standing.TRUSTED, deadline=1_900.0, newest=1_000)
-    assert lifecycle.capped(record, Rules(max_age=300.0)).deadline == 1_300.0
-    assert lifecycle.capped(record, Rules(max_age=300.0)) == replace(record, deadline=1_300.0)
+    assert capped(record, Rules(max_age=300.0)).deadline == 1_300.0
+    assert capped(record, Rules(max_age=300.0)) == replace(record, deadline=1_300.0)
 
 
 @pytest.mark.parametrize(
@@ -512,4 +512,4 @@ def test_a_lowered_maximum_age_counts_from_the_newest_verdict() -> None:
     ids=["just so long", "shorter", "admits nothing", "never a verdict"],
 )
 def test_a_maximum_age_never_makes_a_record_better_and_leaves_others_alone(record: Record) -> None:
-    assert lifecycle.capped(record, Rules(max_age=300.0)) is record
+    assert capped(record, Rules(max_age=300.0)) is record

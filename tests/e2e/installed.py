@@ -172,6 +172,7 @@ class Installed:
         services: Sequence[Mapping[str, Any]] = SERVICES,
         target: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        sediment: Mapping[str, Any] | None = None,
         journal: str = "var/journal.db",
         door: tuple[str, int] = DOOR,
         console: tuple[str, int] = CONSOLE,
@@ -192,7 +193,7 @@ class Installed:
             "journal": journal,
             "console": {"listen": written(console)},
             "operator": {"socket": "var/operator.sock"},
-            "doors": {"sediment": {"listen": written(door), "peers": []}},
+            "doors": {"sediment": {"listen": written(door), "peers": [], **(sediment or {})}},
             "sources": [
                 {
                     "name": "verifier",

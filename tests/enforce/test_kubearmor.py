@@ -341,7 +341,7 @@ async def test_withdraw_leaves_nothing_and_sends_nothing_more(daemon: FakeKubeAr
         hand.declare(addresses("10.77.1.1"))
         await state(hand, "verified")
         await hand.withdraw()
-        assert daemon.stored == {"host": {}, "network": {"10-theirs": {"ingress": []}}}
+        assert daemon.stored == {"host": {}, "network": {"10-theirs": {"ingress": []}}, "container": {}}
         assert daemon.disk == {}
         hand.declare(addresses("10.77.1.2"))
         await daemon.restart()
@@ -357,7 +357,7 @@ async def test_withdraw_removes_what_an_earlier_run_left(daemon: FakeKubeArmor) 
         hand.declare(addresses("10.77.1.1"))
         await state(hand, "verified")
     await advisory(daemon).withdraw()
-    assert daemon.stored == {"host": {}, "network": {}}
+    assert daemon.stored == {"host": {}, "network": {}, "container": {}}
 
 
 async def test_withdraw_does_not_end_a_daemon_without_nft(daemon: FakeKubeArmor) -> None:

@@ -1,8 +1,9 @@
 """A KubeArmor daemon over real gRPC, with the quirks that a driver has to survive.
 
 Modelled on its observed interface: replies, one file per name for all kinds, alphabetical restore after SERVING, an
-empty ``networkMap``, a panic without nft, frozen rule sets. ``chains`` is the resulting nft rule list; tests assert
-on it, on ``stored`` and on ``disk``.
+empty ``networkMap``, a panic without nft, frozen rule sets, container policies that are found by their selector
+only, tables of 256 entries whose overflow nobody is told. ``chains`` is the resulting nft rule list; tests look at
+it, at ``stored`` (in the order in which policies apply), at ``disk`` and at ``lost``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from tests.ports import free_port
 
-KINDS = ("host", "network")
+KINDS = ("host", "network", "container")
 FAMILIES = {4: "ip", 6: "ip6"}
 Doc = dict[str, Any]
 
@@ -106,11 +107,13 @@ class FakeKubeArmor:
     ``nft``: whether the network enforcer could start; without it the first network policy ends the daemon.
     ``restore_gate``: an event that holds back the restore after SERVING. ``dead`` is set while nothing runs.
     ``die_on``: method whose next call is applied and then never answered, because the daemon dies.
+    ``containers``: whether container policies are enabled. ``lost``: entries that found no room in their table now.
     """
 
-    def __init__(self, *, nft: bool = True, host: bool = True) -> None:
+    def __init__(self, *, nft: bool = True, host: bool = True, containers: bool = True) -> None:
         self.nft = nft
         self.host = host
+        self.containers = containers
         self.disk: dict[str, tuple[str, Doc]] = {}
         self.stored: dict[str, dict[str, Doc]] = {kind: {} for kind in KINDS}
         self.chains: dict[int, list[list[Doc]]] | None = None
@@ -142,6 +145,7 @@ class FakeKubeArmor:
         methods: dict[str, Callable[..., Awaitable[Any]]] = {
             "hostPolicy": self._host_policy,
             "networkPolicy": self._network_policy,
+            "containerPolicy": self._container_policy,
         }
         policy = {
             name: grpc.unary_unary_rpc_method_handler(
@@ -235,7 +239,16 @@ class FakeKubeArmor:
                 document = {"metadata": {"policyName": name}, "spec": spec}
                 shown.policyList.append(name)
                 shown.policyDataList.add(policy=json.dumps(document).encode())
+        for name, spec in self.stored["container"].items():
+            endpoint = response.containerMap[_container(spec)]
+            endpoint.policyList.append(name)
+            endpoint.policyEnabled = 1
+            document = {"metadata": {"policyName": name, "namespaceName": "container_namespace"}, "spec": spec}
+            endpoint.policyDataList.add(policy=json.dumps(document).encode())
         return response
+
+    async def _container_policy(self, request: policy_pb2.policy, context: Any) -> policy_pb2.response:
+        return await self._event("container", request, enabled=self.containers)
 
     async def _host_policy(self, request: policy_pb2.policy, context: Any) -> policy_pb2.response:
         return await self._event("host", request, enabled=self.host)
@@ -267,6 +280,8 @@ class FakeKubeArmor:
         if not name or not isinstance(what, str) or _wrong_type(event["object"]):
             return PolicyStatus.Invalid
         self.calls.append((kind, what, name))
+        if kind == "container":
+            return self._take_container(what, name, spec)
         known = name in self.stored[kind]
         if what == "DELETED":
             if not known:
@@ -283,6 +298,39 @@ class FakeKubeArmor:
         self._store(kind, name, spec)
         self._rebuild()
         return PolicyStatus.Modified if known else PolicyStatus.Applied
+
+    def _take_container(self, what: str, name: str, spec: Doc) -> PolicyStatus:
+        """Policies are looked for where the selector leads: a deletion by another one takes the policy out, says
+        that there was none, and leaves the file."""
+        if not _container(spec):
+            return PolicyStatus.Invalid
+        known = self.stored["container"].get(name)
+        if what == "DELETED":
+            if known is None:
+                return PolicyStatus.NotExist
+            del self.stored["container"][name]
+            if _container(known) != _container(spec):
+                return PolicyStatus.NotExist
+            self.disk.pop(name, None)
+            return PolicyStatus.Deleted
+        assert what == "ADDED", "MODIFIED for an unknown container policy ends the daemon"
+        if known is not None and _container(known) != _container(spec):
+            # The old endpoint keeps its rules; here under a name that no test expects.
+            self.stored["container"][f"{name} (left behind)"] = known
+            del self.stored["container"][name]
+        self.disk[name] = ("container", copy.deepcopy(spec))
+        self._store("container", name, spec)
+        return PolicyStatus.Applied
+
+    @property
+    def lost(self) -> int:
+        """Entries beyond the 256 of their container's or host's table: not enforced, and only logged."""
+        by_table: dict[str, set[str]] = {}
+        for spec in self.stored["container"].values():
+            by_table.setdefault(_container(spec), set()).update(_entries(spec))
+        for spec in self.stored["host"].values():
+            by_table.setdefault("", set()).update(_entries(spec))
+        return sum(max(0, len(entries) - 256) for entries in by_table.values())
 
     def _store(self, kind: str, name: str, spec: Doc) -> None:
         self.stored[kind][name] = copy.deepcopy(spec)
@@ -322,6 +370,24 @@ class FakeKubeArmor:
         other = [{"rule": {**where, "chain": "OUTPUT", "expr": e}} for e in (*fixed, *last)]
         chain = {"chain": {**where, "name": "INPUT"}}
         return json.dumps({"nftables": [{"metainfo": {}}, {"table": table}, chain, *rules, *other]}).encode()
+
+
+def _container(spec: Doc) -> str:
+    """The endpoint that a container policy is for; "" when it has no selector."""
+    labels = spec.get("selector", {}).get("matchLabels", {})
+    return str(labels.get("kubearmor.io/container.name", "")).removesuffix("$")
+
+
+def _entries(spec: Doc) -> set[str]:
+    """Keys of a policy's path rules: a path one, a directory two and one for each ancestor."""
+    found: set[str] = set()
+    for section in (spec.get("process", {}), spec.get("file", {})):
+        found |= {rule.get("execname") or rule["path"] for rule in section.get("matchPaths", [])}
+        for rule in section.get("matchDirectories", []):
+            parts = rule["dir"].split("/")
+            found |= {rule["dir"], rule["dir"].rstrip("/")}
+            found |= {"/".join(parts[:depth]) + "/" for depth in range(1, len(parts) - 1)}
+    return found
 
 
 def _match_iface(name: str) -> Doc:

@@ -13,12 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.model import Address
+from gateway.kubearmor.codes import Notes
+from gateway.kubearmor.documents import NetworkDocument
+from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope, build_network
+from gateway.kubearmor.parse import parse
 from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.policies import NetworkPolicy, Port
 from gateway.kubearmor.prefixes import Prefix
-from gateway.kubearmor.readback import FAMILIES, find, host_generations, read_rules
+from gateway.kubearmor.readback import FAMILIES, as_policy, find, read_rules, read_shown, shown_policies
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -112,11 +116,60 @@ def probe(*documents: Any) -> policy_pb2.ProbeResponse:
 def test_generations_are_read_from_the_probe() -> None:
     document = {"metadata": {"policyName": "40-host"}, "spec": {"tags": ["A", "gen=9"], "file": {}}}
     bare = {"metadata": {"policyName": "other"}, "spec": {}}
-    assert host_generations(probe(document, bare)) == {"40-host": 9, "other": None}
-    assert host_generations(probe()) == {}
+    shown = shown_policies(probe(document, bare))
+    assert {name: (each.generation, each.ours) for name, each in shown.items()} == {
+        "40-host": (9, False),
+        "other": (None, False),
+    }
+    assert shown_policies(probe()) == {}
+
+
+def test_our_documents_are_known_by_their_tags_and_read_with_their_selector() -> None:
+    spec = {
+        "selector": {"matchLabels": {"kubearmor.io/container.name": "app$"}, "identities": ["app"]},
+        "tags": ["RAGATE", "PROFILE=quarantine", "gen=7"],
+        "file": {"matchPaths": [{"path": "/x", "fromSource": None}]},
+    }
+    response = probe({"metadata": {"policyName": "40-host"}, "spec": {"tags": ["RAGATE"]}})
+    for name, tags in (("60-ours", spec["tags"]), ("61-theirs", ["PROFILE=quarantine"])):
+        document = {"metadata": {"policyName": name}, "spec": spec | {"tags": tags}}
+        response.containerMap["app"].policyDataList.add(policy=json.dumps(document).encode())
+    found = read_shown(shown_policies(response))
+    ((name, (document_, generation)),) = found.items()
+    assert (name, generation, document_.kind) == ("60-ours", 7, "KubeArmorPolicy")
+    assert dict(document_.body.selector.labels) == {"kubearmor.io/container.name": "app$"}  # type: ignore[union-attr]
+
+
+def test_a_network_document_in_the_form_whose_rules_are_found() -> None:
+    def read(changed: str = "") -> NetworkPolicy | None:
+        text = NETWORK.replace("ports:", f"{changed} ports:") if changed else NETWORK
+        (document,) = parse(text.encode(), "x", Notes(Mode.VM))
+        assert isinstance(document, NetworkDocument)
+        return as_policy(document, 3)
+
+    made = read()
+    assert made is not None
+    (entry,) = made.ingress
+    assert (entry.ports, entry.action.value) == ((Port(22), Port(8005, "udp", 8010)), "Block")
+    assert [str(peer) for peer in entry.peers] == ["10.0.0.0/8", "fd00::/8"]
+    for changed in ("iface: [eth0],", "action: Audit,", "limit: 1MB,"):
+        assert read(changed) is None
+
+
+NETWORK = """
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorNetworkPolicy
+metadata: {name: 60-x}
+spec:
+  nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}
+  ingress:
+    - {from: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: "fd00::/8"}}],
+       ports: [{port: "22"}, {port: "8005", endPort: 8010, protocol: UDP}]}
+  action: Block
+"""
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"metadata": {}}, {"metadata": {"policyName": "x"}, "spec": 3}])
 def test_a_probe_that_cannot_be_read_is_refused(document: Any) -> None:
     with pytest.raises(DocumentRefused, match="cannot be read"):
-        host_generations(probe(document))
+        shown_policies(probe(document))

@@ -16,8 +16,9 @@ from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import Document, NetworkSpec
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.parameters import Parameter, Type
 from gateway.kubearmor.parse import parse
-from gateway.kubearmor.render import Library, Rendering, TargetKind, render_all, try_library
+from gateway.kubearmor.render import Library, Renderer, Rendering, TargetKind, render_all, try_library
 from gateway.kubearmor.template import Template, compile_template
 
 TARGETS = {"app": ("network", "host", "container"), "gateway": ("path_gate", "network")}
@@ -121,6 +122,38 @@ def test_no_generation_is_in_it() -> None:
     assert not any("gen=" in text for text in rendering(LIBRARY, MANY[:5]).texts().values())
 
 
+moves = st.lists(
+    st.tuples(st.integers(0, 20), st.sampled_from(["quarantine", "maintenance", "admitted", "unheard"])),
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(moves, st.sampled_from(["normal", "lockdown"])), max_size=5))
+def test_rendering_what_changed_is_rendering_everything(rounds: list[tuple[list[tuple[int, str]], str]]) -> None:
+    library = Library(
+        {
+            "quarantine": templates("quarantine", FEED, NETWORK, HOST.replace("60", "61")),
+            "maintenance": templates("maintenance", container("62-all", "dir: /srv/all/")),
+            "admitted": (),
+        },
+        LIBRARY.site,
+    )
+    renderer = Renderer(library, TARGETS)
+    assert renderer.documented == {"quarantine", "maintenance"}
+    have: dict[int, str] = {}
+    for moved, site in rounds:
+        for number, profile in moved:
+            have[number] = profile
+            renderer.move(MANY[number], profile)
+        every = [pair for number, profile in have.items() for pair in having(profile, [MANY[number]])]
+        made = renderer.render(site)
+        assert made == render_all(library, TARGETS, every, site)
+        assert all(one is other for one, other in zip(made.at("app"), renderer.render(site).at("app"), strict=True))
+    (name,) = renderer.networks("gateway")
+    assert name.startswith("70-network-block-")
+
+
 # --- budgets ------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +249,41 @@ def test_values_of_devices_that_have_another_profile_now_are_tried() -> None:
     assert len(refused) == 2
     assert "quarantine0.yaml:8:15: for device xxx" in str(refused[0])
     assert len(try_library(LIBRARY, TARGETS, [long] * 50)) == 20
+
+
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", fullmatch=True).filter(lambda text: ".." not in text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(IDS, st.sampled_from(["hall", "a b", "x" * 40])),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda each: each[0],
+    )
+)
+def test_devices_that_are_taken_as_alike_are(named: list[tuple[str, str]]) -> None:
+    """Whatever is tried once for several: each is refused together with others if, and only if, it is alone."""
+    found = templates_with_room()
+    devices = [
+        Device(
+            DeviceId(name), SourceName("s"), Binding(DeviceId(name), MANY[0].binding.addresses), (("room", room),)
+        )
+        for name, room in named
+    ]
+    library = Library({"quarantine": found})
+    alone = [str(refused) for each in devices for refused in try_library(library, TARGETS, [each])]
+    assert [str(refused) for refused in try_library(library, TARGETS, devices, 1_000)] == sorted(
+        alone, key=lambda text: [f"for device {each.id}:" in text for each in devices].index(True)
+    )
+
+
+def templates_with_room() -> tuple[Template, ...]:
+    rule = 'dir: "/srv/feeds/${device.labels.room}/x-${device.id}/", message: "of ${device.id}"'
+    (document,) = parse(container("60-feeds", rule).encode(), "x.yaml", Notes(Mode.VM))
+    declared = {"device.labels.room": Parameter(Type.WORD)}
+    return (compile_template(document, declared, "quarantine"),)
 
 
 def test_a_later_rule_never_loosens_an_earlier_one() -> None:

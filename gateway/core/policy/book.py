@@ -369,7 +369,7 @@ class Book:
         mine = self.listed(profile)
         rank = self.profiles[profile].rank
         for other in self.ordered():
-            if mine and other.rank > rank:
+            if other.rank > rank:
                 beyond = self.listed(other.name)
                 mine = tuple(service for service in mine if service in beyond)
         return mine

@@ -20,7 +20,7 @@ from gateway.core.policy.book import (
     Service,
     SiteProfile,
 )
-from gateway.core.policy.rulings import Finder, disagreeing
+from gateway.core.policy.rulings import Finder, Span, disagreeing, ends_of, span_of
 
 Severity = Literal["error", "warning"]
 
@@ -174,8 +174,8 @@ def check_against(book: Book, devices: Iterable[Device]) -> tuple[Finding, ...]:
     """Return where a book and an inventory contradict each other: gates that open or lock out by themselves."""
     endpoints = {entry.address.packed: f"corridor entry {entry.name}" for entry in book.corridor}
     endpoints |= {service.address.packed: f"service {service.name}" for service in book.services}
-    allowed = tuple((network, _span(network)) for network in book.always_allowed)
-    nets = {packed[:8]: packed for packed in endpoints if len(packed) == 16}
+    allowed = tuple((network, span_of(network)) for network in book.always_allowed)
+    nets = {packed[:8]: packed for packed in endpoints}  # an IPv4 address has no eight bytes to be found by
     found: list[Finding] = []
     unlisted = dict(book.devices)
     met = _Met(book)
@@ -253,19 +253,13 @@ def _quorums(book: Book) -> Iterator[Finding]:
 def _bypasses(
     device: Device,
     address: Address,
-    allowed: tuple[tuple[Network, tuple[int, int, int]], ...],
+    allowed: tuple[tuple[Network, Span], ...],
 ) -> Iterable[Finding]:
-    first = int.from_bytes(address.packed)
-    last = first | ((1 << 64) - 1) if address.prefix == 64 else first
-    for network, (size, low, high) in allowed:
-        if len(address.packed) == size and low <= last and first <= high:
+    size, first, last = ends_of(address)
+    for network, (length, low, high) in allowed:
+        if size == length and low <= last and first <= high:
             what = f"its address {address} lies in always_allowed {network}: it would never be gated"
             yield Finding("error", f"device {device.id}", what, "narrow the prefix, or move the device out of it")
-
-
-def _span(network: Network) -> tuple[int, int, int]:
-    """Address length in bytes, lowest and highest address of a network."""
-    return len(network.network_address.packed), int(network.network_address), int(network.broadcast_address)
 
 
 def _duplicates(kind: str, entries: Iterable[Service | CorridorEntry]) -> Iterable[Finding]:

@@ -51,12 +51,8 @@ def decide(
     is needed, and an admission by it ends with it. Raises ``ValueError`` for an override without ``now`` or of
     another device.
     """
-    made = book.compiled.get(device.id)
-    _, both = made if made is not None and made[0] is device else (None, ruled_by(device, book))
+    both = ruled_by(device, book)
     rulings = both.without if deadline is None else both.running
-    if conflict is None and override is None:
-        profile, admits, chain = rulings[standing]
-        return Decision(device.id, standing, profile, deadline if admits else None, chain)
     if override is not None:
         rulings, deadline = _overridden(device, rulings, deadline, book, override, now)
     return _decide_shared(device, standing, deadline, rulings, book, conflict)
@@ -122,7 +118,7 @@ def _under(
     admits = book.profiles[profile].admits
     if standing is _TRUSTED and (runs or not admits):
         last = f"standing trusted: {profile} until the deadline" if runs else f"standing trusted: {profile}"
-        return Ruling(profile, runs and admits, (*rules, says, last))
+        return Ruling(profile, admits, (*rules, says, last))
     kept = min(ruling.profile, profile, key=book.rank)
     return Ruling(kept, ruling.admits and book.profiles[kept].admits, (*rules, says, last))
 

@@ -82,7 +82,7 @@ def _corridor(old: Book | None, new: Book, links: Links) -> Iterator[Finding]:
         elif place not in kept:
             what = f"{entry.name} is gone, {named}: a device that failed once could never attest again"
             yield Finding("error", "corridor", what, f"put {entry.name} back")
-    if links.verifiers and old is None and not any(_is_verifier(entry.address, links) for entry in new.corridor):
+    if old is None and not any(_is_verifier(entry.address, links) for entry in new.corridor):
         gates = [
             service
             for service in new.services

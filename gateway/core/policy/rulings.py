@@ -9,10 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from copy import copy
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
-from gateway.core.model import DENY, Device, DeviceId, Standing
-from gateway.core.policy.book import Book, Deployment, DeviceClass, Level, Match, ProfileName, Ruled, Ruling
+from gateway.core.model import DENY, Address, Device, DeviceId, Standing
+from gateway.core.policy.book import (
+    Book,
+    Deployment,
+    DeviceClass,
+    Level,
+    Match,
+    Network,
+    ProfileName,
+    Ruled,
+    Ruling,
+)
 
 #: Devices between two breaths of ``compiling``: below a millisecond of work.
 SLICE = 100
@@ -46,7 +57,7 @@ def matched(device: Device, book: Book) -> Matched:
 
 def matches(match: Match, device: Device) -> bool:
     """Whether a device is meant: everything that the match gives must hold."""
-    if match.labels and not set(match.labels) <= set(device.labels):
+    if not set(match.labels) <= set(device.labels):
         return False
     if match.id and not _pattern(match.id)(device.id):
         return False
@@ -66,17 +77,24 @@ Span = tuple[int, int, int]
 """Address length in bytes, lowest and highest address of a network."""
 
 
+def span_of(network: Network) -> Span:
+    """A network's ends."""
+    return network.max_prefixlen // 8, int(network.network_address), int(network.broadcast_address)
+
+
+def ends_of(address: Address) -> Span:
+    """The ends of a device's address: of all that it may send from, when it is a /64."""
+    first = int.from_bytes(address.packed)
+    return len(address.packed), first, first | ((1 << 64) - 1) if address.prefix == 64 else first
+
+
 def _spans(match: Match) -> tuple[Span, ...]:
-    return tuple(
-        (net.max_prefixlen // 8, int(net.network_address), int(net.broadcast_address)) for net in match.prefixes
-    )
+    return tuple(map(span_of, match.prefixes))
 
 
 def _within(spans: Sequence[Span], device: Device) -> bool:
     for address in device.binding.addresses:
-        packed = address.packed
-        size, first = len(packed), int.from_bytes(packed)
-        last = first | ((1 << 64) - 1) if address.prefix == 64 else first
+        size, first, last = ends_of(address)
         for length, low, high in spans:
             if size == length and low <= first and last <= high:
                 return True
@@ -90,12 +108,12 @@ def ruled(rules: Matched, book: Book) -> Ruled:
     """Return what every standing gets by these rules, and the marks that they set."""
     chain = _chain(rules, book)
     levels = _levels(rules, book)
-    trusted = _resolve(_TRUSTED, levels, book)
+    given = [_resolve(standing, levels, book) for standing in Standing]
+    trusted = given[_TRUSTED]
     without, running = [], []
     for standing in Standing:
-        given = trusted if standing is _TRUSTED else _resolve(standing, levels, book)
-        without.append(_ruling(standing, given, trusted, chain, book, runs=False))
-        running.append(_ruling(standing, given, trusted, chain, book, runs=True))
+        without.append(_ruling(standing, given[standing], trusted, chain, book, runs=False))
+        running.append(_ruling(standing, given[standing], trusted, chain, book, runs=True))
     return Ruled(tuple(without), tuple(running), _marks(rules))
 
 
@@ -265,16 +283,20 @@ def compiling(book: Book, devices: Iterable[Device]) -> Generator[None, None, Bo
     deployments, classes = Finder(book.deployments), Finder(book.classes)
     known: dict[tuple[object, ...], Ruled] = {}
     compiled: dict[DeviceId, tuple[Device, Ruled]] = {}
-    for number, device in enumerate(devices):
-        if number % SLICE == SLICE - 1:
+    own_of, of_deployments, of_classes = book.devices.get, deployments.find, classes.find
+    stream = iter(devices)
+    while part := list(islice(stream, SLICE)):
+        for device in part:
+            name = device.id
+            own, found, kinds = own_of(name), of_deployments(device), of_classes(device)
+            # The book keeps its rules alive: identities name a set of rules, and are quicker than values.
+            key = (own if own is None or isinstance(own, str) else id(own), id(found), id(kinds))
+            made = known.get(key)
+            if made is None:
+                made = known[key] = ruled(Matched(found, kinds, book.own(name)), book)
+            compiled[name] = (device, made)
+        if len(part) == SLICE:
             yield
-        own, found, kinds = book.devices.get(device.id), deployments.find(device), classes.find(device)
-        # The book keeps its rules alive: their identities name a set of rules, and are quicker than their values.
-        key = (own if own is None or isinstance(own, str) else id(own), id(found), id(kinds))
-        made = known.get(key)
-        if made is None:
-            made = known[key] = ruled(Matched(found, kinds, book.own(device.id)), book)
-        compiled[device.id] = (device, made)
     made_ahead = copy(book)  # was checked when it was made
     object.__setattr__(made_ahead, "compiled", compiled)
     return made_ahead

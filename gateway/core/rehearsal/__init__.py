@@ -16,6 +16,7 @@ from gateway.core.rehearsal.compare import (
     State,
     compare,
     compare_documents,
+    profiles_of,
 )
 from gateway.core.rehearsal.hypothetical import IMAGINABLE, Hypothesis, hypothetical, imagine
 from gateway.core.rehearsal.replay import Differences, Differing, Journalled, Replay, Span, replay
@@ -42,5 +43,6 @@ __all__ = [
     "hypothetical",
     "imagine",
     "lowest_sharer",
+    "profiles_of",
     "replay",
 ]

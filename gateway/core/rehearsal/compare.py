@@ -6,7 +6,7 @@ not: rendering a document, judging a book by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.core.binding import AddressBook
@@ -92,15 +92,18 @@ def compare(
     would: Mapping[DeviceId, State] | None = None,
     overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES,
     now: float = 0.0,
+    addresses: AddressBook | None = None,
 ) -> Comparison:
     """Return what ``after`` changes against ``before``; a device without a state is taken as unknown.
 
     ``would``: the same records folded by ``after``, where its quorums differ; None: ``states``.
     ``overrides``: those in force at ``now`` (UNIX seconds); what such a device may do now is judged under its own,
     what it will notice later is not, for an override ends.
+    ``addresses``: who shares which, where that is known already.
     Shared addresses are judged as the running service does. Groups: now first, the largest first in each ``when``.
     """
-    work = _Work(devices, states, states if would is None else would, before, after, overrides, now)
+    who = AddressBook(devices) if addresses is None else addresses
+    work = _Work(who, states, states if would is None else would, before, after, overrides, now)
     found: dict[tuple[str, Shift], list[DeviceId]] = {}
     for device in devices:
         change = work.change(device)
@@ -117,7 +120,7 @@ class _Work:
 
     def __init__(
         self,
-        devices: Sequence[Device],
+        addresses: AddressBook,
         states: Mapping[DeviceId, State],
         would: Mapping[DeviceId, State],
         before: Book,
@@ -129,7 +132,7 @@ class _Work:
         self._overrides, self._now = overrides, now
         self._before, self._after = before, after
         self._shifts = Shifts(before, after)
-        self._addresses = AddressBook(devices)
+        self._addresses = addresses
         self._known: dict[tuple[object, ...], tuple[str, Shift] | None] = {}
 
     def change(self, device: Device) -> tuple[str, Shift] | None:
@@ -150,8 +153,10 @@ class _Work:
             return made
 
     def _judge(self, device: Device, was: State, would: State) -> tuple[str, Shift] | None:
-        old = self._profile(device, was, self._states, self._before)
-        shift = self._shifts.between(old, self._profile(device, would, self._would, self._after))
+        word, now = self._overrides.get(device.id), self._now
+        old = _profile(device, was, self._states, self._before, self._addresses, word, now)
+        new = _profile(device, would, self._would, self._after, self._addresses, word, now)
+        shift = self._shifts.between(old, new)
         if shift is not None:
             return NOW, shift
         for standing in _ADMITTING:
@@ -161,13 +166,51 @@ class _Work:
                 return standing.label, shift
         return None
 
-    def _profile(self, device: Device, state: State, states: Mapping[DeviceId, State], book: Book) -> str:
-        standing, deadline = state
-        sharers, word = self._addresses.sharers(device.id), self._overrides.get(device.id)
-        if not sharers:
-            return decide(device, standing, deadline, book, None, word, self._now).profile
-        conflict = lowest_sharer(standing, sharers, lambda other: states.get(other, _UNKNOWN).standing)
-        return decide(device, standing, deadline, book, conflict, word, self._now).profile
+
+def profiles_of(
+    devices: Sequence[Device],
+    states: Mapping[DeviceId, State],
+    book: Book,
+    addresses: AddressBook,
+    overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES,
+    now: float = 0.0,
+) -> Iterator[tuple[Device, str]]:
+    """Return every device with the profile that it has by a book; one without a state is taken as unknown.
+
+    ``overrides``: those in force at ``now`` (UNIX seconds).
+    """
+    known: dict[tuple[int, Standing, bool], str] = {}
+    for device in devices:
+        standing, deadline = states.get(device.id, _UNKNOWN)
+        made = book.compiled.get(device.id)
+        alone = device.id not in overrides and not addresses.sharers(device.id)
+        if made is None or made[0] is not device or not alone:
+            word = overrides.get(device.id)
+            yield device, _profile(device, (standing, deadline), states, book, addresses, word, now)
+            continue
+        key = (id(made[1]), standing, deadline is None)
+        profile = known.get(key)
+        if profile is None:
+            profile = known[key] = decide(device, standing, deadline, book).profile
+        yield device, profile
+
+
+def _profile(
+    device: Device,
+    state: tuple[Standing, float | None],
+    states: Mapping[DeviceId, State],
+    book: Book,
+    addresses: AddressBook,
+    word: Override | None,
+    now: float,
+) -> str:
+    """The profile by a book, with those who share an address and an operator's word."""
+    standing, deadline = state
+    sharers = addresses.sharers(device.id)
+    if not sharers:
+        return decide(device, standing, deadline, book, None, word, now).profile
+    conflict = lowest_sharer(standing, sharers, lambda other: states.get(other, _UNKNOWN).standing)
+    return decide(device, standing, deadline, book, conflict, word, now).profile
 
 
 def compare_documents(before: Mapping[str, str], after: Mapping[str, str]) -> Documents:

@@ -19,7 +19,8 @@ from gateway.kubearmor.pb import policy_pb2
 
 NAME = "kubearmor"
 
-#: Full method names (interface 1.1); the stubs are these four lines.
+#: Full method names (interface 1.1); the stubs are these lines.
+CONTAINER_POLICY = "/policy.PolicyService/containerPolicy"
 HOST_POLICY = "/policy.PolicyService/hostPolicy"
 NETWORK_POLICY = "/policy.PolicyService/networkPolicy"
 PROBE = "/policy.ProbeService/getProbeData"
@@ -28,7 +29,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 #: What must say SERVING before anything is sent.
 SERVICES = ("policy.PolicyService", "policy.ProbeService")
 
-_METHODS = {Kind.HOST: HOST_POLICY, Kind.NETWORK: NETWORK_POLICY}
+_METHODS = {Kind.HOST: HOST_POLICY, Kind.NETWORK: NETWORK_POLICY, Kind.CONTAINER: CONTAINER_POLICY}
 _MAX_DETAIL = 160
 
 

@@ -11,35 +11,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from gateway.control.ports import Clock
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor.client import NAME, Daemon, DaemonError, Trouble
-from gateway.enforce.kubearmor.report import Report, Stage
+from gateway.enforce.kubearmor.documents import GONE, TAKEN, Post, ProfileDocuments, word
+from gateway.enforce.kubearmor.lookup import RuleLookup
+from gateway.enforce.kubearmor.own import OwnPolicies
+from gateway.enforce.kubearmor.report import Part, Report, Stage
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
 from gateway.enforce.kubearmor.tables import NftTables, TableReader
-from gateway.kubearmor.host import Hardening, build_host
-from gateway.kubearmor.names import DocumentRefused, Kind, policy_name
-from gateway.kubearmor.network import Scope, build_network
+from gateway.kubearmor.documents import Document
+from gateway.kubearmor.host import Hardening
+from gateway.kubearmor.names import DocumentRefused, Kind
+from gateway.kubearmor.network import Scope
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from gateway.kubearmor.policies import EventType, HostPolicy, NetworkPolicy, Policy, render_event
-from gateway.kubearmor.readback import FAMILIES, find, host_generations, read_rules
+from gateway.kubearmor.readback import FAMILIES, Shown, read_shown, shown_policies
 
 T = TypeVar("T")
-
-#: Host rules come before the network's in the alphabet; neither shadows the other.
-_ORDERS = {Kind.HOST: 40, Kind.NETWORK: 50}
 
 #: Sendings of one kind in a row without an answer before it is left alone for a while: should our policy be what
 #: ends the daemon, the host must not lose its other protection again and again.
 MAX_UNANSWERED = 3
-
-_TAKEN = frozenset({PolicyStatus.Applied, PolicyStatus.Modified})
-_GONE = frozenset({PolicyStatus.Deleted, PolicyStatus.NotExist, PolicyStatus.NotEnabled})
 
 _NO_TABLE = (
     "KubeArmor has no nftables table here: its network enforcer did not start (nft missing, not root), or it runs"
@@ -63,16 +62,14 @@ class KubeArmorAdvisory:
         tables: TableReader | None = None,
     ) -> None:
         self._settings = settings
-        self._scope = scope
-        self._hardening = hardening
+        self._own = OwnPolicies(settings, scope, hardening)
         self._tables = tables or NftTables(settings.nft_timeout, settings.nft_output)
-        self._names = {
-            kind: policy_name(order, kind, settings.target, f"ragate/{settings.target}/{kind.value}")
-            for kind, order in _ORDERS.items()
-        }
         self._report = Report(clock)
+        self._documents = ProfileDocuments(self._report, self._own.names[Kind.NETWORK], self._next_generation)
+        self._lookup = RuleLookup(self._tables, self._aside)
         self._wake = asyncio.Event()
         self._lane = asyncio.Lock()
+        self._working = asyncio.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._admitted: frozenset[Address] | None = None
         self._host: HostPolicy | None = None
@@ -81,12 +78,12 @@ class KubeArmorAdvisory:
         # Generations only have to differ from those a daemon may still hold from an earlier run of ours.
         self._generation = int(clock.now().wall * 1000)
         self._why_not = self._refused = ""
-        self._unanswered = dict.fromkeys(Kind, 0)
-        self._shunned_until = dict.fromkeys(Kind, 0.0)
+        self._unanswered: dict[str, int] = {}
+        self._shunned_until: dict[str, float] = {}
         self._withdrawn = False
         self._settled = False
         self._verified = False
-        self._build_host(self._generation)
+        self._own.host(self._generation)
 
     @property
     def name(self) -> str:
@@ -98,9 +95,15 @@ class KubeArmorAdvisory:
         self._admitted = admitted
         self._wake.set()
 
+    def declare_documents(self, documents: Sequence[Document], absent: frozenset[str] = frozenset()) -> None:
+        """Take the newest truth: the documents of profiles that stand now, judged as a whole."""
+        self._documents.declare(documents, absent)
+        self._wake.set()
+
     def state(self) -> Mapping[str, str]:
         """``state`` absent, connecting, accepted, verified, failed, withdrawn or idle; ``detail``; the same for
-        ``host`` and ``network``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since`` (wall)."""
+        ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since``
+        (wall)."""
         return self._report.view()
 
     async def run(self) -> None:
@@ -133,31 +136,22 @@ class KubeArmorAdvisory:
             waiting = await daemon.serving()
             if waiting:
                 raise BackendError(NAME, f"cannot withdraw: {waiting}", transient=True)
-            if self._scope.gated and not await self._evidence():
-                await self._delete(daemon, self._network or self._build_network(frozenset(), 0))
-            await self._delete(daemon, self._host or self._build_host(0))
+            async with self._working:
+                await self._withdraw(daemon)
         finally:
             await daemon.close()
         self._report.withdrawn()
 
-    # Documents
-
-    def _build_host(self, generation: int) -> HostPolicy | None:
-        return build_host(
-            self._hardening,
-            name=self._names[Kind.HOST],
-            node=self._settings.node,
-            generation=generation,
-        )
-
-    def _build_network(self, admitted: frozenset[Address], generation: int) -> NetworkPolicy | None:
-        return build_network(
-            self._scope,
-            admitted,
-            name=self._names[Kind.NETWORK],
-            node=self._settings.node,
-            generation=generation,
-        )
+    async def _withdraw(self, daemon: Daemon) -> None:
+        why_not = await self._evidence()
+        shown = await self._shown(daemon)
+        documents = await self._aside(lambda: read_shown(shown))
+        left = await self._documents.withdraw(self._post(daemon), documents, why_not)
+        if self._own.gates and not why_not:
+            await self._delete(daemon, self._network or self._own.network(frozenset(), 0))
+        await self._delete(daemon, self._host or self._own.host(0))
+        if left:
+            raise BackendError(NAME, f"KubeArmor did not delete {', '.join(left)}", transient=True)
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """Do pure work in the own thread while there is one: 100,000 addresses take seconds."""
@@ -168,7 +162,8 @@ class KubeArmorAdvisory:
     # One session: from SERVING to the loss of the connection
 
     async def _session(self, daemon: Daemon) -> None:
-        await self._ready(daemon)
+        shown = await self._ready(daemon)
+        self._documents.begin(await self._aside(lambda: read_shown(shown)))
         self._host = self._network = self._declared = None
         self._refused = ""
         self._verified = False
@@ -183,23 +178,24 @@ class KubeArmorAdvisory:
                 rest = await self._cycle(daemon)
                 await self._rest(rest, lost)
 
-    async def _ready(self, daemon: Daemon) -> None:
-        """Wait until the daemon serves and has stopped restoring: two equal probes, a quiet period apart."""
+    async def _ready(self, daemon: Daemon) -> Mapping[str, Shown]:
+        """Wait until the daemon serves and has stopped restoring: two equal probes, a quiet period apart; returns
+        what they show."""
         seen: object = None
         while True:
             waiting = await daemon.serving()
             shown = None if waiting else await self._shown(daemon)
             if shown is not None and shown == seen:
-                return
+                return shown
             seen = shown
             self._report.stage(Stage.CONNECTING, waiting or "serving; waiting until its restore is quiet")
             await asyncio.sleep(self._settings.quiet)
 
-    async def _shown(self, daemon: Daemon) -> Mapping[str, int | None]:
+    async def _shown(self, daemon: Daemon) -> Mapping[str, Shown]:
         async with self._lane:
             reply = await daemon.probe()
         try:
-            return host_generations(reply)
+            return await self._aside(lambda: shown_policies(reply))
         except DocumentRefused as error:
             raise BackendError(NAME, str(error), transient=True) from error
 
@@ -228,12 +224,14 @@ class KubeArmorAdvisory:
         if self._why_not:
             self._why_not = await self._evidence()
         if self._why_not:
-            self._report.part(Kind.NETWORK, Stage.WITHHELD, self._why_not)
+            self._report.part(Part.NETWORK, Stage.WITHHELD, self._why_not)
         elif await self._changed():
             sent = await self._push_network(daemon)
-        await self._check_host(daemon)
+        async with self._working:
+            await self._turn_documents(daemon)
+        await self._check_shown(daemon)
         if self._refused:
-            self._report.part(Kind.NETWORK, Stage.FAILED, self._refused)
+            self._report.part(Part.NETWORK, Stage.FAILED, self._refused)
         elif self._network is not None and self._settings.tables is Tables.READ:
             await self._check_network(self._network, again=not sent)
         self._settled = True
@@ -254,14 +252,21 @@ class KubeArmorAdvisory:
 
     # Sending
 
+    def _post(self, daemon: Daemon) -> Post:
+        return Post(partial(self._send, daemon), self._aside, partial(self._again, daemon))
+
+    async def _turn_documents(self, daemon: Daemon) -> None:
+        if not self._withdrawn and await self._documents.turn(self._post(daemon), self._why_not):
+            self._wake.set()
+
     def _next_generation(self) -> int:
         self._generation += 1
         return self._generation
 
     async def _push_host(self, daemon: Daemon) -> None:
-        policy = self._build_host(self._next_generation())
+        policy = self._own.host(self._next_generation())
         if policy is None:
-            self._report.part(Kind.HOST, Stage.IDLE, "nothing to protect is configured")
+            self._report.part(Part.HOST, Stage.IDLE, "nothing to protect is configured")
             return
         self._host = policy if await self._push(daemon, policy) else None
 
@@ -278,9 +283,9 @@ class KubeArmorAdvisory:
         generation = self._next_generation()
         self._declared, self._refused = admitted, ""
         try:
-            policy = await self._aside(lambda: self._build_network(admitted, generation))
+            policy = await self._aside(lambda: self._own.network(admitted, generation))
             if policy is None:
-                self._report.part(Kind.NETWORK, Stage.IDLE, "nothing is gated on this host itself")
+                self._report.part(Part.NETWORK, Stage.IDLE, "nothing is gated on this host itself")
                 return False
             self._network = policy if await self._push(daemon, policy) else None
         except DocumentRefused as error:
@@ -288,32 +293,49 @@ class KubeArmorAdvisory:
             self._refused = f"generation {generation} was not sent, an older one may stand: {error}"
             return False
         if self._network is not None:
+            self._documents.own_stands(True)
             self._report.sent(generation, len(admitted))
         return True
 
-    async def _push(self, daemon: Daemon, policy: Policy) -> bool:
-        kind, now = policy.kind, asyncio.get_running_loop().time
-        event = await self._aside(lambda: render_event(EventType.ADDED, policy))
-        if now() < self._shunned_until[kind]:
-            self._report.part(kind, Stage.FAILED, f"not sent for a while: {MAX_UNANSWERED} sendings had no answer")
-            return False
-        async with self._lane:
-            if self._withdrawn:
-                return False
-            self._unanswered[kind] += 1
-            if self._unanswered[kind] >= MAX_UNANSWERED:
-                self._shunned_until[kind] = now() + self._settings.shun
-            status = await daemon.send(kind, event)
-        self._unanswered[kind], self._shunned_until[kind] = 0, 0.0
-        if status in _TAKEN:
-            self._report.part(kind, Stage.ACCEPTED, f"accepted, generation {policy.generation}")
-            return True
-        if status == PolicyStatus.NotEnabled:
-            self._report.part(kind, Stage.DISABLED, "KubeArmor's configuration disables this kind")
+    async def _again(self, daemon: Daemon, event: EventType) -> None:
+        """Delete our network policy, or send it once more: a document had to come before it."""
+        if event is EventType.DELETED:
+            await self._delete(daemon, self._network)
+            self._documents.own_stands(False)
         else:
-            detail = f"KubeArmor answered {_status_word(status)} to generation {policy.generation}"
-            self._report.part(kind, Stage.FAILED, detail)
+            await self._push_network(daemon)
+
+    async def _push(self, daemon: Daemon, policy: Policy) -> bool:
+        part = Part(policy.kind.value)
+        event = await self._aside(lambda: render_event(EventType.ADDED, policy))
+        if self._withdrawn:
+            return False
+        status = await self._send(daemon, policy.kind.value, policy.kind, event)
+        if status is None:
+            self._report.part(part, Stage.FAILED, f"not sent for a while: {MAX_UNANSWERED} sendings had no answer")
+        elif status in TAKEN:
+            self._report.part(part, Stage.ACCEPTED, f"accepted, generation {policy.generation}")
+            return True
+        elif status == PolicyStatus.NotEnabled:
+            self._report.part(part, Stage.DISABLED, "KubeArmor's configuration disables this kind")
+        else:
+            detail = f"KubeArmor answered {word(status)} to generation {policy.generation}"
+            self._report.part(part, Stage.FAILED, detail)
         return False
+
+    async def _send(self, daemon: Daemon, name: str, kind: Kind, event: bytes) -> int | None:
+        """Send one event, alone; None when sending this ``name`` had no answer several times in a row."""
+        now = asyncio.get_running_loop().time
+        async with self._lane:
+            if now() < self._shunned_until.get(name, 0.0):
+                return None
+            self._unanswered[name] = self._unanswered.get(name, 0) + 1
+            if self._unanswered[name] >= MAX_UNANSWERED:
+                self._shunned_until[name] = now() + self._settings.shun
+            status = await daemon.send(kind, event)
+        self._unanswered.pop(name)
+        self._shunned_until.pop(name, None)
+        return status
 
     async def _delete(self, daemon: Daemon, policy: Policy | None) -> None:
         if policy is None:
@@ -321,58 +343,51 @@ class KubeArmorAdvisory:
         event = await self._aside(lambda: render_event(EventType.DELETED, policy))
         async with self._lane:
             status = await daemon.send(policy.kind, event)
-        if status not in _GONE:
-            what = f"KubeArmor answered {_status_word(status)} to the deletion of {policy.name}"
+        if status not in GONE:
+            what = f"KubeArmor answered {word(status)} to the deletion of {policy.name}"
             raise BackendError(NAME, what, transient=True)
 
     # Reading back
 
-    async def _check_host(self, daemon: Daemon) -> None:
-        """Verified when the probe shows our generation; a lost one means that everything may be lost."""
-        if self._host is None:
+    async def _check_shown(self, daemon: Daemon) -> None:
+        """Verified when the probe shows our generations; a lost host policy means that everything may be lost."""
+        if self._host is None and not self._documents.known:
             return
         shown = await self._shown(daemon)
         if self._withdrawn:
             return
-        if shown.get(self._host.name) != self._host.generation:
-            what = f"the probe no longer shows generation {self._host.generation} of {self._host.name}"
-            raise BackendError(NAME, what, transient=True)
-        self._report.part(Kind.HOST, Stage.VERIFIED, f"the probe shows generation {self._host.generation}")
+        if self._host is not None:
+            of_host = shown.get(self._host.name)
+            if of_host is None or of_host.generation != self._host.generation:
+                what = f"the probe no longer shows generation {self._host.generation} of {self._host.name}"
+                raise BackendError(NAME, what, transient=True)
+            self._report.part(Part.HOST, Stage.VERIFIED, f"the probe shows generation {self._host.generation}")
+        sent = self._documents.networks() if self._settings.tables is Tables.READ else ()
+        if self._documents.check(shown, await self._lookup.documents(sent)):
+            self._wake.set()
+        self._documents.tell()
 
     async def _check_network(self, policy: NetworkPolicy, *, again: bool) -> None:
         """Verified when both families' chains hold our rules. When they do not and nothing was sent just now, they
         are sent ``again`` with a new generation (KubeArmor skips what is identical); once per check, so that a
         rule set frozen by somebody's bad policy is not rebuilt in a loop."""
         try:
-            wrong = await self._deviation(policy)
+            wrong = await self._lookup.deviation(policy)
         except (BackendError, DocumentRefused) as error:
             detail = f"accepted, generation {policy.generation}; not read back: {error}"
-            self._report.part(Kind.NETWORK, Stage.ACCEPTED, detail)
+            self._report.part(Part.NETWORK, Stage.ACCEPTED, detail)
             return
         if not wrong:
             self._verified = True
-            self._report.part(Kind.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {policy.name}")
+            self._report.part(Part.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {policy.name}")
             return
-        self._report.part(Kind.NETWORK, Stage.FAILED, wrong)
+        self._report.part(Part.NETWORK, Stage.FAILED, wrong)
         if again:
             self._declared = None
             self._wake.set()
             if self._verified:
                 self._verified = False
                 self._report.repaired()
-
-    async def _deviation(self, policy: NetworkPolicy) -> str:
-        for family, word in FAMILIES.items():
-            listing = await self._tables.read(family)
-            if listing is None:
-                return f"table {word} kubearmor is gone"
-            at = await self._aside(_finder(policy, listing, family))
-            if at is None:
-                return (
-                    f"table {word} kubearmor does not hold the rules of {policy.name}, although KubeArmor accepted"
-                    " them: another policy may have frozen its rule set, or somebody changed the table"
-                )
-        return ""
 
     def _fell(self, error: BackendError, attempt: int) -> float:
         """Report the trouble; return the seconds to wait, jittered so that restarts do not march in step."""
@@ -387,14 +402,6 @@ class KubeArmorAdvisory:
         if trouble is Trouble.CRASHED:
             pause = max(pause, settings.crash_backoff)
         return pause * (1 + secrets.randbelow(1000) / 4000)
-
-
-def _finder(policy: NetworkPolicy, listing: bytes, family: int) -> Callable[[], int | None]:
-    return lambda: find(policy, read_rules(listing, family), family)
-
-
-def _status_word(status: int) -> str:
-    return PolicyStatus.Name(status) if status in PolicyStatus.values() else f"status {status}"
 
 
 async def _end(task: asyncio.Task[object]) -> None:

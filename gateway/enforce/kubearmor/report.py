@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from enum import Enum
 
 from gateway.control.ports import Clock
-from gateway.kubearmor.names import Kind
 
 
 class Stage(Enum):
@@ -27,18 +26,32 @@ class Stage(Enum):
     WITHDRAWN = "withdrawn"
 
 
+NO_DOCUMENTS = "no profile has documents for this host"
+
 #: The whole is the first of these that one of its parts has.
 _WORST_FIRST = (Stage.FAILED, Stage.WAITING, Stage.ACCEPTED, Stage.VERIFIED, Stage.WITHHELD, Stage.DISABLED)
 
 
+class Part(Enum):
+    """What is kept in place: our own two policies, and the documents of profiles."""
+
+    HOST = "host"
+    NETWORK = "network"
+    DOCUMENTS = "documents"
+
+
+_TITLES = {Part.HOST: "host policy", Part.NETWORK: "network policy", Part.DOCUMENTS: "documents of profiles"}
+
+
 class Report:
-    """The state of the connection and of both policies, as plain text."""
+    """The state of the connection and of its parts, as plain text."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._stage: Stage | None = Stage.CONNECTING  # None: connected, the parts tell
         self._detail = "not tried yet"
-        self._parts = dict.fromkeys(Kind, (Stage.WAITING, "not sent yet"))
+        self._parts = dict.fromkeys(Part, (Stage.WAITING, "not sent yet"))
+        self._parts[Part.DOCUMENTS] = (Stage.IDLE, NO_DOCUMENTS)
         self._generation = 0
         self._addresses = 0
         self._restarts = 0
@@ -53,21 +66,33 @@ class Report:
         """The connection is not up; what was accepted before is no longer known to stand."""
         before = self._whole()
         self._stage, self._detail = stage, detail
-        self._parts = dict.fromkeys(Kind, (Stage.WAITING, "waiting for KubeArmor"))
+        self._parts |= {
+            part: (Stage.WAITING, "waiting for KubeArmor")
+            for part, (was, _) in self._parts.items()
+            if part is not Part.DOCUMENTS or was is not Stage.IDLE
+        }
         self._changed(before)
 
-    def part(self, kind: Kind, stage: Stage, detail: str) -> None:
-        """One of the policies got so far; the connection is up."""
+    def part(self, part: Part, stage: Stage, detail: str) -> None:
+        """One of the parts got so far; the connection is up."""
         before = self._whole()
         self._stage = None
-        self._parts[kind] = (stage, detail)
+        self._parts[part] = (stage, detail)
+        self._changed(before)
+
+    def waiting(self, part: Part) -> None:
+        """There is something to send, whether or not the connection is up."""
+        if self._stage is Stage.WITHDRAWN:
+            return
+        before = self._whole()
+        self._parts[part] = (Stage.WAITING, "not sent yet")
         self._changed(before)
 
     def withdrawn(self) -> None:
         """Our policies were deleted on request."""
         before = self._whole()
         self._stage, self._detail = Stage.WITHDRAWN, "our policies were deleted on request"
-        self._parts = dict.fromkeys(Kind, (Stage.WITHDRAWN, ""))
+        self._parts = dict.fromkeys(Part, (Stage.WITHDRAWN, ""))
         self._changed(before)
 
     def sent(self, generation: int, addresses: int) -> None:
@@ -90,12 +115,14 @@ class Report:
 
     def view(self) -> Mapping[str, str]:
         """Everything, as text."""
-        told = {kind: f"{kind.value} policy {stage.value}: {text}" for kind, (stage, text) in self._parts.items()}
+        told = {part: f"{_TITLES[part]} {stage.value}: {text}" for part, (stage, text) in self._parts.items()}
+        if self._parts[Part.DOCUMENTS][0] is Stage.IDLE:
+            del told[Part.DOCUMENTS]
         return {
             "state": self._whole().value,
             "detail": self._detail if self._stage is not None else "; ".join(told.values()),
-            **{kind.value: stage.value for kind, (stage, _) in self._parts.items()},
-            **{f"{kind.value}_detail": text for kind, (_, text) in self._parts.items()},
+            **{part.value: stage.value for part, (stage, _) in self._parts.items()},
+            **{f"{part.value}_detail": text for part, (_, text) in self._parts.items()},
             "generation": str(self._generation),
             "addresses": str(self._addresses),
             "restarts": str(self._restarts),

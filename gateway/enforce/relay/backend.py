@@ -99,7 +99,7 @@ class RelayBackend:
     async def start(self) -> bool:
         """Listen on every route. Always False: nothing of a relay outlives its process, so everything is shut.
 
-        Raises ``BackendError`` when an address cannot be listened on; then none is.
+        Raises ``ConfigError`` when an address cannot be listened on; then none is.
         """
         self._loop = asyncio.get_running_loop()
         for route in self._routes:
@@ -107,8 +107,8 @@ class RelayBackend:
                 self._listeners.append((route, _listen(route)))
             except OSError as error:
                 await self.stop()
-                what = f"cannot listen on {route.listen} for {route.service}: {error.strerror}"
-                raise BackendError(self.name, what, transient=False) from error
+                what = f"the relay cannot listen here for {route.service}: {error.strerror}"
+                raise ConfigError(str(route.listen), what, "choose another address or port for it") from error
         for route, sock in self._listeners:
             self._loop.add_reader(sock.fileno(), self._on_waiting, route, sock)
         self._running = True

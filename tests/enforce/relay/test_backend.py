@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.core.errors import BackendError, ConfigError
+from gateway.core.errors import ConfigError
 from gateway.core.model import Address, Applied, Change, ChangeKind, Stands
 from gateway.enforce.relay import RelayBackend, RelayRoute, RelaySettings
 from gateway.enforce.relay.backend import REST_SECONDS
@@ -296,13 +296,12 @@ async def test_nothing_damages_it(clock: ManualClock, service: Service) -> None:
             await waiting
 
 
-async def test_an_address_in_use_is_a_backend_error(service: Service) -> None:
+async def test_an_address_in_use_is_the_operators_to_mend(service: Service) -> None:
     where = f"127.0.0.1:{service.port}"
     routes = [RelayRoute("feed", "127.0.0.1:0", "127.0.0.1", 9), RelayRoute("web", where, "127.0.0.1", 9)]
     relay = RelayBackend(routes, PROFILES, ManualClock())
-    with pytest.raises(BackendError, match="in use") as caught:
+    with pytest.raises(ConfigError, match=f"{where}: the relay cannot listen here for web: .*in use"):
         await relay.start()
-    assert not caught.value.transient
     assert relay.addresses == {}
 
 
