@@ -13,20 +13,23 @@ import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app import link as linking
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
+from gateway.app.link import Link
+from gateway.app.logs import configure_logging
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
-from gateway.console.log import Log, PatientFile
+from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
@@ -64,14 +67,7 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     ``console_fd`` is a listening socket for the console, made in another network namespace, say. Raises
     ``ConfigError``, ``JournalError`` or ``BackendError`` when it cannot start.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", PatientFile(sys.stderr))),
-    )
+    configure_logging()
     # What is loaded at start stays: looking for garbage in it would double the time until the gate is kept again.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -92,6 +88,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._link: Link | None = None
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
@@ -144,24 +141,21 @@ class _Service:
         loaded = journal.load()
         inquiries = build_inquiries(config, clock)
         observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
-        devices = Devices(config.devices, config.book, build.rules(config), journal, clock, observers)
-        gate = Reconciler(
-            build.path_gate(config, clock),
-            target=config.target.name,
-            clock=clock,
-            lease=config.target.lease,
-            report=devices.enforced,
-            notice=devices.notice,
-            required=config.target.required,
-        )
-        devices.add_gate(gate)
+        devices = Devices(config.devices, config.book, rules := build.rules(config), journal, clock, observers)
+        gate = self._local_gate(devices)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        overrides = Overrides(devices, self._gates, journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
         reloader = self._reloading(devices, gate, journal)
-        limits = AdmissionLimits(queue=config.door.limits.queue)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        admit = Admit(
+            build.authenticators(config),
+            devices,
+            journal,
+            observers,
+            clock,
+            AdmissionLimits(queue=config.door.limits.queue),
+        )
         door: SedimentDoor | None = None
         hinting: Hinting | None = None
         console: socket.socket | None = None
@@ -172,10 +166,12 @@ class _Service:
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
             standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
-            await restore(devices, loaded, [gate], journal, clock, build.rules(config), boot)
+            await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            await linking.start(self._link, devices)
             devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
@@ -192,6 +188,7 @@ class _Service:
         finally:
             _close(console, door, self._relying, hinting)
             devices.stop()
+            await linking.stop(self._link)
             overrides.stop()
             try:
                 await gate.backend.stop()
@@ -209,6 +206,22 @@ class _Service:
             self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
         )
         return standings
+
+    def _local_gate(self, devices: Devices) -> Reconciler:
+        """The path gate of this host; those of other hosts join later."""
+        target = self._config.target
+        gate = Reconciler(
+            build.path_gate(self._config, self._clock),
+            target=target.name,
+            clock=self._clock,
+            lease=target.lease,
+            report=devices.enforced,
+            notice=devices.notice,
+            required=target.required,
+        )
+        devices.add_gate(gate)
+        self._gates = [gate]
+        return gate
 
     def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
         """Who has the book read again, and the book that runs."""
@@ -263,6 +276,14 @@ class _Service:
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        link = self._link
+        if link is not None:
+            for remote in link.gates:
+                metrics.add_target(remote.target, remote.backend.name)
+            hub = link.hub
+            metrics.add_queue("waiting", lambda: gate.parked)
+            metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
+            metrics.set_certificates(lambda: linking.certificate_ends(link))
         relying = self._relying
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
@@ -280,7 +301,7 @@ class _Service:
     ) -> None:
         journal, devices, gate, admit, door = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, (gate,), self._clock)
+        explainer = Explainer(devices, self._gates, self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -309,6 +330,7 @@ class _Service:
             async with asyncio.TaskGroup() as tasks:
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
+                    *(tasks.create_task(run(), name="link") for run in linking.runs(self._link)),
                     tasks.create_task(watch.run(), name="watch"),
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
@@ -340,6 +362,7 @@ class _Service:
                     async with asyncio.timeout(FLUSH_SECONDS):
                         await devices.flush()
                         await gate.flush()
+                        await linking.flush(self._link)
                 for task in hands:
                     await _ended(task)
         finally:
@@ -366,6 +389,8 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        if self._link is not None:
+            lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
         lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
         lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]

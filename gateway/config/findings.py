@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from gateway.config.keyfiles import UNSAFE
+from gateway.config.link_findings import of_link
 from gateway.config.values import Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
@@ -28,6 +29,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_relying(config),
         *_of_hints(config),
         *_of_windows(config),
+        *of_link(config),
     )
 
 

@@ -57,6 +57,9 @@ def load(path: Path) -> Config:
         sealing=settings.sealing,
         plain_keys=inventory.plain_keys,
         doctor=settings.doctor,
+        remotes=settings.remotes,
+        agents=settings.agents,
+        certificates=settings.certificates,
     )
 
 
@@ -79,7 +82,7 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
     for finding in check_lockout(None, placed.book, links_of(settings)):
         where = placed.places.get(finding.subject, str(settings.book))
         problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
-    known = [settings.target.name]
+    known = [settings.target.name, *(remote.name for remote in settings.remotes)]
     for name in placed.book.targets:
         if name not in known:
             what = f"the main file has no target {name!r}"
@@ -87,6 +90,7 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
     hints = [str(source.hints) for source in settings.sources if source.feed is not None]
     check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
+    _check_remotes(settings, placed, problems)
     check_relying(settings, placed.book, problems)
     problems.settle()
 
@@ -101,3 +105,21 @@ def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None
             problems.add(where, f"the book has no service {entry.service!r}", "name one of the book's services")
         elif service.protocol != "tcp":
             problems.add(where, f"the relay carries TCP only, and {entry.service} is udp", "use path_gate: nft")
+
+
+def _check_remotes(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """Services that are named for an agent's host and are none, and relayed ones that nobody could reach there."""
+    services = {service.name: service for service in placed.book.services}
+    for remote in settings.remotes:
+        where = settings.places.get(f"services of {remote.name}", settings.places["targets"])
+        for name in remote.services or ():
+            if name not in services:
+                problems.add(where, f"the book has no service {name!r}", did_you_mean(name, list(services)))
+        here = services if remote.services is None else {name: services.get(name) for name in remote.services}
+        relayed = [name for name, service in here.items() if service is not None and service.path == "relayed"]
+        if relayed and not remote.relays:
+            what = f"{', '.join(relayed)} is relayed, and target {remote.name} names no relay to admit"
+            problems.add(where, what, "write relays: [address of the relaying host] at that target")
+        if remote.relays and not relayed:
+            what = f"target {remote.name} lets relays pass, and no service there is relayed"
+            problems.add(where, what, "leave relays out, or write path: relayed at the service")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, relying, settings
+from gateway.config import book, book_levels, book_profiles, book_site, relying, remotes, settings
 from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
@@ -219,7 +219,7 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(settings.TABLES)}),
+        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
     }
     values = {
         "journal": _TEXT,
@@ -230,15 +230,30 @@ def settings_schema() -> Schema:
             ("sediment",),
         ),
         "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
-        "targets": _list(_exactly(target, ("name",))) | {"minItems": 1, "maxItems": 1},
+        # Of this host, or of an agent's: which keys go together the reader says.
+        "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
         "inventory": _TEXT,
         "book": _TEXT,
         "management": _list(_TEXT),
         "sealing": _exactly({"file": _TEXT, "credential": _TEXT}) | {"minProperties": 1, "maxProperties": 1},
         "doctor": _exactly(dict.fromkeys(Places._fields, paths)),
+        "agents": _exactly({"listen": _ENDPOINT}, ("listen",)),
+        "certificates": _exactly(dict.fromkeys(remotes.CERTIFICATE_KEYS, _TEXT), remotes.CERTIFICATE_KEYS[:3]),
     }
     need = ("doors", "sources", "targets", "inventory", "book")
     return _file("The main settings file of ragate", _exactly(values, need))
+
+
+def _remote() -> dict[str, Schema]:
+    """A target that an agent enforces on."""
+    return {
+        "name": _NAME,
+        "agent": _NAME,
+        "required": _TRUTH,
+        "lease": _DURATION,
+        "services": _list(_NAME) | {"minItems": 1},
+        "relays": _list(_TEXT),
+    }
 
 
 def _sediment_door() -> Schema:

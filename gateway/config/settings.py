@@ -8,9 +8,17 @@ from typing import Literal, NamedTuple
 
 import yaml
 
+from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
 from gateway.config.relying import read_relying
+from gateway.config.remotes import (
+    read_certificates,
+    read_kubearmor,
+    read_lease,
+    read_relay,
+    read_remote,
+)
 from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.values import (
     AGE_LEAST,
@@ -24,12 +32,12 @@ from gateway.config.values import (
     DoorLimits,
     Endpoint,
     Hook,
-    KubeArmor,
     Network,
     OperatorSocket,
     Places,
     RelayEntry,
     Relying,
+    RemoteTarget,
     Source,
     Target,
     parse_duration,
@@ -43,9 +51,6 @@ from gateway.core.model import SourceName
 
 #: Bytes of a name in SEDIMENT's messages: its length is one byte.
 VERIFIER_ID = 255
-#: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
-#: the gateway's death.
-LEASE_LEAST, LEASE_MOST = 5.0, 3_600.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
@@ -59,7 +64,23 @@ CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 65_536
 QUEUE_MOST = 1_000_000
 
 GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
-TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
+
+
+KEYS = (
+    "journal",
+    "console",
+    "operator",
+    "doors",
+    "sources",
+    "targets",
+    "inventory",
+    "book",
+    "management",
+    "agents",
+    "certificates",
+    "sealing",
+    "doctor",
+)
 
 
 class Settings(NamedTuple):
@@ -79,6 +100,9 @@ class Settings(NamedTuple):
     hook: Hook | None = None
     sealing: Sealing | None = None
     doctor: Places = Places()
+    remotes: tuple[RemoteTarget, ...] = ()
+    agents: Endpoint | None = None
+    certificates: MaterialFiles | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -86,23 +110,13 @@ def read_settings(path: Path) -> Settings:
     problems = Problems()
     base = path.absolute().parent
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known(
-        "journal",
-        "console",
-        "operator",
-        "doors",
-        "sources",
-        "targets",
-        "inventory",
-        "book",
-        "management",
-        "sealing",
-        "doctor",
-    )
+    top.known(*KEYS)
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
-    target = top.take("targets", lambda value: _only_target(value, places), None)
+    targets = top.take("targets", lambda value: _targets(value, places), None)
+    agents = top.take("agents", _agents, None)
+    certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     doors = top.take("doors", lambda value: _doors(value, base), None)
     door, hook = doors or (None, None)
     relying = top.take("doors", lambda value: _relying(value, places), None)
@@ -131,9 +145,12 @@ def read_settings(path: Path) -> Settings:
     management = top.take("management", _networks, no_networks)
     sealing = top.take("sealing", lambda value: read_sealing(value.section(), base), None)
     doctor = top.take("doctor", lambda value: _doctor(value.section(), base), Places())
+    if targets is not None:
+        _check_link(top, targets[1], agents, certificates)
     problems.settle()
     assert door is not None
-    assert target is not None
+    assert targets is not None
+    target, remotes = targets
     journal, console, operator, inventory, book = settings
     return Settings(
         journal,
@@ -150,6 +167,9 @@ def read_settings(path: Path) -> Settings:
         hook,
         sealing,
         doctor,
+        remotes,
+        agents,
+        certificates,
     )
 
 
@@ -391,31 +411,75 @@ def _verifier_id(text: str) -> str:
 # --- the target ---------------------------------------------------------------------------------------------------
 
 
-def _only_target(value: Value, places: dict[str, str]) -> Target:
+def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[RemoteTarget, ...]]:
+    """The target on this host, and those that agents enforce on."""
     items = value.items()
-    if len(items) > 1:
-        raise items[1].wrong("a second target arrives with the agent", "list exactly one target in this version")
     if not items:
         raise value.wrong("no target is listed: nothing would be enforced", "write targets: [{name: gateway}]")
-    return _target(items[0].section(), places)
+    own: list[Target] = []
+    remotes: list[RemoteTarget] = []
+    for item in items:
+        section = item.section()
+        section.name = "a target"
+        if section.get("agent") is not None:
+            found: Target | RemoteTarget = read_remote(section, places)
+        elif own:
+            mend = "name its agent: {name: app-server, agent: app-server}"
+            raise item.wrong("a second target of this host: a host has one path gate", mend)
+        else:
+            found = _target(section, places)
+        others: list[Target | RemoteTarget] = [*own, *remotes]
+        for other in others:
+            if other.name == found.name:
+                raise item.wrong(f"two targets are called {found.name}", "give each a name of its own")
+            if isinstance(found, RemoteTarget) and isinstance(other, RemoteTarget) and other.agent == found.agent:
+                raise item.wrong(f"agent {found.agent} is named twice", "one agent enforces on one host")
+        if isinstance(found, RemoteTarget):
+            remotes.append(found)
+        else:
+            own.append(found)
+    if not own:
+        mend = "add the gateway's own: {name: gateway, path_gate: nft}"
+        raise value.wrong("no target of this host is listed: nothing would be enforced here", mend)
+    return own[0], tuple(remotes)
+
+
+def _agents(value: Value) -> Endpoint:
+    section = value.section()
+    section.known("listen")
+    return section.need("listen", "10.77.3.1:8444").parsed(parse_endpoint)
+
+
+def _check_link(
+    top: Section, remotes: tuple[RemoteTarget, ...], agents: Endpoint | None, certificates: MaterialFiles | None
+) -> None:
+    """Targets with agents, where agents attach, and with which certificate, go together."""
+    if remotes and agents is None:
+        what = f"target {remotes[0].name} has an agent, and nowhere agents could attach"
+        top.problems.add(top.where, what, "write agents: {listen: 10.77.3.1:8444}")
+    if agents is not None and certificates is None:
+        mend = "write certificates: {authority: certs/ca.pem, certificate: ..., key: ..., revoked: certs/ca.crl}"
+        top.problems.add(top.where, "agents attach by certificates, and none are named", mend)
+    if agents is not None and not remotes:
+        what = "agents may attach, but no target names one"
+        top.problems.add(top.where, what, "add {name: app-server, agent: app-server} to targets, or leave it out")
 
 
 def _target(section: Section, places: dict[str, str]) -> Target:
-    section.name = "a target"
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
     gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
-    relay = section.take("relay", lambda value: value.gather(lambda item: _relay(item, places)), no_relay)
+    relay = section.take("relay", lambda value: value.gather(lambda item: read_relay(item, places)), no_relay)
     target = Target(
         section.need("name", "gateway").parsed(parse_name),
         section.take("required", Value.truth, default=True),
         gate,
-        section.take("lease", lambda item: _seconds(item, LEASE_LEAST, LEASE_MOST), Target("").lease),
+        section.take("lease", read_lease, Target("").lease),
         relay,
-        section.take("kubearmor", _kubearmor, None),
+        section.take("kubearmor", read_kubearmor, None),
     )
     if not target.required:
-        what = "the only target must be required: without it nothing is enforced"
+        what = "the target of this host must be required: without it nothing is enforced"
         section.problems.add(section.where, what, "write required: true, or leave it out")
     if gate == "nft" and relay:
         section.problems.add(section.where, "relay entries need path_gate: relay", "change one of the two")
@@ -423,37 +487,3 @@ def _target(section: Section, places: dict[str, str]) -> Target:
         mend = "write relay: [{service: feed, listen: 127.0.0.1:8001}]"
         section.problems.add(section.where, "path_gate relay without relay entries would carry nothing", mend)
     return target
-
-
-def _relay(item: Value, places: dict[str, str]) -> RelayEntry:
-    section = item.section()
-    section.name = "a relay entry"
-    section.known("service", "listen")
-    entry = RelayEntry(
-        section.need("service", "feed").parsed(parse_name),
-        section.need("listen", "127.0.0.1:8001").parsed(parse_endpoint),
-    )
-    for key in (f"relay {entry.service}", f"relay at {entry.listen}"):
-        earlier = places.setdefault(key, section.where)
-        if earlier != section.where:
-            raise section.wrong(f"{key} is listed at {earlier} already", "keep one of the two")
-    return entry
-
-
-def _kubearmor(value: Value) -> KubeArmor:
-    section = value.section()
-    section.known("address", "health", "tables")
-    standard = KubeArmor()
-    return KubeArmor(
-        section.take("address", lambda item: item.parsed(_loopback), standard.address),
-        section.take("health", lambda item: item.parsed(_loopback), standard.health),
-        section.take("tables", lambda item: item.choice(TABLES), standard.tables),
-    )
-
-
-def _loopback(text: str) -> Endpoint:
-    endpoint = parse_endpoint(text)
-    if not (endpoint.host.startswith("127.") or endpoint.host == "::1"):
-        msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
-        raise ValueError(msg)
-    return endpoint

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gateway.certs.material import MaterialFiles
 from gateway.config.sealing import Sealing
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
@@ -200,6 +201,37 @@ class Places(NamedTuple):
     kubearmor: tuple[Path, ...] = ()
 
 
+#: Seconds. Over a link a lease is renewed when half of it is over, in batches.
+LINK_LEASE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTarget:
+    """A host that an agent enforces on. ``lease`` in seconds; ``services`` those of the book that are on that host,
+    None: all; ``relays`` from where data of relayed services arrives there."""
+
+    name: str
+    agent: str
+    required: bool = True
+    lease: float = LINK_LEASE
+    services: tuple[str, ...] | None = None
+    relays: tuple[Network, ...] = ()
+
+
+class AgentConfig(NamedTuple):
+    """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
+    admission stands on this host."""
+
+    path: Path
+    gateway: Endpoint
+    certificates: MaterialFiles
+    path_gate: Literal["nft", "relay"]
+    state: Path
+    relay: tuple[RelayEntry, ...] = ()
+    lease: float = LINK_LEASE
+    kubearmor: KubeArmor | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices in file order and their HMAC keys (32 bytes). ``plain_keys``: key files that are not
@@ -215,8 +247,9 @@ class Config:
     """Everything that a service is built from. Paths are absolute.
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
-    ``library``: the templates of the book's profiles, tried for every device.
-    ``digest``: sha256 over all files of the book.
+    ``library``: the templates of the book's profiles, tried for every device. ``digest``: sha256 over all files of
+    the book. ``remotes``: targets on other hosts; ``agents``: where their agents attach; ``certificates``: this
+    host's own.
     """
 
     path: Path
@@ -239,6 +272,10 @@ class Config:
     sealing: Sealing | None = None
     plain_keys: tuple[Path, ...] = ()
     doctor: Places = Places()  # noqa: RUF009 - immutable value
+
+    remotes: tuple[RemoteTarget, ...] = ()
+    agents: Endpoint | None = None
+    certificates: MaterialFiles | None = None
 
     @property
     def hint_sources(self) -> tuple[SourceName, ...]:

@@ -171,6 +171,7 @@ def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
         "state": state,
         "detail": detail,
         "latest_end": target.latest_end,
+        "verified_at": target.verified_at,
     }
 
 

@@ -155,6 +155,26 @@ class Backend(Protocol):
         ...
 
 
+class Resync(str):
+    """A sentence among a backend's damages that tells of no damage: what stands is not known any more (a link was
+    lost and is there again), so it is read back and brought to what is wanted."""
+
+    __slots__ = ()
+
+
+class Contact(Protocol):
+    """Whether a backend that is not of this process can be reached."""
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be reached; "" when it can."""
+        ...
+
+    async def reached(self) -> None:
+        """Return as soon as it can be reached."""
+        ...
+
+
 class Advisory(Protocol):
     """A declarative, slower layer (KubeArmor) that never counts for admission and never delays the path gate."""
 
@@ -299,6 +319,7 @@ class TargetState(NamedTuple):
     state: str  # pending, accepted, verified, failed
     detail: str
     latest_end: float | None  # wall time at which an admission there ends by itself
+    verified_at: float | None = None  # wall time of the newest read-back that showed what is wanted
 
 
 class DeviceView(NamedTuple):
@@ -498,7 +519,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, override, site, resources, asked.
+    # bypass, agent, certificate, override, site, resources, asked.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

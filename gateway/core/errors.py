@@ -93,6 +93,13 @@ class SourceError(RagateError):
         self.what = what
 
 
+class Unreached(BackendError):
+    """The link to a backend was lost, or is not there: nothing is known of what was asked, and nothing failed."""
+
+    def __init__(self, backend: str, what: str) -> None:
+        super().__init__(backend, what, transient=True)
+
+
 class JournalError(RagateError):
     """The journal could not be opened, read or written."""
 
