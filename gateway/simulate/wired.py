@@ -1,7 +1,7 @@
 """Attestation between a surrogate device and the surrogate verifier over a TCP connection of its own.
 
-The device asks, is challenged, and answers, in SEDIMENT's frames: ATTESTATION_REQUEST, CHALLENGE, EVIDENCE (ids 3 to
-5 of the public format), each under the device's HMAC key. What lives here: those three messages and the conversation
+The device asks, is challenged, and answers, in SEDIMENT's frames: ATTESTATION_REQUEST, CHALLENGE, EVIDENCE (ids 3
+to 5 of the public format), each under the device's HMAC key. What lives here: those messages and the conversation
 of the two sides. What must not: the judgement, and what follows from it. There is no GRANT: a passport is for a
 relying party that forwards data, and the data of this site is routed.
 """
