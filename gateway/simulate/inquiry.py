@@ -22,6 +22,9 @@ ANSWER_BYTES = 1 << 20
 ASK_SECONDS = 10.0
 """The longest that a question and its answer may take."""
 
+ERROR = "error"
+"""The key of an answer that says only why there is none; no role answers with it."""
+
 Answer = Callable[[Sequence[str]], Mapping[str, Any]]
 """Words in, a document out. Raises ``ValueError`` for words that it does not know."""
 
@@ -66,7 +69,7 @@ def _said(line: bytes, answer: Answer) -> Mapping[str, Any]:
             raise ValueError(msg)
         return answer(words)
     except ValueError as error:
-        return {"refused": str(error)}
+        return {ERROR: str(error)}
 
 
 def ask(path: Path, words: Sequence[str]) -> Mapping[str, Any]:
@@ -81,6 +84,6 @@ def ask(path: Path, words: Sequence[str]) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         msg = f"no answer at {path}: {error}"
         raise InquiryError(msg) from error
-    if not isinstance(said, dict) or "refused" in said:
-        raise InquiryError(str(said.get("refused") if isinstance(said, dict) else said))
+    if not isinstance(said, dict) or ERROR in said:
+        raise InquiryError(str(said[ERROR] if isinstance(said, dict) else said))
     return said

@@ -1,7 +1,7 @@
-"""A small interpreter of our compose file: its services as processes in network namespaces wired like its networks.
+"""A small interpreter of our compose file: its services as processes in namespaces wired like its networks.
 
-The commands, users, capabilities, mounts, addresses and sysctls are those of the file. Networks are bridges of their
-own namespaces, without an address of any host on them, as macvlan networks without a parent are.
+The commands, users, capabilities, mounts, addresses and sysctls are those of the file. Networks are bridges in
+namespaces of their own, without an address of any host on them, as macvlan networks without a parent are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.composed.document import OUR_IMAGE, ROOT, in_order, memory, mounts, r
 from tests.netns import Space, run, sysctl, tool, without_duplicate_detection
 
 #: Seconds in which something that must happen has happened, on a machine that many share.
-PATIENCE = 90.0
+PATIENCE = 150.0
 
 
 def can_change_users() -> bool:
@@ -166,7 +166,8 @@ class Composed:
 
     def logs(self) -> str:
         """The end of everybody's."""
-        return "\n".join(f"--- {name}\n{self.log(name)[-2000:]}" for name in self.processes)
+        ends = {name: process.poll() for name, process in self.processes.items()}
+        return "\n".join(f"--- {name}, exit code {ends[name]}\n{self.log(name)[-2000:]}" for name in ends)
 
     def _log_file(self, name: str) -> Path:
         return self.folder / f"{name}.log"
