@@ -12,6 +12,7 @@ import stat
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gateway.config import Inventory, load, load_inventory
 from gateway.config.settings import read_settings
 from gateway.console.operator import OperatorWindow
 from gateway.control.ports import Entry
-from gateway.core.errors import BackendError, ConfigError
+from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Standing
 from gateway.journal import SqliteJournal
 from tests.console.conftest import windows
@@ -98,7 +99,7 @@ def site() -> FakeSite:
 async def service(home: Path, site: FakeSite) -> AsyncIterator[Path]:
     """A service answering at the socket that ``home``'s configuration names."""
     path = home / "var" / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     yield path
     await window.stop()
@@ -159,6 +160,50 @@ async def test_hold_and_release(service: Path, site: FakeSite) -> None:
     released = await ask("devices", "release", "cam-1", "-r", "done", "--socket", service, "-o", "json")
     assert json.loads(released.stdout)["after"] == "lapsed"
     assert [(act[0], act[3]) for act in site.acts] == [("hold", "lens replaced"), ("release", "done")]
+
+
+async def test_override_and_its_end(service: Path, site: FakeSite) -> None:
+    done = await ask("devices", "override", "cam-1", "probation", "--for", "2h", "-r", "lens", "--socket", service)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("cam-1: admitted → probation: overridden by unix:")
+    shown = await ask("devices", "show", "cam-1", "--socket", service)
+    assert "Override  probation until " in shown.stdout
+    ended = await ask("devices", "override", "cam-1", "--end", "-r", "done", "--socket", service, "-o", "json")
+    assert (ended.exit_code, json.loads(ended.stdout)["after"]) == (0, "admitted")
+    assert [(act[0], act[3]) for act in site.acts] == [
+        ("override probation 7200", "lens"),
+        ("end-override", "done"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("probation",),
+        ("--for", "2h"),
+        ("probation", "--end"),
+        ("--for", "2h", "--end"),
+        ("probation", "--for", "2h", "--end"),
+        ("probation", "--for", "soon"),
+    ],
+)
+async def test_an_override_needs_a_profile_and_an_end(
+    service: Path, site: FakeSite, words: tuple[str, ...]
+) -> None:
+    result = await ask("devices", "override", "cam-1", *words, "-r", "x", "--socket", service)
+    assert result.exit_code == 2
+    assert "--for" in result.stderr
+    assert site.acts == []
+
+
+async def test_an_override_that_is_refused(service: Path, site: FakeSite) -> None:
+    line = ("devices", "override", "cam-1", "gone", "--for", "2h", "--socket", service)
+    assert (await ask(*line)).exit_code == 2, "an act needs a reason"
+    result = await ask(*line, "-r", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "profile 'gone' must be one of deny, probation, admitted" in result.stderr
+    assert site.acts == []
 
 
 async def test_a_reason_is_needed(service: Path, site: FakeSite) -> None:
@@ -588,3 +633,73 @@ def test_the_owner_stays(tmp_path: Path) -> None:
     os.chown(path, 65_534, 65_534)
     write_whole(path, "new", 0o600)
     assert path.stat().st_uid == 65_534
+
+
+# --- the book ----------------------------------------------------------------------------------------------
+
+
+class FakeReloads:
+    """A service that takes each request, or none, and tells what became of it at the second look."""
+
+    def __init__(self, last: dict[str, Any], busy: str = "") -> None:
+        self._last = {"number": 1, "actor": "unix:alice", "at": 0.0, "slice_ms": 0.0, **last}
+        self._busy = busy
+        self._looks = 0
+        self.asked: list[str] = []
+
+    def ask(self, _actor: str, reason: str) -> int:
+        if self._busy:
+            raise RagateError(self._busy)
+        self.asked.append(reason)
+        return 1
+
+    def view(self) -> dict[str, Any]:
+        self._looks += 1
+        last = self._last if self._looks > 1 else None
+        return {"digest": "d" * 64, "doing": "the book is tried", "waiting_for": "", "last": last}
+
+
+async def reloading(home: Path, site: FakeSite, reloads: FakeReloads, *arguments: str) -> Result:
+    told = replace(windows(site), book=reloads.view)
+    window = OperatorWindow(told, site, site, home / "var" / "op.sock", reload=reloads.ask)
+    await window.start()
+    try:
+        return await ask("reload", "--config", home / "ragate.yaml", *arguments)
+    finally:
+        await window.stop()
+
+
+async def test_a_reload_that_is_taken(home: Path, site: FakeSite) -> None:
+    reloads = FakeReloads({"result": "taken", "digest": "ab" * 32, "lines": ["taken in 0.1 s", "warning: x: y"]})
+    done = await reloading(home, site, reloads, "--reason", "new cameras")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "book abababababab taken\n  taken in 0.1 s\n  warning: x: y\n"
+    assert reloads.asked == ["new cameras"]
+
+
+async def test_a_reload_that_is_refused_says_every_reason(home: Path, site: FakeSite) -> None:
+    lines = ["book.yaml:6:1: 'node_defalt' is not known\u001b[2J", "book.yaml:7:1: and more"]
+    done = await reloading(home, site, FakeReloads({"result": "refused", "digest": "", "lines": lines}))
+    assert done.exit_code == 1
+    assert done.stdout.startswith("book refused; the running book stays\n  book.yaml:6:1: 'node_defalt'")
+    assert "\u001b" not in done.stdout
+    assert "book.yaml:7:1: and more" in done.stdout
+
+
+async def test_a_reload_as_json(home: Path, site: FakeSite) -> None:
+    reloads = FakeReloads({"result": "unchanged", "digest": "ab" * 32, "lines": ["nothing"]})
+    done = await reloading(home, site, reloads, "-o", "json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["result"] == "unchanged"
+    assert reloads.asked == ["ragate reload"]
+
+
+async def test_a_reload_while_another_is_under_way(home: Path, site: FakeSite) -> None:
+    done = await reloading(home, site, FakeReloads({}, busy="reload 3 is under way"))
+    assert (done.exit_code, done.stderr) == (1, "ragate: reload 3 is under way\n")
+
+
+def test_a_reload_without_a_service(home: Path) -> None:
+    done = call("reload", "--config", home / "ragate.yaml")
+    assert done.exit_code == 3
+    assert "no service answers" in done.stderr

@@ -203,7 +203,7 @@ def test_what_cannot_be_used(home: Path, journal: Path) -> None:
 @pytest.fixture
 async def service(home: Path) -> AsyncIterator[Path]:
     site = FakeSite((make_view("cam-1"), make_view("cam-2", Standing.DISTRUSTED, "10.77.1.12")))
-    window = OperatorWindow(windows(site), site, home / "op.sock")
+    window = OperatorWindow(windows(site), site, site, home / "op.sock")
     await window.start()
     yield home / "op.sock"
     await window.stop()
@@ -224,6 +224,22 @@ async def test_what_if_of_the_running_service(home: Path, service: Path) -> None
     found = json.loads(result.stdout)
     assert found["standing"] == {"before": "trusted", "after": "held"}
     assert found["states"] == "state from the running service"
+
+
+async def test_an_override_counts_in_plan_and_what_if(home: Path) -> None:
+    site = FakeSite((make_view("cam-1"), make_view("cam-2", Standing.DISTRUSTED, "10.77.1.12")))
+    site.override(DeviceId("cam-1"), "deny", 10 * 365 * 86_400.0, "unix:ann", "firmware")
+    window = OperatorWindow(windows(site), site, site, home / "op.sock")
+    await window.start()
+    planned = await ask("plan", home / "next.yaml", "-c", home / "ragate.yaml", "-o", "json")
+    assert json.loads(planned.stdout)["changing"]["now"] == 0, planned.stderr
+    assert "running_otherwise" in planned.stdout
+    assert json.loads(planned.stdout)["running_otherwise"] == 0
+    line = ("what-if", "cam-1", "passed", "-c", home / "ragate.yaml", "--socket", home / "op.sock", "-o", "json")
+    found = json.loads((await ask(*line)).stdout)
+    assert found["profile"] == {"before": "deny", "after": "deny"}
+    assert any("operator override by unix:ann" in rule for rule in found["chain"])
+    await window.stop()
 
 
 # --- what-if --------------------------------------------------------------------------------------------------

@@ -418,8 +418,15 @@ def test_the_inventory_has_a_schema() -> None:
 
 
 def test_what_nothing_acts_on_yet_is_told() -> None:
-    book = Book(site=(SiteProfile("normal"),))
-    config = SimpleNamespace(book=book)
-    told = list(_of_the_unheard(config))  # type: ignore[arg-type]
-    assert [(finding.severity, finding.subject) for finding in told] == [("warning", "site")]
-    assert not list(_of_the_unheard(SimpleNamespace(book=Book())))  # type: ignore[arg-type]
+    heard = Book(site=(SiteProfile("normal"),), thresholds=Thresholds(None, ResourceThreshold(0.9, 60.0), None))
+    unheard = Book(
+        thresholds=Thresholds(AlertThreshold(8, 3, 60.0)),
+        profiles={"lockdown": Profile("lockdown", site=True, documents=("firewall.yaml",))},
+    )
+    told = list(_of_the_unheard(SimpleNamespace(book=unheard)))  # type: ignore[arg-type]
+    assert [(finding.severity, finding.subject) for finding in told] == [
+        ("warning", "thresholds alerts"),
+        ("warning", "documents of profiles"),
+    ]
+    for book in (Book(), heard):
+        assert not list(_of_the_unheard(SimpleNamespace(book=book)))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ import grpc.aio
 
 from gateway import __version__
 from gateway.agentlink import messages as wire
-from gateway.agentlink.hub import KEEPALIVE
+from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
 from gateway.control.ports import Backend, Clock
@@ -189,6 +189,8 @@ class Agent:
             await self._converse(method(), material)
         except grpc.aio.AioRpcError as error:
             raise NotAttached(self._why(error, material)) from error
+        except LIBRARY as error:
+            raise NotAttached(f"{self._settings.gateway}: the link was lost") from error
         except (wire.LinkProtocolError, IdentityRefused) as error:
             raise NotAttached(f"the gateway is not believed: {error}") from error
         except (ConfigError, BackendError) as error:
@@ -349,13 +351,14 @@ class _Attachment:
         self._lease = lease
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def work(self) -> None:
         """Work until the link ends. Raises ``NotAttached``, ``LinkProtocolError`` or the library's error."""
         self._agent.send_damages(self._send)
         tasks = [asyncio.create_task(each()) for each in (self._read, self._write, self._beat)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._agent.send_damages(None)
             for task in tasks:
@@ -364,9 +367,11 @@ class _Attachment:
             if self._work:
                 # What was begun is brought to its end: it is half done otherwise, and nobody would know.
                 await asyncio.wait(self._work)
-        for task in tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+        found = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+        if self._broken.done():
+            self._broken.result()
+        if found:
+            raise found[0]
 
     def _send(self, message: wire.Message) -> None:
         self._outgoing.put_nowait(wire.encode(message))
@@ -377,7 +382,13 @@ class _Attachment:
             # Begun in the order of arrival; a cut does not wait for what was begun before it.
             task = asyncio.create_task(self._do(message, changes))
             self._work.add(task)
-            task.add_done_callback(self._work.discard)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)  # a bug of the path gate: it must not go on half
 
     async def _do(self, message: wire.Work | wire.Look, changes: list[Change]) -> None:
         self._send(await self._agent.do(message, changes))

@@ -39,6 +39,9 @@ SAID_MOST = 256
 #: Attachments at once: one an agent, and room for those that are being refused.
 MOST_CALLS = 64
 
+#: What the library raises when a stream is gone: while reading, writing, or because it has ended already.
+LIBRARY = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
 #: HTTP/2 pings in both directions (milliseconds): a host that vanished is noticed, and middleboxes keep the flow.
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -179,7 +182,7 @@ class AgentHub:
         if found is None or target.gate.why:
             return AgentState(False, target.gate.why, self._lost.get(name, 0.0), "", "", 0.0, {}, {})
         session = found.session
-        words = [f"{found.path_gate}, version {found.program}"]
+        words = [f"agent {name} is attached: {found.path_gate}, version {found.program}"]
         if found.program != __version__:
             words.append(f"the gateway is {__version__}: they understand each other, upgrade both all the same")
         words += [f"{part}: {note}" for part, note in sorted(session.notes.items())]
@@ -203,6 +206,12 @@ class AgentHub:
             await self._serve(incoming, context)
         except _Refused as refused:
             await context.abort(refused.code, refused.why)
+        except LIBRARY as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the link was lost: {error}"[: wire.SENTENCE])
+        except Exception as error:  # a bug: the library would only log it, the service has to end by it
+            context_of = {"message": "an attachment ended by a bug", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context_of)
+            raise
 
     async def _serve(
         self, incoming: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
@@ -224,7 +233,7 @@ class AgentHub:
             try:
                 await asyncio.wait((reader, pump, session.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                why = self._reason(session, reader)
+                why = self._reason(session, reader, pump)
                 await _ended(pump)
                 self._end(identity.name, found, target, why)
         finally:
@@ -236,11 +245,11 @@ class AgentHub:
         try:
             identity = self._material.identify(bytes(shown[0]))
         except IdentityRefused as error:
-            self._say("refused", f"{context.peer()}: {error}")
+            self._refused(context.peer(), str(error))
             raise _Refused(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
         if identity.role is not Role.AGENT or identity.name not in self._agents:
             why = f"{identity} is no agent of a target of this gateway"
-            self._say("refused", f"{context.peer()}: {why}")
+            self._refused(context.peer(), why)
             raise _Refused(grpc.StatusCode.PERMISSION_DENIED, why)
         return identity
 
@@ -299,15 +308,15 @@ class AgentHub:
             else:
                 session.take(message)
 
-    def _reason(self, session: Session, reader: asyncio.Task[None]) -> str:
-        """Why an attachment ended."""
+    def _reason(self, session: Session, *tasks: asyncio.Task[None]) -> str:
+        """Why an attachment ended; raises what none of the declared reasons explains."""
         if session.ended.done():
             return session.ended.result()
-        if reader.done() and not reader.cancelled():
-            error = reader.exception()
+        for task in tasks:
+            error = task.exception() if task.done() and not task.cancelled() else None
             if isinstance(error, wire.LinkProtocolError):
                 return str(error)
-            if error is not None and not isinstance(error, grpc.RpcError | grpc.aio.UsageError):
+            if error is not None and not isinstance(error, LIBRARY):
                 raise error
         return "the link was lost"
 
@@ -319,7 +328,14 @@ class AgentHub:
             if not self._stopping:
                 self._say(name, f"{why}; it goes on enforcing until its leases end", again=True)
 
+    def _refused(self, peer: str, why: str) -> None:
+        # Without the port: whoever is refused comes again from another one.
+        self._tell("refused", f"refused {peer.rpartition(':')[0]}: {why}", again=False)
+
     def _say(self, name: str, sentence: str, *, again: bool = False) -> None:
+        self._tell(name, f"agent {name}: {sentence}", again=again)
+
+    def _tell(self, subject: str, sentence: str, *, again: bool) -> None:
         now = self._clock.now()
         last = self._said.get(sentence)
         if not again and last is not None and now.boot - last < SAID_SECONDS:
@@ -327,9 +343,12 @@ class AgentHub:
         if len(self._said) >= SAID_MOST:
             self._said.clear()
         self._said[sentence] = now.boot
-        self._notice(Notice("agent", name, f"agent {name}: {sentence}", now.wall))
+        self._notice(Notice("agent", subject, sentence, now.wall))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
+    """End a task. What it ended by was looked at already, or comes of the stream's end."""
     task.cancel()
     await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()

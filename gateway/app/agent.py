@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
+from gateway.app.serve import SWITCH_SECONDS
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -170,6 +172,7 @@ def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
 def run_agent(config: AgentConfig) -> int:
     """Run the agent until SIGTERM or SIGINT; returns the exit code. Raises ``ConfigError`` or ``BackendError``."""
     configure_logging()
+    sys.setswitchinterval(SWITCH_SECONDS)
     return uvloop.run(_Service(config).run())
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from gateway.config import Config, KubeArmor
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
+from gateway.control.reload import Lay
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, SourceName
-from gateway.core.policy import Book, CorridorEntry, Rate, Service
+from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
@@ -28,33 +29,28 @@ from gateway.watch.bypass import BypassWatch
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
     """The names of the services that each profile reaches, lowest first; only profiles that admit."""
-    return {
-        profile.name: frozenset(service.name for service in book.reach(profile.name))
-        for profile in book.ordered()
-        if profile.admits
-    }
-
-
-def rates(book: Book) -> Mapping[str, Rate]:
-    """How quickly a device of each profile may open connections, where that is bounded."""
-    return {name: rate for name in reaches(book) if (rate := book.profiles[name].rate) is not None}
+    return _reached(zone_of(book))
 
 
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
-    reached = reaches(config.book)
+    return baseline_of(zone_of(config.book), len(known(config)))
+
+
+def baseline_of(zone: Zone, addresses: int) -> Baseline:
+    """The static part for a zone, with room for so many addresses. Raises ``ConfigError``."""
+    places = {name: {_endpoint(service) for service in reached} for name, reached in zone.reaches.items()}
+    endpoints = [_endpoint(service) for service in zone.services]
     return Baseline(
         services=tuple(
-            GatedService(_endpoint(service), frozenset(name for name in reached if service.name in reached[name]))
-            for service in config.book.services
+            GatedService(endpoint, frozenset(name for name in places if endpoint in places[name]))
+            for endpoint in endpoints
         ),
-        corridor=tuple(_endpoint(entry) for entry in config.book.corridor),
-        always_allowed=config.book.always_allowed,
-        profiles=tuple(reached),
-        inventory_size=len(known(config)),
-        rates={
-            name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in rates(config.book).items()
-        },
+        corridor=tuple(_endpoint(entry) for entry in zone.corridor),
+        always_allowed=zone.always_allowed,
+        profiles=tuple(places),
+        inventory_size=addresses,
+        rates={name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
     )
 
 
@@ -76,26 +72,82 @@ def bypass_watch(config: Config, tell: Callable[[str], None]) -> BypassWatch | N
 
 def bypass_addresses(config: Config) -> tuple[list[str], list[str]]:
     """Addresses of the services that are routed to, and of every device."""
-    routed = [service.address for service in config.book.services if service.path == "routed"]
-    return list(dict.fromkeys(map(str, routed))), list(map(str, known(config)))
+    return routed(config.book), list(map(str, known(config)))
+
+
+def routed(book: Book) -> list[str]:
+    """Addresses of the services that are routed to, each once."""
+    return list(dict.fromkeys(str(service.address) for service in book.services if service.path == "routed"))
 
 
 def path_gate(config: Config, clock: Clock) -> Backend:
     """The backend of the one target."""
     if config.target.path_gate == "nft":
         return NftBackend(baseline(config), known(config), clock)
-    services = {service.name: service for service in config.book.services}
-    routes = [
-        RelayRoute(
-            entry.service,
-            str(entry.listen),
-            str(services[entry.service].address),
-            services[entry.service].port,
-        )
+    zone = zone_of(config.book)
+    return RelayBackend(
+        _routes(config, config.book),
+        _reached(zone),
+        clock,
+        zone.always_allowed,
+        rates=_slowed(zone),
+    )
+
+
+def _routes(config: Config, book: Book) -> list[RelayRoute]:
+    services = {service.name: service for service in book.services}
+    return [
+        RelayRoute(entry.service, str(entry.listen), str(service.address), service.port)
         for entry in config.target.relay
+        if (service := services.get(entry.service)) is not None
     ]
-    slowed = {name: RelayRate(rate.new_connections, rate.per) for name, rate in rates(config.book).items()}
-    return RelayBackend(routes, reaches(config.book), clock, config.book.always_allowed, rates=slowed)
+
+
+def _reached(zone: Zone) -> Mapping[str, frozenset[str]]:
+    """The names of the services that each profile reaches."""
+    return {name: frozenset(service.name for service in reached) for name, reached in zone.reaches.items()}
+
+
+def _slowed(zone: Zone) -> Mapping[str, RelayRate]:
+    return {name: RelayRate(rate.new_connections, rate.per) for name, rate in zone.rates.items()}
+
+
+def layer(config: Config, backend: Backend) -> Lay:
+    """What makes the path gate's static part that of a zone while it runs."""
+    if isinstance(backend, NftBackend):
+        addresses = len(known(config))
+        return lambda zone: backend.move(baseline_of(zone, addresses))
+    if isinstance(backend, RelayBackend):
+        return lambda zone: backend.rewrite(_reached(zone), zone.always_allowed, _slowed(zone))
+    raise TypeError(backend)
+
+
+def check_gate(config: Config, book: Book) -> None:
+    """Raise ``ConfigError`` for a book of which the path gate cannot be made."""
+    if config.target.path_gate == "nft":
+        baseline_of(zone_of(book), 0)
+
+
+def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
+    """What of a new book cannot take effect while the service runs, in sentences; empty when all of it can.
+
+    A restart is safe: what is enforced stays in the kernel with its leases. A relay's connections end with it.
+    """
+    found = []
+    before, after = _routes(config, old), _routes(config, new)
+    if before != after:
+        moved = sorted({each.service for each in set(before) ^ set(after)})
+        found.append(
+            f"the relay listens for {', '.join(moved)}, whose address or port changes: it needs a new start"
+        )
+    try:
+        changes = config.target.kubearmor is not None and _scope(old) != _scope(new)
+    except DocumentRefused as error:
+        return [*found, f"KubeArmor's network policy cannot be made from it: {error}"]
+    if changes:
+        what = "KubeArmor's network policy is made from services, corridor and always_allowed, which change"
+        found.append(f"{what}: it is made anew by a start")
+    return found
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:
@@ -139,11 +191,7 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     if wanted is None:
         return None
     with refusals(config.path, config.target.name):
-        scope = Scope(
-            gated=tuple(_ports(config.book.services)),
-            always_allowed=tuple(Prefix.parse(str(network)) for network in config.book.always_allowed),
-            corridor=tuple(_ports(config.book.corridor)),
-        )
+        scope = _scope(config.book)
         # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
         hardening = Hardening(
             journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
@@ -172,6 +220,15 @@ def refusals(file: Path, target: str) -> Iterator[None]:
     except DocumentRefused as error:
         mend = "change the book or the paths, or leave kubearmor out of the target"
         raise ConfigError(str(file), f"target {target}: kubearmor: {error}", mend) from error
+
+
+def _scope(book: Book) -> Scope:
+    """What KubeArmor's network policy is about. Raises ``DocumentRefused``."""
+    return Scope(
+        gated=tuple(_ports(book.services)),
+        always_allowed=tuple(Prefix.parse(str(network)) for network in book.always_allowed),
+        corridor=tuple(_ports(book.corridor)),
+    )
 
 
 def _ports(named: Iterable[Service | CorridorEntry]) -> list[Port]:

@@ -16,8 +16,9 @@ from gateway.control.order import Order
 from gateway.control.ports import Clock, Health, Notice
 from gateway.control.reconcile import Reconciler
 from gateway.control.remote import RemoteReconciler
-from gateway.control.start import withhold
+from gateway.control.start import tell, withhold
 from gateway.core.model import Address
+from gateway.core.policy import Book, zone_of
 
 
 class Link(NamedTuple):
@@ -28,35 +29,48 @@ class Link(NamedTuple):
     gates: Sequence[RemoteReconciler]
 
 
-def plan_of(config: Config, remote: RemoteTarget) -> wire.Plan:
+def plan_of(config: Config, book: Book, remote: RemoteTarget) -> wire.Plan:
     """The static part of one agent's host: its own services and nothing of the others'.
 
     A routed service is reached by the profiles that the book gives it; a relayed one by the relays alone.
     """
-    reached = build.reaches(config.book)
+    zone = zone_of(book)
+    reached = build.reaches(book)
     services = []
-    for service in config.book.services:
+    for service in zone.services:
         if remote.services is not None and service.name not in remote.services:
             continue
         profiles = tuple(name for name in reached if service.name in reached[name])
         if service.path == "relayed":
             profiles = ()
         services.append((service.name, str(service.address), service.port, service.protocol, profiles))
-    rates = {name: (rate.new_connections, int(rate.per)) for name, rate in build.rates(config.book).items()}
     return wire.Plan(
         tuple(services),
-        tuple((str(entry.address), entry.port, entry.protocol) for entry in config.book.corridor),
-        tuple(str(network) for network in (*config.book.always_allowed, *remote.relays)),
+        tuple((str(entry.address), entry.port, entry.protocol) for entry in zone.corridor),
+        tuple(str(network) for network in (*zone.always_allowed, *remote.relays)),
         tuple(reached),
-        rates,
+        {name: (rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
         wire.pack_addresses(build.known(config)),
     )
 
 
+def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
+    """What of a new book agents learn only from a gateway that starts, in sentences; empty when nothing.
+
+    A restart is safe: agents go on enforcing meanwhile and take the new plan when they attach again.
+    """
+    return [
+        f"the host of target {remote.name} would gate other services, or otherwise: its agent is told at a start"
+        for remote in config.remotes
+        if plan_of(config, old, remote) != plan_of(config, new, remote)
+    ]
+
+
 def make_link(
-    config: Config, devices: Devices, last: Reconciler, clock: Clock, notice: Callable[[Notice], None]
+    config: Config, devices: Devices, every: list[Reconciler], clock: Clock, notice: Callable[[Notice], None]
 ) -> Link | None:
-    """Make the link and the gates of its targets; the local path gate ``last`` opens after the required ones.
+    """Make the link and the gates of its targets, and add them to ``every``, whose first is the path gate of this
+    host: it opens after the required ones.
 
     Devices are told to the new gates from here on. Raises ``ConfigError``.
     """
@@ -67,7 +81,7 @@ def make_link(
     agents: dict[str, AgentTarget] = {}
     gates: list[RemoteReconciler] = []
     for remote in config.remotes:
-        plan = plan_of(config, remote)
+        plan = plan_of(config, config.book, remote)
         backend = RemoteGate(remote.agent)
         agents[remote.agent] = AgentTarget(backend, plan, wire.digest_of(wire.encode(plan)), remote.lease)
         gate = RemoteReconciler(
@@ -83,12 +97,32 @@ def make_link(
         gate.on_tombstone = _withhold(devices, gate, clock)
         devices.add_gate(gate)
         gates.append(gate)
-    required = [gate for gate in gates if gate.required]
+    required, last = [gate for gate in gates if gate.required], every[0]
+    every += gates
     if required:
-        last.waits_for = Order(required, last.lease, config.book.rank).waits_for
+        last.waits_for = Order(required, last.lease, lambda profile: devices.book.rank(profile)).waits_for  # noqa: PLW0108 - of the running book
         for gate in required:
             gate.on_opened = last.recheck
     return Link(material, AgentHub(str(config.agents), material, agents, clock, notice), gates)
+
+
+async def start(link: Link | None, devices: Devices) -> None:
+    """Wish for every address at the targets behind the link, and listen for their agents.
+
+    Raises ``ConfigError`` when that is not possible.
+    """
+    if link is None:
+        return
+    tell(devices, link.gates)
+    for gate in link.gates:
+        await gate.backend.start()
+    await link.hub.start()
+
+
+async def stop(link: Link | None) -> None:
+    """End every attachment; agents go on enforcing."""
+    if link is not None:
+        await link.hub.stop()
 
 
 def _withhold(devices: Devices, gate: Reconciler, clock: Clock) -> Callable[[Address], None]:

@@ -24,17 +24,23 @@ from gateway.app import link as linking
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.link import Link
 from gateway.app.logs import configure_logging
+from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows
 from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
+from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
+from gateway.control.explained import Explainer
+from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer
 from gateway.control.reconcile import Reconciler
-from gateway.control.start import restore, tell
+from gateway.control.running import Books, RunningBook
+from gateway.control.site import Site
+from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import SedimentDoor
@@ -79,6 +85,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
 
@@ -93,7 +100,10 @@ class _Service:
             if len(bugs) == 1:  # a second one must not keep the parts from ending in order
                 work.cancel()
 
-        asyncio.get_running_loop().set_exception_handler(stop_on_bug)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(stop_on_bug)
+        # Its default would end a service that is still starting.
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             await asyncio.wait((work,))
         finally:
@@ -106,6 +116,10 @@ class _Service:
             context = {"message": "a part of the service ended by a bug", "exception": error}
             stop_on_bug(asyncio.get_running_loop(), context)
         return BUG if bugs else 0
+
+    def _hangup(self) -> None:
+        if self._reloader is not None:  # before that the book has only just been read
+            self._reloader.hangup()
 
     async def _run(self) -> None:
         config, clock = self._config, self._clock
@@ -120,8 +134,7 @@ class _Service:
         )
         loaded = journal.load()
         observers: Sequence[Observer] = (self.metrics, Log(clock))
-        rules = build.rules(config)
-        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
+        devices = Devices(config.devices, config.book, rules := build.rules(config), journal, clock, observers)
         gate = Reconciler(
             build.path_gate(config, clock),
             target=config.target.name,
@@ -132,35 +145,53 @@ class _Service:
             required=config.target.required,
         )
         devices.add_gate(gate)
-        limits = AdmissionLimits(queue=config.door.limits.queue)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
+        gates = [gate]  # those of other hosts join below
+        overrides = Overrides(devices, gates, journal, clock, observers)
+        alarms = Alarms(devices, watch.usage)
+        site = Site(devices, alarms)
+        first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
+        self.books = Books(first)
+        reloader = self._reloader = Reloader(
+            config, self.books, devices, [gate], journal, clock, build.layer(config, gate.backend)
+        )
+        admit = Admit(
+            build.authenticators(config),
+            devices,
+            journal,
+            observers,
+            clock,
+            AdmissionLimits(queue=config.door.limits.queue),
+        )
         door: SedimentDoor | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._parts = (journal, devices, gate, admit, door)
-            self._link = linking.make_link(config, devices, gate, clock, devices.notice)
+            self._link = linking.make_link(config, devices, gates, clock, devices.notice)
+            self._levels = (overrides, site)
+            overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
-            if self._link is not None:
-                tell(devices, self._link.gates)
-                for remote in self._link.gates:
-                    await remote.backend.start()
-                await self._link.hub.start()
+            await linking.start(self._link, devices)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall)
-            watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-            self._bypass = build.bypass_watch(config, self._around)
+            site.turn(clock.now())
+            clockwork = Clockwork(
+                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+            )
+            bypass = self._bypass = build.bypass_watch(config, self._around)
+            if bypass is not None:
+                self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
             self._wire_metrics(watch)
             for each in advisories:
                 self.metrics.add_backend(each.name)
-            await self._work(clockwork, watch, advisories)
+            await self._work(clockwork, watch, advisories, reloader)
         finally:
             if door is not None:
                 door.close()
             devices.stop()
-            if self._link is not None:
-                await self._link.hub.stop()
+            await linking.stop(self._link)
+            overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
@@ -173,6 +204,10 @@ class _Service:
         metrics.set_journal(lambda: journal.writable)
         metrics.set_devices(devices.counts)
         metrics.set_resources(watch.current)
+        overrides, site = self._levels
+        metrics.set_overrides(lambda: overrides.count)
+        metrics.set_site(site.now, site.known, RESOURCES)
+        metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
         metrics.add_queue("admission", lambda: admit.depth)
@@ -194,18 +229,27 @@ class _Service:
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
             metrics.set_certificates(lambda: linking.certificate_ends(link))
 
-    async def _work(self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+    async def _work(
+        self, clockwork: Clockwork, watch: ResourceWatch, advisories: Sequence[Advisory], reloader: Reloader
+    ) -> None:
         journal, devices, gate, admit, door = self._parts
+        overrides, site = self._levels
+        behind = () if self._link is None else self._link.gates
+        explainer = Explainer(devices, (gate, *behind), self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
             history=journal.history,
             inventory=lambda: inventory,
-            health=lambda: self._health(advisories),
+            health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
+            book=reloader.view,
         )
         console = Console(windows, self._console_listen(), self._config.console.hosts)
-        operator = OperatorWindow(windows, devices, self._config.operator.socket, self._config.operator.group)
+        place = self._config.operator
+        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -228,10 +272,12 @@ class _Service:
                 ]
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
                 door_task = tasks.create_task(door.run(), name="door")
+                reload_task = tasks.create_task(reloader.run(), name="reload")
                 self._ready = True
                 self._log.info("ready", console=console.address, doors=door.addresses, devices=len(inventory))
-                await _first(stop.wait(), door_task, clock_task, *hands)
+                await _first(stop.wait(), door_task, clock_task, reload_task, *hands)
                 self._ready = False
+                await _ended(reload_task)
                 await _ended(door_task)
                 admit.drain()
                 await _ended(clock_task)
@@ -256,6 +302,7 @@ class _Service:
 
     def _health(self, advisories: Sequence[Advisory]) -> Sequence[Health]:
         journal, devices, gate, _, door = self._parts
+        _, site = self._levels
         lines = [
             Health("journal", journal.writable, "written" if journal.writable else "cannot be written"),
             Health("doors", self._ready and not door.paused, "taking alerts" if self._ready else "not open"),
@@ -264,6 +311,9 @@ class _Service:
         ]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
+        # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
+        lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
+        lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
         if self._bypass is not None:
             state = self._bypass.state
             lines.append(Health("bypass", not state, state or "no way around the path gate is known"))

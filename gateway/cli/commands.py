@@ -16,6 +16,7 @@ from gateway.cli.certs import certs_app
 from gateway.cli.devices import about, devices_app
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
+from gateway.cli.reloading import reload_book
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_NO,
@@ -32,7 +33,7 @@ from gateway.cli.terminal import (
     print_lines,
 )
 from gateway.console import text
-from gateway.console.client import NotRunning
+from gateway.console.client import Client, NotRunning
 from gateway.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -283,9 +284,11 @@ def explain(
     socket: SocketOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Explain one device: its standing, why, until when, the rules behind it, each target, its last verdicts."""
-    about(device, config, socket, output, text.explain)
+    """Explain one device: its verdicts and standing, each rule of the book and which were used, what it reaches,
+    and what every target answers now."""
+    about(device, config, socket, output, text.explain, Client.explanation)
 
 
 app.command()(plan)
+app.command("reload")(reload_book)
 app.command("what-if")(what_if)

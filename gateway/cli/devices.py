@@ -11,6 +11,7 @@ import typer
 
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
+    EXIT_CONFIG,
     EXITS,
     ConfigOption,
     DeviceArgument,
@@ -23,7 +24,10 @@ from gateway.cli.terminal import (
     print_json,
     print_lines,
 )
+from gateway.cli.terminal import end as fail
 from gateway.console import text
+from gateway.console.client import Client
+from gateway.core.errors import ConfigError
 
 devices_app = typer.Typer(
     help="Devices of the running service.\n" + EXITS, no_args_is_help=True, rich_markup_mode=None
@@ -87,16 +91,56 @@ def release(
     _act("release", device, reason, config, socket, output)
 
 
+@devices_app.command()
+def override(
+    device: DeviceArgument,
+    reason: ReasonOption,
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="One of the book's profiles.")] = None,
+    lasting: Annotated[str | None, typer.Option("--for", metavar="TIME", help="How long: 30m, 2h, 1d …")] = None,
+    end: Annotated[bool, typer.Option("--end", help="End the device's override before its time.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Give a device another profile than the book does, for some time, or end that.
+
+    It changes what the device gets when it is trusted, and is the most that it gets when it is suspect. It gives
+    nobody trust: a device that has failed, has lapsed or is held stays cut.
+    """
+    if end is (profile is not None) or end is (lasting is not None):
+        fail("give PROFILE and --for, such as: maintenance --for 2h; or --end alone", EXIT_CONFIG)
+    with declared():
+        service = client(config, socket)
+        if profile is None or lasting is None:
+            done = service.act(device, "end-override", reason)
+        else:
+            done = service.override(device, profile, _seconds(lasting), reason)
+    if output is Output.JSON:
+        print_json(done)
+    else:
+        typer.echo(text.clean(f"{done['device']}: {done['before']} → {done['after']}: {done['why']}"))
+
+
+def _seconds(lasting: str) -> float:
+    from gateway.config.values import parse_duration  # noqa: PLC0415
+
+    try:
+        return parse_duration(lasting)
+    except ValueError as error:
+        raise ConfigError("--for", str(error)) from error
+
+
 def about(
     device: str,
     config: Path,
     socket: Path | None,
     output: Output,
     tell: Callable[[Mapping[str, Any], float], Iterable[str]],
+    ask: Callable[[Client, str], Mapping[str, Any]] = Client.device,
 ) -> None:
     """Ask about one device and print the answer as ``tell`` puts it."""
     with declared():
-        found = client(config, socket).device(device)
+        found = ask(client(config, socket), device)
     if output is Output.JSON:
         print_json(found)
     else:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.cli.terminal import client
 from gateway.config.book import load_book
@@ -22,7 +22,7 @@ from gateway.core import lifecycle
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError, JournalError
 from gateway.core.model import Device, DeviceId, Record, SourceName, Standing
-from gateway.core.policy import Book, check, compile_book, decide, quorum_for, rules_for
+from gateway.core.policy import Book, Override, check, compile_book, decide, quorum_for, rules_for
 from gateway.core.rehearsal import (
     Comparison,
     Differences,
@@ -43,6 +43,8 @@ LONGEST_REPLAY = 366 * 86_400.0
 _STANDINGS = {standing.label: standing for standing in Standing}
 
 Records = Mapping[tuple[DeviceId, SourceName], Record]
+
+_NO_OVERRIDES: Mapping[DeviceId, Override] = {}
 
 
 class Planned(NamedTuple):
@@ -66,12 +68,14 @@ class Supposed(NamedTuple):
 
 class States(NamedTuple):
     """What every device is now, and where that comes from in words. ``profiles``: what the running service says
-    that each has; empty when it was not asked. ``records``: empty when the journal was not read."""
+    that each has; empty when it was not asked. ``records``: empty when the journal was not read. ``overrides``:
+    those that run now."""
 
     told: str
     records: Records
     known: Mapping[DeviceId, State]
     profiles: Mapping[DeviceId, str]
+    overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES
 
 
 def make_plan(
@@ -103,6 +107,8 @@ def make_plan(
             (),
             [each for each in new.findings if each.severity == "error" or each not in known],
             would,
+            states.overrides,
+            time.time(),
         )
         differences = None if span is None else _replay(ground, states, before, after, span)
         strays = 0 if against is not None else _strays(ground.devices, before, states)
@@ -120,12 +126,12 @@ def suppose(device: str, event: str, config: Path, book: Path | None, socket: Pa
         if named is None:
             return None
         candidate = load_candidate(book or ground.settings.book, ground)
-        records, told = _records(ground, named, config, socket)
+        records, word, told = _records(ground, named, config, socket)
         own = {named.source: records.get((named.id, named.source), Record())}
         rules = {source: rules_for(named, _rules(ground)[source], candidate.book) for source in own}
         supposed = imagine(event, time.time(), own)
         conflict = _conflict(ground, named, candidate.book, records)
-        found = hypothetical(named, own, supposed, candidate.book, rules, conflict)
+        found = hypothetical(named, own, supposed, candidate.book, rules, conflict, word, time.time())
     return Supposed(str(candidate.path), told, found)
 
 
@@ -138,7 +144,8 @@ def _states(ground: Ground, config: Path, socket: Path | None, *, need_journal: 
     if socket is None or need_journal:
         try:
             with JournalReader(journal) as reader:
-                return States(f"states from {journal}", reader.states(), {}, {})
+                words = _in_force(reader.overrides())
+                return States(f"states from {journal}", reader.states(), {}, {}, words)
         except JournalError as error:
             if need_journal:
                 mend = "name the configuration of a site that has run, as a user who may read its journal"
@@ -159,7 +166,23 @@ def _asked(service: Client) -> States:
     except Refused as error:
         raise NotRunning(f"the service does not tell its devices: {error}") from error
     known = {DeviceId(row["id"]): State(_STANDINGS[row["standing"]], _deadline(row)) for row in rows}
-    return States("states from the running service", {}, known, {DeviceId(r["id"]): r["profile"] for r in rows})
+    profiles = {DeviceId(row["id"]): row["profile"] for row in rows}
+    words = {DeviceId(row["id"]): word for row in rows if (word := _word(row)) is not None}
+    return States("states from the running service", {}, known, profiles, words)
+
+
+def _word(row: Mapping[str, Any]) -> Override | None:
+    """The override that a device's row tells of."""
+    word = row["override"]
+    if word is None:
+        return None
+    return Override(DeviceId(row["id"]), word["profile"], word["until"], word["actor"], word["reason"])
+
+
+def _in_force(words: Mapping[DeviceId, Override]) -> Mapping[DeviceId, Override]:
+    """Those that have not ended yet."""
+    now = time.time()
+    return {device: word for device, word in words.items() if now < word.until}
 
 
 def _deadline(row: Mapping[str, object]) -> float | None:
@@ -194,17 +217,22 @@ def _strays(devices: Sequence[Device], book: Book, states: States) -> int:
         profile = states.profiles.get(device.id)
         if profile is not None:
             state = states.known[device.id]
-            strays += decide(device, state.standing, state.deadline, book).profile != profile
+            word = states.overrides.get(device.id)
+            given = decide(device, state.standing, state.deadline, book, None, word, time.time())
+            strays += given.profile != profile
     return strays
 
 
-def _records(ground: Ground, device: Device, config: Path, socket: Path | None) -> tuple[Records, str]:
-    """Every record from the journal, or what the running service tells of this one device."""
+def _records(
+    ground: Ground, device: Device, config: Path, socket: Path | None
+) -> tuple[Records, Override | None, str]:
+    """Every record from the journal, or what the running service tells of this one device; and its override."""
     journal = ground.settings.journal
     if socket is None:
         try:
             with JournalReader(journal) as reader:
-                return reader.states(), f"state from {journal}"
+                word = _in_force(reader.overrides()).get(device.id)
+                return reader.states(), word, f"state from {journal}"
         except JournalError as error:
             unread = error
     try:
@@ -214,9 +242,10 @@ def _records(ground: Ground, device: Device, config: Path, socket: Path | None) 
             raise
         if journal.exists():
             raise ConfigError(str(journal), str(unread), "run as the service's user, or --socket") from unread
-        return {}, "no journal and no service: the device is taken as unknown"
+        return {}, None, "no journal and no service: the device is taken as unknown"
     told = {SourceName(name): _told(record) for name, record in row["records"].items()}
-    return {(device.id, source): record for source, record in told.items()}, "state from the running service"
+    records = {(device.id, source): record for source, record in told.items()}
+    return records, _word(row), "state from the running service"
 
 
 def _told(record: Mapping[str, object]) -> Record:

@@ -10,7 +10,7 @@ from gateway.config.link_findings import of_link
 from gateway.config.values import Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
-from gateway.core.policy import Finding, Thresholds, check, check_against
+from gateway.core.policy import Finding, check, check_against
 
 #: Devices named in one finding; the rest are counted.
 NAMED = 5
@@ -33,15 +33,12 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
 def _of_the_unheard(config: Config) -> Iterator[Finding]:
     """Parts of a book that are judged at load and that no part of the running service acts on yet."""
     book = config.book
-    parts = (
-        ("site", bool(book.site)),
-        ("thresholds", book.thresholds != Thresholds()),
-        ("documents of profiles", any(profile.documents for profile in book.profiles.values())),
-    )
-    for name, written in parts:
-        if written:
-            what = "it is checked, but this version enforces nothing from it: only the path gate acts on the book"
-            yield Finding("warning", name, what, "do not rely on it yet")
+    if book.thresholds.suspect is not None:
+        what = "it is checked, but this version receives no alerts from KubeArmor: they make no device suspect"
+        yield Finding("warning", "thresholds alerts", what, "do not rely on it yet")
+    if any(profile.documents for profile in book.profiles.values()):
+        what = "they are checked, but this version sends none of them: only the path gate acts on profiles"
+        yield Finding("warning", "documents of profiles", what, "do not rely on them yet")
 
 
 def _of_bindings(config: Config) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.config.book import Placed, read_book
 from gateway.config.book_links import links_of
+from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.settings import Settings, read_settings
@@ -49,6 +50,7 @@ def load(path: Path) -> Config:
         placed.book,
         settings.management,
         library,
+        book_digest(settings.book, placed.book, placed.places),
         settings.remotes,
         settings.agents,
         settings.certificates,

@@ -167,8 +167,9 @@ class Config:
     """Everything that a service is built from. Paths are absolute.
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
-    ``library``: the templates of the book's profiles, tried for every device. ``remotes``: targets on other hosts;
-    ``agents``: where their agents attach; ``certificates``: this host's own.
+    ``library``: the templates of the book's profiles, tried for every device. ``digest``: sha256 over all files of
+    the book. ``remotes``: targets on other hosts; ``agents``: where their agents attach; ``certificates``: this
+    host's own.
     """
 
     path: Path
@@ -185,6 +186,7 @@ class Config:
     book: Book
     management: tuple[Network, ...] = ()
     library: Library = Library()  # noqa: RUF009 - frozen value
+    digest: str = ""
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -23,8 +23,8 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.console import index
 from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
-from gateway.console.views import device_detail, device_row, readiness
-from gateway.control.ports import Directory, Health, History
+from gateway.console.views import device_detail, device_row, explanation, readiness, site_now
+from gateway.control.ports import Directory, Explained, Health, History, SiteNow
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId, Standing
 
@@ -57,7 +57,8 @@ class Windows:
     """What the windows look at.
 
     ``inventory`` gives the device ids in inventory order; ``exposition`` the metrics text; ``health`` one line
-    per part.
+    per part. ``explained`` gathers what one device's explanation rests on, ``site`` tells the site's profile;
+    ``book`` what is told of the running book and of the newest attempt to replace it.
     """
 
     directory: Directory
@@ -65,6 +66,9 @@ class Windows:
     inventory: Callable[[], Sequence[DeviceId]]
     health: Callable[[], Sequence[Health]]
     exposition: Callable[[], Awaitable[bytes]]
+    explained: Callable[[DeviceId], Awaitable[Explained | None]]
+    site: Callable[[], SiteNow]
+    book: Callable[[], Mapping[str, Any]] = dict
 
 
 class PageQuery(NamedTuple):
@@ -111,8 +115,11 @@ class Reads:
             ("/healthz", self.alive),
             ("/readyz", self.ready),
             ("/metrics", self.metrics),
+            ("/v1/book", self.book),
             ("/v1/devices", self.devices),
             ("/v1/devices/{id}", self.device),
+            ("/v1/devices/{id}/explanation", self.explanation),
+            ("/v1/site", self.site),
         ):
             app.router.add_get(path, handler, allow_head=False)
 
@@ -134,6 +141,10 @@ class Reads:
         """The exposition."""
         return web.Response(body=await self._windows.exposition(), headers={"Content-Type": METRICS_TYPE})
 
+    async def book(self, _request: web.Request) -> web.Response:
+        """The running book, and the newest attempt to replace it."""
+        return as_json(self._windows.book())
+
     async def device(self, request: web.Request) -> web.Response:
         """One device in full."""
         device = DeviceId(request.match_info["id"])
@@ -141,6 +152,18 @@ class Reads:
         if view is None:
             raise unknown_device(device)
         return as_json(device_detail(view, await self._windows.history.verdicts(device, VERDICTS)))
+
+    async def explanation(self, request: web.Request) -> web.Response:
+        """Why a device gets what it gets, each gate read back."""
+        device = DeviceId(request.match_info["id"])
+        found = await self._windows.explained(device)
+        if found is None:
+            raise unknown_device(device)
+        return as_json(explanation(found, await self._windows.history.verdicts(device, VERDICTS)))
+
+    async def site(self, _request: web.Request) -> web.Response:
+        """The site's profile."""
+        return as_json(site_now(self._windows.site()))
 
     async def devices(self, request: web.Request) -> web.StreamResponse:
         """A page of devices, written while it is made."""

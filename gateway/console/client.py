@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -78,10 +78,31 @@ class Client:
         """One device in full."""
         return self._checked("GET", f"/v1/devices/{quote(device, safe='')}")
 
+    def explanation(self, device: str) -> dict[str, Any]:
+        """Why one device gets what it gets."""
+        return self._checked("GET", f"/v1/devices/{quote(device, safe='')}/explanation")
+
+    def override(self, device: str, profile: str, seconds: float, reason: str) -> dict[str, Any]:
+        """Give a device a profile for so long."""
+        path = f"/v1/devices/{quote(device, safe='')}/override"
+        return self._checked("POST", path, {"profile": profile, "seconds": seconds, "reason": reason})
+
     def act(self, device: str, verb: str, reason: str) -> dict[str, Any]:
-        """``hold`` or ``release`` a device."""
+        """``hold``, ``release`` or ``end-override`` a device."""
         path = f"/v1/devices/{quote(device, safe='')}/{verb}"
         return self._checked("POST", path, {"reason": reason})
+
+    def reload(self, reason: str) -> int:
+        """Have the book read again; returns the attempt's number, by which ``book`` tells what became of it."""
+        answer = self._ask("POST", "/v1/book/reload", {"reason": reason})
+        found = answer.body if isinstance(answer.body, dict) else {}
+        if answer.status != http.client.ACCEPTED:
+            raise Refused(answer.status, str(found.get("detail") or f"HTTP status {answer.status}"))
+        return int(found["number"])
+
+    def book(self) -> dict[str, Any]:
+        """The running book, and the newest attempt to replace it."""
+        return self._checked("GET", "/v1/book")
 
     def ready(self) -> dict[str, Any]:
         """Readiness, part by part; not being ready is an answer, too."""
@@ -90,20 +111,20 @@ class Client:
             raise Refused(answer.status, "the answer to /readyz is not one of ours")
         return answer.body
 
-    def _checked(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    def _checked(self, method: str, path: str, body: Mapping[str, str | float] | None = None) -> dict[str, Any]:
         answer = self._ask(method, path, body)
         found = answer.body if isinstance(answer.body, dict) else {}
         if answer.status != http.client.OK or not found:
             raise Refused(answer.status, str(found.get("detail") or f"HTTP status {answer.status}"))
         return found
 
-    def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
+    def _ask(self, method: str, path: str, body: Mapping[str, str | float] | None = None) -> Answer:
         connection = _UnixConnection(self._path)
         try:
             headers = {"Accept": "application/json", "Connection": "close"}
             data = None
             if body is not None:
-                data = json.dumps(body).encode()
+                data = json.dumps(dict(body)).encode()
                 headers["Content-Type"] = "application/json"
             connection.request(method, path, data, headers)
             response = connection.getresponse()

@@ -20,6 +20,16 @@ _READS = (
         "",
         "One device in full: the chain of rules behind its decision, its records per source, its last verdicts.",
     ),
+    (
+        "/v1/devices/{id}/explanation",
+        "",
+        "Why a device gets what it gets: each rule of each level, what it reaches, what each gate answers now.",
+    ),
+    (
+        "/v1/site",
+        "/v1/site",
+        "The site's profile, the conditions that were looked at, and resources above a threshold.",
+    ),
     ("/readyz", "/readyz", "Whether every part works, part by part; 503 while one does not."),
     ("/healthz", "/healthz", "Whether the process answers at all."),
     ("/metrics", "/metrics", "Counters, latencies and resources in the Prometheus text format."),
@@ -28,6 +38,12 @@ _READS = (
 _ACTS = (
     ("POST /v1/devices/{id}/hold", "", 'Hold a device. Body: {"reason": "..."}.'),
     ("POST /v1/devices/{id}/release", "", 'Release a held device to what lies beneath. Body: {"reason": "..."}.'),
+    (
+        "POST /v1/devices/{id}/override",
+        "",
+        'Give a device a profile for some seconds. Body: {"profile": "...", "seconds": 3600, "reason": "..."}.',
+    ),
+    ("POST /v1/devices/{id}/end-override", "", 'End an override early. Body: {"reason": "..."}.'),
 )
 
 _STYLE = """

@@ -23,7 +23,8 @@ from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
 from gateway.console.host import HostCollector, HostView
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Fact, Notice, SiteNow
+from gateway.control.running import RESULTS, Books
 from gateway.core.errors import Refusal
 from gateway.core.model import Applied, Enforced, EventKind, Rejected, Standing, Transition
 
@@ -83,9 +84,13 @@ NOTICE_KINDS = (
     "backlog",
     "conflict",
     "late-failure",
+    "book",
     "bypass",
     "agent",
     "certificate",
+    "override",
+    "site",
+    "resources",
 )
 
 
@@ -213,6 +218,21 @@ class Metrics:
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
         self._live.counts = counts
+
+    def set_overrides(self, count: Callable[[], int]) -> None:
+        """Read ``ragate_overrides`` from ``count`` at every scrape."""
+        self._live.overrides = count
+
+    def set_site(
+        self, now: Callable[[], SiteNow], known: Callable[[], Sequence[str]], resources: Sequence[str]
+    ) -> None:
+        """Read ``ragate_site_profile`` (one series for each of ``known``) and ``ragate_resource_alarm`` (one for
+        each of ``resources``) from ``now`` at every scrape."""
+        self._live.site, self._live.profiles, self._live.resources = now, known, tuple(resources)
+
+    def set_book(self, books: Books) -> None:
+        """Read ``ragate_book_*`` from the running book at every scrape."""
+        self._live.books = books
 
     def set_resources(self, current: Callable[[], HostView | None]) -> None:
         """Read ``ragate_host_*`` and the further ``process_*`` from the newest sample at every scrape."""
@@ -379,6 +399,11 @@ class _LiveCollector(Collector):
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
         self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
         self.certificates: Callable[[], Mapping[str, float]] | None = None
+        self.overrides: Callable[[], int] | None = None
+        self.site: Callable[[], SiteNow] | None = None
+        self.profiles: Callable[[], Sequence[str]] = tuple
+        self.resources: tuple[str, ...] = ()
+        self.books: Books | None = None
 
     def describe(self) -> Sequence[Metric]:
         """No names up front: registering must not read anything yet."""
@@ -394,7 +419,10 @@ class _LiveCollector(Collector):
         depth = GaugeMetricFamily("ragate_queue_depth", "Entries waiting in each queue.", labels=("queue",))
         for name, read in self.queues.items():
             depth.add_metric((name,), read())
-        families: list[Metric] = [devices, depth]
+        families: list[Metric] = [devices, depth, *self._site()]
+        if self.overrides is not None:
+            text = "Devices under an operator's override."
+            families.append(GaugeMetricFamily("ragate_overrides", text, value=self.overrides()))
         if self.bypasses:
             around = GaugeMetricFamily(
                 "ragate_bypasses", "Ways around a target's path gate that were found.", labels=("target",)
@@ -413,6 +441,8 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
+        if self.books is not None:
+            families += _book(self.books)
         if self.writable is not None:
             families.append(
                 GaugeMetricFamily(
@@ -447,3 +477,46 @@ class _LiveCollector(Collector):
             for holder, at in self.certificates().items():
                 ends.add_metric((holder,), at)
             yield ends
+
+    def _site(self) -> Iterable[Metric]:
+        if self.site is None:
+            return
+        site = self.site()
+        profile = GaugeMetricFamily(
+            "ragate_site_profile", "1 for the profile of the site that runs, 0 for the others.", labels=("profile",)
+        )
+        for name in dict.fromkeys((*self.profiles(), site.profile)):
+            profile.add_metric((name,), float(name == site.profile))
+        yield profile
+        alarm = GaugeMetricFamily(
+            "ragate_resource_alarm",
+            "1 while a resource is above the book's threshold for as long as the book says.",
+            labels=("resource",),
+        )
+        for name in self.resources:
+            alarm.add_metric((name,), float(name in site.alarms))
+        yield alarm
+
+
+def _book(books: Books) -> Iterable[Metric]:
+    yield _counters(
+        "ragate_book_reloads",
+        "Attempts to replace the running book, by what came of them.",
+        ("result",),
+        (((result,), books.ended[result]) for result in RESULTS),
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_loaded_timestamp_seconds",
+        "When the running book was taken, UNIX seconds.",
+        value=books.current.loaded_at,
+    )
+    yield GaugeMetricFamily(
+        "ragate_book_last_reload_successful",
+        "0 while the newest attempt to replace the book was refused or failed: the one before runs.",
+        value=0.0 if books.refusal is not None else 1.0,
+    )
+    info = GaugeMetricFamily(
+        "ragate_book_info", "1; the digest of the files of the running book.", labels=("digest",)
+    )
+    info.add_metric((books.current.digest[:12],), 1.0)
+    yield info

@@ -1,7 +1,8 @@
-"""The operator's window: the same questions plus hold and release, over a Unix socket.
+"""The operator's window: the same questions plus hold, release, override and reload, over a Unix socket.
 
-What lives here: the socket file, who is at the other end (``unix(7)``, SO_PEERCRED), and the two acts. What must
-not: deciding what an act means (the lifecycle does). The file's mode is the lock: who may connect may act.
+What lives here: the socket file, who is at the other end (``unix(7)``, SO_PEERCRED), and the acts. What must not:
+deciding what an act means (the lifecycle does, or the book's trial). The file's mode is the lock: who may connect
+may act.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from aiohttp import web
 from gateway.console.api import Reads, Windows, application, as_json, unknown_device
 from gateway.console.problems import Problem
 from gateway.console.server import HttpLimits, HttpServer
-from gateway.console.views import acted
-from gateway.control.ports import Operator
-from gateway.core.errors import ConfigError
+from gateway.console.views import acted, overridden
+from gateway.control.ports import Operator, Overridden, Overriding
+from gateway.core.errors import ConfigError, NotNow, RagateError
 from gateway.core.model import DeviceId, Transition
 
 #: Characters of a reason: a sentence or two for the auditor, not an attachment.
@@ -56,6 +57,24 @@ class Act(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MOST)]
 
 
+class Word(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an override."""
+
+    profile: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    seconds: float
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_MOST)]
+
+
+def parse_override(body: bytes) -> Word:
+    """What an override says. Raises ``Problem`` (400) saying what the body must be."""
+    try:
+        word = msgspec.json.decode(body, type=Word)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        shape = '{"profile": "maintenance", "seconds": 7200, "reason": "..."}'
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body must be like {shape}: {error}") from error
+    return Word(word.profile, word.seconds, _reason(word.reason))
+
+
 def parse_act(body: bytes) -> str:
     """The reason of an act. Raises ``Problem`` (400) saying what the body must be."""
     try:
@@ -63,22 +82,36 @@ def parse_act(body: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         detail = f'the body must be {{"reason": "1 to {REASON_MOST} characters"}}: {error}'
         raise Problem(HTTPStatus.BAD_REQUEST, detail) from error
-    reason = act.reason.strip()
+    return _reason(act.reason)
+
+
+def _reason(text: str) -> str:
+    reason = text.strip()
     if not reason or not reason.isprintable():
         raise Problem(HTTPStatus.BAD_REQUEST, "the reason must be printable text on one line, and not blank")
     return reason
 
 
-class Acts:
-    """The two POST routes."""
+Reload = Callable[[str, str], int]
+"""Asks for the book to be read again, as (actor, reason); returns the attempt's number. Raises ``RagateError``."""
 
-    def __init__(self, operator: Operator) -> None:
+
+class Acts:
+    """The POST routes. ``reload`` None: the book stays as it is."""
+
+    def __init__(self, operator: Operator, overrides: Overriding, reload: Reload | None = None) -> None:
         self._operator = operator
+        self._overrides = overrides
+        self._reload = reload
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
         app.router.add_post("/v1/devices/{id}/hold", self.hold)
         app.router.add_post("/v1/devices/{id}/release", self.release)
+        app.router.add_post("/v1/devices/{id}/override", self.override)
+        app.router.add_post("/v1/devices/{id}/end-override", self.end_override)
+        if self._reload is not None:
+            app.router.add_post("/v1/book/reload", self.reload)
 
     async def hold(self, request: web.Request) -> web.Response:
         """Hold a device."""
@@ -88,17 +121,62 @@ class Acts:
         """Release a device."""
         return await self._act(request, self._operator.release)
 
-    async def _act(self, request: web.Request, act: Callable[[DeviceId, str, str], Transition]) -> web.Response:
-        if request.content_type != "application/json":
-            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+    async def override(self, request: web.Request) -> web.Response:
+        """Give a device a profile for some time."""
+        _check_type(request)
+        word = parse_override(await request.read())
+        actor, device = await actor_of(request), DeviceId(request.match_info["id"])
+        return _answered(
+            lambda: self._overrides.override(device, word.profile, word.seconds, actor, word.reason), device
+        )
+
+    async def end_override(self, request: web.Request) -> web.Response:
+        """End an override early."""
+        reason, actor = await self._who(request)
+        device = DeviceId(request.match_info["id"])
+        return _answered(lambda: self._overrides.end_override(device, actor, reason), device)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """Have the book read again: 202 with the attempt's number, or 409 while another is under way."""
+        reason, actor = await self._who(request)
+        if self._reload is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "the book of this service stays as it is")
+        try:
+            number = self._reload(actor, reason)
+        except RagateError as error:
+            raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+        return as_json({"number": number}, HTTPStatus.ACCEPTED)
+
+    async def _who(self, request: web.Request) -> tuple[str, str]:
+        """The reason in the body, and whoever gives it."""
+        _check_type(request)
         reason = parse_act(await request.read())
-        actor = await actor_of(request)
+        return reason, await actor_of(request)
+
+    async def _act(self, request: web.Request, act: Callable[[DeviceId, str, str], Transition]) -> web.Response:
+        reason, actor = await self._who(request)
         device = DeviceId(request.match_info["id"])
         try:
             transition = act(device, actor, reason)
         except KeyError:
             raise unknown_device(device) from None
         return as_json(acted(transition))
+
+
+def _check_type(request: web.Request) -> None:
+    if request.content_type != "application/json":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+
+
+def _answered(act: Callable[[], Overridden], device: DeviceId) -> web.Response:
+    try:
+        return as_json(overridden(act()))
+    except KeyError:
+        raise unknown_device(device) from None
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+    except NotNow as error:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
 
 async def actor_of(request: web.Request) -> str:
@@ -125,15 +203,17 @@ class OperatorWindow:
         self,
         windows: Windows,
         operator: Operator,
+        overrides: Overriding,
         path: Path,
         group: str | None = None,
         limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen value
+        reload: Reload | None = None,
     ) -> None:
         self._path = path
         self._group = group
         self._identity: tuple[int, int] | None = None
         app = application(Reads(windows, acts=True), limits)
-        Acts(operator).add_to(app)
+        Acts(operator, overrides, reload).add_to(app)
         self._server = HttpServer(app, limits)
 
     async def start(self) -> None:

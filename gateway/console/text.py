@@ -62,6 +62,9 @@ DEVICE_HEAD = ("DEVICE", "STANDING", "PROFILE", "LEFT", "VERIFIED MS", "TARGETS"
 def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
     """One line of the device table, as ``DEVICE_HEAD`` names its columns."""
     why = device["last"]["why"] if device["last"] else _before_the_start(device)
+    if device["override"] is not None:
+        word = device["override"]
+        why = f"override to {word['profile']}, {until(word['until'], now)} left: {word['reason']}"
     return (
         device["id"],
         device["standing"],
@@ -110,19 +113,72 @@ def show(device: Mapping[str, Any], now: float) -> Iterator[str]:
 
 
 def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
-    """Everything about one device as a person reads it: first the answer, then what it rests on."""
+    """Everything about one device as a person reads it: first the answer, then what it rests on, in that order:
+    verdicts, standing, the book's levels, the decision, what it reaches, and what stands at each target."""
     yield from show(device, now)
+    if device["verdicts"]:
+        yield ""
+        yield "Last verdicts"
+        yield from _indented(table(_VERDICT_HEAD, (_verdict_line(row) for row in device["verdicts"])))
+    yield ""
+    yield "Records"
+    yield from _indented(table(_RECORD_HEAD, (_record_line(n, r, now) for n, r in device["records"].items())))
+    yield ""
+    yield "Book, least specific level first; * marks the rules that made the decision"
+    yield from _indented(table(_LEVEL_HEAD, map(_level_line, device["levels"])))
     yield ""
     yield "Decision"
     for number, rule in enumerate(device["chain"], 1):
         yield f"  {number}. {clean(rule)}"
     yield ""
-    yield "Records"
-    yield from _indented(table(_RECORD_HEAD, (_record_line(n, r, now) for n, r in device["records"].items())))
-    if device["verdicts"]:
-        yield ""
-        yield "Last verdicts"
-        yield from _indented(table(_VERDICT_HEAD, (_verdict_line(row) for row in device["verdicts"])))
+    yield clean(f"Profile {device['profile']} reaches {_reaches(device)}")
+    yield ""
+    yield "Rules, and what was read back for this answer"
+    yield from _indented(table(_RULE_HEAD, (_rule_line(rule, now) for rule in device["rules"])))
+
+
+_LEVEL_HEAD = ("", "LEVEL", "RULE", "MATCHES", "SAYS", "BECAUSE")
+
+
+def _level_line(line: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        "*" if line["used"] else "",
+        line["level"],
+        line["name"] or "-",
+        "yes" if line["matched"] else "no",
+        line["says"],
+        line["because"],
+    )
+
+
+def _reaches(device: Mapping[str, Any]) -> str:
+    names = ", ".join(
+        f"{each['name']} ({each['address']} port {each['port']}/{each['protocol']})" for each in device["reaches"]
+    )
+    rate = device["rate"]
+    slowed = f"; at most {rate['new_connections']} new connections in {rate['per']:g} s" if rate else ""
+    return (names or "no gated service, the corridor only") + slowed
+
+
+_RULE_HEAD = ("TARGET", "BACKEND", "ADDRESS", "WANTED", "ENDS IN", "STANDS", "ENDS IN")
+
+
+def _rule_line(rule: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    if rule["trouble"]:
+        stands = f"not read: {rule['trouble']}"
+    elif rule["tombstone"]:
+        stands = "cut" if not rule["stands"] else f"cut, and {rule['stands']}"
+    else:
+        stands = rule["stands"] or "nothing"
+    return (
+        rule["target"],
+        rule["backend"],
+        rule["address"],
+        rule["wanted"],
+        until(rule["until"], now),
+        stands,
+        until(rule["ends"], now),
+    )
 
 
 def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
@@ -131,13 +187,22 @@ def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
     anchor = "" if device["anchor"] != "none" else "; nothing guarantees that these addresses are the device's"
     facts = (
         ("Deadline", "none: nothing is admitted" if deadline is None else _moment(deadline, now)),
+        ("Override", _overridden(device["override"], now)),
         ("Lease", "none" if lease is None else _moment(lease, now)),
         ("Binding", f"{' '.join(device['addresses']) or 'no address'} (anchor {device['anchor']}{anchor})"),
         ("Labels", labels or "none"),
         ("Verified", _verified(device["verified_ms"])),
     )
     for name, text in facts:
-        yield f"{name:<9} {clean(text)}"
+        if text:
+            yield f"{name:<9} {clean(text)}"
+
+
+def _overridden(word: Mapping[str, Any] | None, now: float) -> str:
+    """An override in words, nothing without one."""
+    if word is None:
+        return ""
+    return f"{word['profile']} until {_moment(word['until'], now)}, by {word['actor']}: {word['reason']}"
 
 
 def _verified(value: float | None) -> str:

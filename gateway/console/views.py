@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.control.ports import DeviceView, Health, TargetState
+from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
 from gateway.core.model import Record, Transition
+from gateway.core.policy import Book, Override, Service, explain
 
 
 def device_row(view: DeviceView) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
         "newest": max((record.newest for record in view.records.values()), default=0) or None,
         "verified_ms": view.last_ms,
         "targets": [_target(target) for target in view.targets],
+        "override": None if view.override is None else _override(view.override),
     }
 
 
@@ -47,6 +49,67 @@ def device_detail(view: DeviceView, verdicts: Sequence[Mapping[str, Any]]) -> di
         "chain": list(view.decision.chain),
         "records": {source: _record(record) for source, record in view.records.items()},
         "verdicts": [dict(row) for row in verdicts],
+    }
+
+
+def explanation(found: Explained, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One device as ``device_detail``, and what its decision rests on, in the order in which it was made.
+
+    ``own``      its standing and deadline before address conflicts; ``shared`` the device that lowers them, if any.
+    ``levels``   each rule of each level: whether it matched, because of what, what it says, whether it was used.
+    ``reaches``  the services of the profile, ``rate`` the bound on its new connections.
+    ``rules``    for each target and address what is wanted there, and what was read there just now.
+    """
+    view, book = found.view, found.book
+    looked = explain(view.device, found.standing, found.deadline, book, found.shared, view.override, found.at)
+    profile = view.decision.profile
+    known = book.profiles.get(profile)
+    rate = None if known is None else known.rate
+    return {
+        **device_detail(view, verdicts),
+        "own": {"standing": found.standing.label, "deadline": found.deadline},
+        "shared": None if found.shared is None else {"device": found.shared[0], "standing": found.shared[1].label},
+        "levels": [line._asdict() for line in looked],
+        "reaches": _services(profile, book),
+        "rate": None if rate is None else {"new_connections": rate.new_connections, "per": rate.per},
+        "rules": [_read_back(line) for line in found.answers],
+    }
+
+
+def _services(profile: str, book: Book) -> list[dict[str, Any]]:
+    def plain(service: Service) -> dict[str, Any]:
+        return {
+            "name": service.name,
+            "address": str(service.address),
+            "port": service.port,
+            "protocol": service.protocol,
+        }
+
+    admitting = profile in book.profiles and book.profiles[profile].admits
+    return [plain(service) for service in book.reach(profile)] if admitting else []
+
+
+def _read_back(line: ReadBack) -> dict[str, Any]:
+    return {**line._asdict(), "address": str(line.address)}
+
+
+def _override(word: Override) -> dict[str, Any]:
+    return {"profile": word.profile, "until": word.until, "actor": word.actor, "reason": word.reason}
+
+
+def overridden(done: Overridden) -> dict[str, Any]:
+    """The answer to an override or its end."""
+    return done._asdict()
+
+
+def site_now(site: SiteNow) -> dict[str, Any]:
+    """The site's profile and what it rests on."""
+    return {
+        "profile": site.profile,
+        "since": site.since,
+        "counts": dict(site.counts),
+        "chain": list(site.chain),
+        "alarms": dict(site.alarms),
     }
 
 

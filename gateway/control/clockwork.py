@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.control.devices import Devices
-from gateway.control.ports import Advisory, Clock, Journal, Notice
+from gateway.control.ports import Advisory, Clock, Journal, Notice, Timed
 from gateway.control.reconcile import Reconciler
 
 TICK = 0.25
@@ -40,6 +40,7 @@ class Clockwork:
         clock: Clock,
         advisories: Sequence[Advisory] = (),
         highest_wall: float = 0.0,
+        timed: Sequence[Timed] = (),
     ) -> None:
         self._devices = devices
         self._gates = gates
@@ -47,6 +48,7 @@ class Clockwork:
         self._clock = clock
         self._advisories = advisories
         self._highest_wall = highest_wall
+        self._timed = timed
         self._wake = asyncio.Event()
         self._nearest: float | None = None
         self._offset = 0.0
@@ -61,7 +63,8 @@ class Clockwork:
         self._offset = now.wall - now.boot
         while True:
             self.turn()
-            self._nearest = self._devices.deadlines.next()
+            nearest = (self._devices.deadlines.next(), *(each.next() for each in self._timed))
+            self._nearest = min((at for at in nearest if at is not None), default=None)
             wait = TICK
             if self._nearest is not None:
                 wait = min(TICK, max(0.0, self._nearest - self._clock.now().boot))
@@ -87,6 +90,8 @@ class Clockwork:
         due = devices.deadlines.pop(now.boot, SLICE)
         for device in due:
             devices.lapse(device, now)
+        for each in self._timed:
+            each.turn(now)
         if devices.barrier and devices.barrier.startswith("the clock"):
             self._clock_again(now.wall)
         if self._journal.writable is not self._writable:
@@ -106,6 +111,8 @@ class Clockwork:
         for slot in self._devices.slots():
             if slot.ends:
                 self._devices.rearm(slot, now)
+        for each in self._timed:
+            each.jumped(now)
 
     def _clock_again(self, wall: float) -> None:
         if wall >= self._highest_wall - BEHIND:

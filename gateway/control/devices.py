@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
 from gateway.control.reconcile import Reconciler
+from gateway.control.shown import shown
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -24,6 +26,7 @@ from gateway.core.model import (
     DENY,
     Address,
     Applied,
+    Decision,
     Device,
     DeviceId,
     Effect,
@@ -39,7 +42,7 @@ from gateway.core.model import (
     Transition,
     Verdict,
 )
-from gateway.core.policy import Book
+from gateway.core.policy import Book, Override
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED_LATE = EventKind.FAILED_LATE
@@ -59,8 +62,8 @@ class _Touch(NamedTuple):
     entry: int  # place of its fact in this turn's entries; -1: another device's fact bears on this one
 
 
-_Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause]]
-"""A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes."""
+_Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
+"""A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
 
 
 class Devices:
@@ -83,7 +86,7 @@ class Devices:
         self._observers = observers
         self._gates: list[Reconciler] = []
         self._slots: dict[DeviceId, Slot] = {}
-        self._counts = dict.fromkeys(Standing, 0)
+        self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
@@ -93,10 +96,10 @@ class Devices:
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
         for device in inventory:
             decision = policy.decide(device, Standing.UNKNOWN, None, self.book)
-            slot = Slot(device, decision)
+            slot = Slot(device, decision, self.book)
             slot.records[device.source] = _FRESH
             self._slots[device.id] = slot
-            self._counts[Standing.UNKNOWN] += 1
+            self.census.add(device, Standing.UNKNOWN)
 
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
@@ -129,26 +132,12 @@ class Devices:
 
     def counts(self) -> Mapping[str, int]:
         """Devices per effective standing; every label is present."""
-        return {standing.label: count for standing, count in self._counts.items()}
+        return self.census.labelled()
 
     def view(self, device: DeviceId) -> DeviceView | None:
         """Everything a window shows of one device."""
         slot = self._slots.get(device)
-        if slot is None:
-            return None
-        now = self._clock.now()
-        to_wall = now.wall - now.boot
-        addresses = slot.device.binding.addresses
-        leases = [end for gate in self._gates for a in addresses if (end := gate.lease_until(a)) is not None]
-        return DeviceView(
-            device=slot.device,
-            decision=slot.decision,
-            records=dict(slot.records),
-            lease_until=min(leases) + to_wall if leases else None,
-            targets=[gate.state(addresses, to_wall) for gate in self._gates],
-            last=slot.last,
-            last_ms=slot.last_ms,
-        )
+        return None if slot is None else shown(slot, self._gates, self._clock.now())
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
@@ -234,18 +223,53 @@ class Devices:
 
     # --- decisions out ----------------------------------------------------------------------------------
 
+    def judged(self, slot: Slot, override: Override | None, now: Instant) -> Decision:
+        """What a device would be given now if this were its override; nothing is changed."""
+        standing, deadline, conflict = self.own(slot)
+        return policy.decide(slot.device, standing, deadline, self.book, conflict, override, now.wall)
+
+    def own(self, slot: Slot) -> tuple[Standing, float | None, tuple[DeviceId, Standing] | None]:
+        """A device's own standing and deadline, and who of lower standing is judged for one of its addresses."""
+        standing, deadline = self._fold(slot)
+        return standing, deadline, self._conflict(slot, standing)
+
+    def overridden(self, slot: Slot, override: Override | None, boot: float, now: Instant) -> None:
+        """Decide anew under an override that ends at ``boot``, or without one. The caller tells the gates."""
+        slot.override, slot.override_boot = override, boot
+        self._decide(slot, now)
+
     def _decide(self, slot: Slot, now: Instant) -> None:
         old = slot.decision
         standing, deadline = self._fold(slot)
-        decision = policy.decide(slot.device, standing, deadline, self.book, self._conflict(slot, standing))
+        decision = policy.decide(
+            slot.device, standing, deadline, self.book, self._conflict(slot, standing), slot.override, now.wall
+        )
         slot.version += 1
         if decision.standing is not old.standing:
-            self._counts[old.standing] -= 1
-            self._counts[decision.standing] += 1
+            self.census.move(slot.device.id, old.standing, decision.standing)
         if policy.tighter(decision, old, self.book):
             slot.floor = slot.version
         slot.decision = decision
+        slot.under = self.book
         self._arm(slot, now)
+
+    def redecide(self, slot: Slot, now: Instant) -> Decision:
+        """Decide a device anew because the book is another one; returns what was decided before. Tells no gate.
+
+        A maximum age that is now shorter holds at once. No event, no fact: the change of the book is one.
+        """
+        old = slot.decision
+        for source, record in slot.records.items():
+            slot.records[source] = lifecycle.capped(record, self.rules_of(slot, source))
+        self._decide(slot, now)
+        return old
+
+    def tell(self, slot: Slot) -> None:
+        """Wish what a device's decision asks of its addresses now, though no event caused it."""
+        for address in slot.device.binding.addresses:
+            rule = self.rule(slot, address)
+            for gate in self._gates:
+                gate.want(address, rule)
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:
         """How a source's verdicts of this device are weighed: the book's word before the source's."""
@@ -330,7 +354,8 @@ class Devices:
             for address in addresses:
                 rule = self.rule(slot, address)
                 if loosens:
-                    opening.append((slot, slot.version, address, rule, causes))
+                    slot.opening += 1
+                    opening.append((slot, slot.version, address, rule, causes, slot.under))
                 else:
                     self._tell(address, rule, causes)
 
@@ -364,17 +389,26 @@ class Devices:
             for gate, cause in zip(self._gates, causes, strict=True):
                 cause.durable = 0.0 if error else now
                 gate.count_down(cause, now)
+        for slot, *_ in opening:
+            slot.opening -= 1
         if error is not None:
-            for _, _, _, _, causes in opening:
+            for _, _, _, _, causes, _ in opening:
                 self._gave_up(causes, "the journal could not be written", now)
             self._take_back(raised)
             return
-        for slot, version, address, rule, causes in opening:
+        for slot, version, address, rule, causes, book in opening:
             if slot.floor > version:
                 # Something tightened after this was decided; that wish already went out and stands.
                 self._gave_up(causes, "overtaken by a later verdict", now)
             else:
-                self._tell(address, rule, causes)
+                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+
+    def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
+        """What was wished under the book before, under this one: never longer than what has become durable."""
+        anew = self.rule(slot, address)
+        if rule is None or anew is None or DENY in (rule.profile, anew.profile):
+            return anew if anew is None or anew.profile == DENY else rule
+        return anew._replace(until=min(anew.until, rule.until))
 
     def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):

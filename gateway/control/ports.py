@@ -25,10 +25,12 @@ from gateway.core.model import (
     Record,
     Rejected,
     SourceName,
+    Standing,
     Stands,
     Transition,
     Verdict,
 )
+from gateway.core.policy import Book, Override
 
 
 class Clock(Protocol):
@@ -162,10 +164,24 @@ class Advisory(Protocol):
 
 
 class Entry(NamedTuple):
-    """One journal row to be: a fact, and the device record it leaves behind (``None``: no state changed)."""
+    """One journal row to be: a fact, and what it leaves behind (``None``: no state changed).
+
+    A transition leaves the record of its (device, source). A mapping may leave a device's newest override instead;
+    one whose ``until`` has passed says that there is none any more.
+    """
 
     fact: Transition | Rejected | Mapping[str, Any]
-    record: Record | None = None
+    record: Record | Override | None = None
+
+
+class Running(NamedTuple):
+    """An override as the journal remembers it. ``left``: seconds it still had at the commit that left it."""
+
+    override: Override
+    left: float
+
+
+_NO_OVERRIDES: Mapping[DeviceId, Running] = {}
 
 
 class Loaded(NamedTuple):
@@ -173,7 +189,8 @@ class Loaded(NamedTuple):
 
     ``highest_wall`` UNIX seconds, the highest wall time ever committed (0.0: new journal); ``clean`` whether the
     last stop was orderly; ``boot_id`` of the boot in which it last wrote; ``remaining`` seconds of validity left
-    per (device, source) at the last commit of that record (never more may be left now).
+    per (device, source) at the last commit of that record (never more may be left now); ``overrides`` the newest
+    of each device that had one, also where it has ended since.
     """
 
     records: Mapping[tuple[DeviceId, SourceName], Record]
@@ -181,6 +198,7 @@ class Loaded(NamedTuple):
     highest_wall: float
     clean: bool
     boot_id: str
+    overrides: Mapping[DeviceId, Running] = _NO_OVERRIDES
 
 
 class Journal(Protocol):
@@ -254,6 +272,36 @@ class DeviceView(NamedTuple):
     targets: Sequence[TargetState]
     last: Transition | None
     last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
+    override: Override | None = None  # in force now
+
+
+class ReadBack(NamedTuple):
+    """What a gate was asked for at one address, and what it answered just now.
+
+    ``until`` and ``ends`` are UNIX seconds (None: nothing is admitted). ``trouble``: why it could not be read.
+    """
+
+    target: str
+    backend: str
+    address: Address
+    wanted: str  # profile
+    until: float | None
+    stands: str  # profile, "" none
+    ends: float | None
+    tombstone: bool
+    trouble: str = ""
+
+
+class Explained(NamedTuple):
+    """What an explanation rests on: the view, the book that judged, and each gate's own answer of this moment."""
+
+    view: DeviceView
+    book: Book
+    shared: tuple[DeviceId, Standing] | None  # the device of lowest standing judged for one of its addresses
+    standing: Standing  # its own, before that
+    deadline: float | None  # UNIX seconds, likewise
+    answers: Sequence[ReadBack]
+    at: float  # UNIX seconds
 
 
 class Directory(Protocol):
@@ -284,6 +332,80 @@ class Operator(Protocol):
         ...
 
 
+class Overridden(NamedTuple):
+    """What came of an override or of its end: the profile before and after, until when (UNIX seconds), and why."""
+
+    device: DeviceId
+    before: str
+    after: str
+    until: float | None
+    why: str
+
+
+class Overriding(Protocol):
+    """An operator's word for one device, with an end. ``actor`` and ``reason`` as for ``Operator``."""
+
+    def override(self, device: DeviceId, profile: str, seconds: float, actor: str, reason: str) -> Overridden:
+        """Give a device a profile for so long, in place of what the book gives to it when trusted, and as the
+        most that it gets otherwise. Raises ``KeyError`` when it is not in the inventory, ``ValueError`` for a
+        profile or time that is none, ``NotNow`` when it would admit more and nothing may be raised."""
+        ...
+
+    def end_override(self, device: DeviceId, actor: str, reason: str) -> Overridden:
+        """End it early; without one nothing happens. Raises ``KeyError`` and ``NotNow`` likewise."""
+        ...
+
+
+class Usage(NamedTuple):
+    """How much of this host is in use: shares from 0 to 1, None where it does not tell.
+
+    ``number`` counts samples.
+    """
+
+    number: int
+    cpu: float | None = None
+    memory: float | None = None
+
+
+class SiteNow(NamedTuple):
+    """The site's profile that runs, since when (UNIX seconds), what was counted, and the rules looked at."""
+
+    profile: str
+    since: float
+    counts: Mapping[str, int]
+    chain: tuple[str, ...]
+    alarms: Mapping[str, str]  # resources above their threshold, in words
+
+
+class SiteProfiles(Protocol):
+    """Who follows the site's profile: what stands on its hosts may depend on it."""
+
+    @property
+    def profile(self) -> str:
+        """The name of the one that runs."""
+        ...
+
+    def watch(self, told: Callable[[str], None]) -> None:
+        """Call ``told`` with the name, on the loop, each time another one begins to run."""
+        ...
+
+
+class Timed(Protocol):
+    """What happens because time passes, beside deadlines. The clockwork drives it."""
+
+    def next(self) -> float | None:
+        """Boot seconds at which a turn is wanted; None: none in particular (there is one every quarter second)."""
+        ...
+
+    def turn(self, now: Instant) -> None:
+        """Do what is due. The clockwork commits afterwards."""
+        ...
+
+    def jumped(self, now: Instant) -> None:
+        """The wall clock jumped against the boot-time clock."""
+        ...
+
+
 class Health(NamedTuple):
     """One line of readiness: a part's name, whether it is ready, and what an operator should know."""
 
@@ -295,7 +417,9 @@ class Health(NamedTuple):
 class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
-    kind: str  # closed list: NOTICE_KINDS of the metrics
+    # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
+    # bypass, agent, certificate, override, site, resources.
+    kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str
     at: float  # UNIX seconds

@@ -214,6 +214,11 @@ class Reconciler:
             or address in self._parked
         )
 
+    def unsettled(self, address: Address) -> bool:
+        """Whether something wished for ``address`` has not been read back yet. An opening that waits for another
+        target does not count: nothing is to be done here."""
+        return (self._moving(address) and address not in self._parked) or address in self._failing
+
     # --- lanes ------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -458,6 +463,8 @@ class Reconciler:
             return
         try:
             stands = await self.backend.observe(list(asked))
+        except Unreached:
+            return
         except BackendError as error:
             self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
             return

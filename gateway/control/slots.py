@@ -6,6 +6,7 @@ What must not live here: changing a standing (the single writer does), gates, jo
 from __future__ import annotations
 
 from gateway.core.model import DENY, Decision, Device, Record, Rule, SourceName, Standing, Transition
+from gateway.core.policy import Book, Override
 
 _RETIRED = Standing.RETIRED  # asked for every alert; a member read from its Enum costs fifteen times as much
 _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
@@ -13,14 +14,34 @@ _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, S
 
 
 class Slot:
-    """One device's living state. ``floor`` is the version of the last decision that tightened."""
+    """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
+    of the last one; ``opening`` counts wishes that loosen and wait for their commit.
 
-    __slots__ = ("decision", "device", "ends", "floor", "last", "last_ms", "records", "until_boot", "version")
+    ``override_boot``: boot seconds at which ``override`` ends.
+    """
 
-    def __init__(self, device: Device, decision: Decision) -> None:
+    __slots__ = (
+        "decision",
+        "device",
+        "ends",
+        "floor",
+        "last",
+        "last_ms",
+        "opening",
+        "override",
+        "override_boot",
+        "records",
+        "under",
+        "until_boot",
+        "version",
+    )
+
+    def __init__(self, device: Device, decision: Decision, under: Book) -> None:
         self.device = device
         self.records: dict[SourceName, Record] = {}
         self.decision = decision
+        self.under = under
+        self.opening = 0
         self.ends: tuple[
             tuple[SourceName, float, float], ...
         ] = ()  # source, deadline (wall), the same on boot time
@@ -29,6 +50,8 @@ class Slot:
         self.floor = 0
         self.last: Transition | None = None
         self.last_ms: float | None = None
+        self.override: Override | None = None
+        self.override_boot = 0.0
 
 
 def rule_of(slot: Slot) -> Rule | None:
@@ -38,4 +61,7 @@ def rule_of(slot: Slot) -> Rule | None:
         return None
     if decision.profile == DENY or decision.until is None:
         return Rule(slot.device.id, DENY, 0.0, decision.standing in _TOMBSTONED)
-    return Rule(slot.device.id, decision.profile, slot.until_boot)
+    until = slot.until_boot
+    if slot.override is not None and slot.override_boot < until:
+        until = slot.override_boot
+    return Rule(slot.device.id, decision.profile, until)

@@ -83,10 +83,12 @@ def _remember(devices: Devices, loaded: Loaded, now: Instant, *, shut: bool) -> 
         if slot is None or source not in slot.records:
             continue
         if record.deadline is not None:
+            rules = devices.rules_of(slot, source)
             left = loaded.remaining.get((device, source), 0.0)
-            latest = now.wall + min(max(left, 0.0), devices.rules_of(slot, source).max_age)
-            deadline = now.wall if shut else min(record.deadline, latest)
-            record = replace(record, deadline=deadline)  # noqa: PLW2901 - the capped record takes its place
+            latest = now.wall + min(max(left, 0.0), rules.max_age)
+            record = lifecycle.capped(record, rules)  # noqa: PLW2901 - the capped record takes its place
+            deadline = now.wall if shut else min(record.deadline or now.wall, latest)
+            record = replace(record, deadline=deadline)  # noqa: PLW2901 - likewise
         devices.restore(slot, source, record, now)
         if record.standing is Standing.RETIRED:
             event = Event(EventKind.REINSTATED, now.wall, reason="the inventory lists it again")

@@ -5,6 +5,7 @@
 ``LifecycleError`` an event the table does not know: a bug, the process stops.
 ``BackendError``   a way of enforcing failed; ``transient`` tells whether trying again may help.
 ``JournalError``   the memory cannot be read or written; admissions stop, cuts go on.
+``NotNow``         an operator's act has to wait until something may be raised again; told to the operator.
 
 Anything else that escapes is a bug and ends the process; enforcement with its deadlines outlives it.
 """
@@ -89,3 +90,7 @@ class Unreached(BackendError):
 
 class JournalError(RagateError):
     """The journal could not be opened, read or written."""
+
+
+class NotNow(RagateError):
+    """An act that would admit more, while nothing may be raised; the text says why."""

@@ -143,6 +143,16 @@ def _fold_quorum(records: Sequence[Record], quorum: int) -> tuple[Standing, floa
     return min((r.standing for r in records if r.standing is not _TRUSTED), default=_UNKNOWN), None
 
 
+def capped(record: Record, rules: Rules) -> Record:
+    """Return a record that is good for no longer than the maximum age of these rules since its newest verdict.
+
+    A maximum age that was lowered holds at once; a longer one only for the next pass.
+    """
+    if record.deadline is None or not record.newest or record.deadline <= record.newest + rules.max_age:
+        return record
+    return replace(record, deadline=record.newest + rules.max_age)
+
+
 # --- passes: the only way up -------------------------------------------------------------------------------------
 
 

@@ -20,9 +20,17 @@ import msgspec
 
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
+from gateway.core.policy import Override
 from gateway.core.rehearsal import Journalled
 from gateway.journal import schema
-from gateway.journal.rows import TRANSITION, JournalledDecoder, checksum, decode_record
+from gateway.journal.rows import (
+    NO_SOURCE,
+    TRANSITION,
+    JournalledDecoder,
+    checksum,
+    decode_override,
+    decode_record,
+)
 
 BATCH = 4_096
 """Rows read at a time: some 3 MB, and about 20 ms in which the file is read."""
@@ -34,7 +42,7 @@ _ROWS = (
 )
 _NEWER = (
     "SELECT seq, device, source, record FROM facts"
-    " WHERE seq > ? AND record IS NOT NULL AND device <> '' ORDER BY seq"
+    " WHERE seq > ? AND record IS NOT NULL AND device <> ''{} ORDER BY seq"
 )
 
 
@@ -66,28 +74,43 @@ class JournalReader:
     def states(self) -> dict[tuple[DeviceId, SourceName], Record]:
         """The record of every (device, source), as of the newest committed row."""
         with self._told(), _no_collection():
-            self._db.execute("BEGIN")  # the state and the rows behind it, from one moment
-            try:
-                return self._states()
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+            texts = self._texts()
+            return {
+                (DeviceId(d), SourceName(s)): decode_record(text)
+                for (d, s), (_, text) in texts.items()
+                if s != NO_SOURCE
+            }
 
-    def _states(self) -> dict[tuple[DeviceId, SourceName], Record]:
+    def overrides(self) -> dict[DeviceId, Override]:
+        """The newest override of every device that has had one, also where it has ended since."""
+        with self._told():
+            texts = self._texts(" AND source = ''")
+            return {DeviceId(d): decode_override(d, text) for (d, _), (_, text) in texts.items()}
+
+    def _texts(self, which: str = "") -> dict[tuple[str, str], tuple[int, str]]:
+        """The newest state of every (device, source) and the row that left it. ``which`` narrows the statements."""
+        self._db.execute("BEGIN")  # the state and the rows behind it, from one moment
+        try:
+            return self._newest(which)
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _newest(self, which: str) -> dict[tuple[str, str], tuple[int, str]]:
         folded = self._db.execute("SELECT value FROM meta WHERE key = 'folded'").fetchone()
         texts: dict[tuple[str, str], tuple[int, str]] = {}
         rows = self._db.execute(
-            "SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL"
+            f"SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL{which}"  # noqa: S608 - our own words
         )
         for device, source, seq, rest, record, stored in rows:
             if checksum(device, source, record, rest) != stored:
                 raise JournalError(f"{self._path}: the state of device {device!r} is damaged")
             texts[device, source] = (seq, record)
-        for seq, device, source, record in self._db.execute(_NEWER, (folded[0] if folded else 0,)):
+        for seq, device, source, record in self._db.execute(_NEWER.format(which), (folded[0] if folded else 0,)):
             # A fold under way may know a newer row already.
             if seq > texts.get((device, source), (0, ""))[0]:
                 texts[device, source] = (seq, record)
-        return {(DeviceId(d), SourceName(s)): decode_record(text) for (d, s), (_, text) in texts.items()}
+        return texts
 
     def since(self, wall: float) -> Iterator[Journalled]:
         """Every event committed since ``wall`` (UNIX seconds), in the journal's order, up to the newest row there

@@ -28,6 +28,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Override
 from gateway.core.rehearsal import Journalled
 
 TRANSITION = "transition"
@@ -35,6 +36,9 @@ REFUSAL = "refusal"
 OUTCOME = "outcome"
 LOST = "lost"
 NOTE = "note"
+
+NO_SOURCE = ""
+"""The source of rows that are a device's and no source's. Their state, where they leave one, is an override."""
 
 
 class FactRow(NamedTuple):
@@ -78,13 +82,16 @@ class OutcomeRow(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A mapping made ready for its row on the caller's thread."""
+    """A mapping made ready for its row on the caller's thread. ``state`` is the override that it leaves, as JSON,
+    ``until`` that override's end in UNIX seconds."""
 
     at: float | None
     kind: str
     device: str
     source: str
     body: str
+    state: str | None = None
+    until: float | None = None
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -98,6 +105,13 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     suspected_since: float = 0.0
     hold: bool = False
     graced: bool = False
+
+
+class _Override(msgspec.Struct, frozen=True, gc=False):
+    profile: str
+    until: float
+    actor: str
+    reason: str
 
 
 class _Transition(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -138,6 +152,7 @@ class _Refusal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 _json = msgspec.json.Encoder()
 _records = msgspec.json.Decoder(_Record)
+_overrides = msgspec.json.Decoder(_Override)
 _transitions = msgspec.json.Decoder(_Transition)
 _lean = msgspec.json.Decoder(_Lean)
 
@@ -212,6 +227,20 @@ def decode_record(text: str) -> Record:
     return _from_struct(_records.decode(text))
 
 
+def encode_override(word: Override) -> str:
+    """An override as JSON, without its device. Raises ``ValueError`` for an end that is no finite number."""
+    if not math.isfinite(word.until):
+        msg = f"an override's end must be finite: {word!r}"
+        raise ValueError(msg)
+    return _text(_Override(word.profile, word.until, word.actor, word.reason))
+
+
+def decode_override(device: str, text: str) -> Override:
+    """The override that ``encode_override`` wrote. Raises ``msgspec.MsgspecError`` otherwise."""
+    row = _overrides.decode(text)
+    return Override(DeviceId(device), row.profile, row.until, row.actor, row.reason)
+
+
 def checksum(device: str, source: str, record: str, remaining: float | None) -> int:
     """CRC-32 that guards a device's state against a damaged file (the digest chain guards the facts)."""
     return zlib.crc32(f"{device}\n{source}\n{remaining!r}\n{record}".encode())
@@ -225,18 +254,25 @@ def remaining(deadline: float | None, wall: float) -> float | None:
 # --- facts --------------------------------------------------------------------------------------------------
 
 
-def prepare(fact: Mapping[str, Any]) -> Note:
-    """A mapping as a row to be. ``at``, ``kind``, ``device`` and ``source`` in it become columns.
+def prepare(fact: Mapping[str, Any], word: Override | None = None) -> Note:
+    """A mapping as a row to be. ``at``, ``kind``, ``device`` and ``source`` in it become columns; ``word`` is the
+    override that it leaves, whose device it then must name, and no source.
 
-    Raises ``TypeError`` for values that JSON cannot carry: the caller's mistake, told to the caller.
+    Raises ``TypeError`` for values that JSON cannot carry, ``ValueError`` for an override that does not fit: the
+    caller's mistake, told to the caller.
     """
     at = fact.get("at")
+    if word is not None and (fact.get("device") != word.device or fact.get("source")):
+        msg = f"a fact that leaves an override names its device and no source: {dict(fact)!r}"
+        raise ValueError(msg)
     return Note(
         float(at) + 0.0 if isinstance(at, int | float) and math.isfinite(at) else None,
         _label(str(fact.get("kind") or NOTE)),
         _label(str(fact.get("device") or "")),
         _label(str(fact.get("source") or "")),
         _text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
+        None if word is None else encode_override(word),
+        None if word is None else word.until,
     )
 
 
@@ -253,6 +289,8 @@ def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | 
         body = _text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
         at = float(fact.at) + 0.0
         return FactRow(seq, at, REFUSAL, _label(fact.device), _label(fact.source), body, state, deadline)
+    if record is None:
+        state, deadline = fact.state, fact.until
     return FactRow(
         seq, wall if fact.at is None else fact.at, fact.kind, fact.device, fact.source, fact.body, state, deadline
     )

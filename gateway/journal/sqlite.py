@@ -9,18 +9,19 @@ import asyncio
 import gc
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
 from gateway.control.ports import Clock, Entry, Loaded
 from gateway.core.errors import JournalError
-from gateway.core.model import Enforced, Rejected, Transition
+from gateway.core.model import Enforced
+from gateway.core.policy import Override
 from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.history import SqliteHistory
-from gateway.journal.rows import Note, prepare, unauthenticated, worth_a_row
+from gateway.journal.rows import prepare, unauthenticated, worth_a_row
 from gateway.journal.schema import Opened, open_journal
 from gateway.journal.store import Store
 from gateway.journal.writer import MOST_LINGERING, Done, Limits, OwnOutcome, Prepared, Stop, Unit, Writer
@@ -98,7 +99,7 @@ class SqliteJournal:
         if self._on_commit is not None:
             self._writer.committed = self._on_commit
         self._writer.start()
-        return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id)
+        return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id, known.overrides)
 
     async def close(self) -> None:
         """Commit what is queued, mark the stop as clean, release the file. Again: nothing happens.
@@ -152,7 +153,7 @@ class SqliteJournal:
         prepared = cast("Sequence[Prepared]", entries)
         for entry in entries:
             if not isinstance(entry.fact, tuple):
-                prepared = [Prepared(_ready(each.fact), each.record) for each in entries]
+                prepared = [_ready(each) for each in entries]
                 break
         self._next = first + count
         self._handed += count
@@ -211,8 +212,14 @@ class SqliteJournal:
                 raise
 
 
-def _ready(fact: Transition | Rejected | Mapping[str, Any]) -> Transition | Rejected | Note:
-    return fact if isinstance(fact, Transition | Rejected) else prepare(fact)
+def _ready(entry: Entry) -> Prepared:
+    fact, left = entry
+    if isinstance(left, Override):
+        if isinstance(fact, tuple):
+            msg = f"a transition leaves a record, not an override: {entry!r}"
+            raise TypeError(msg)
+        return Prepared(prepare(fact, left), None)
+    return Prepared(fact if isinstance(fact, tuple) else prepare(fact), left)
 
 
 def _call(dones: Sequence[Done], error: JournalError | None) -> None:

@@ -17,15 +17,18 @@ from itertools import chain as flatten
 from itertools import islice
 from typing import Any, NamedTuple
 
+from gateway.control.ports import Running
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
 from gateway.journal import chain
 from gateway.journal.refusals import RefusalRow
 from gateway.journal.rows import (
+    NO_SOURCE,
     FactRow,
     OutcomeRow,
     StoredRow,
     checksum,
+    decode_override,
     decode_record,
     remaining,
 )
@@ -120,6 +123,19 @@ class Remembered(NamedTuple):
     clean: bool
     boot_id: str
     next_seq: int
+    overrides: Mapping[DeviceId, Running]
+
+
+class _Known:
+    """What is being read at the opening; ``seqs``: the row that left each state in ``devices``."""
+
+    __slots__ = ("left", "overrides", "records", "seqs")
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[DeviceId, SourceName], Record] = {}
+        self.left: dict[tuple[DeviceId, SourceName], float] = {}
+        self.seqs: dict[Key, int] = {}
+        self.overrides: dict[DeviceId, Running] = {}
 
 
 class Store:
@@ -153,15 +169,16 @@ class Store:
         self._group, self.highest, self._digest = last or (0, 0.0, chain.START)
         folded = int(meta.get("folded", 0))
         self._verify_newest(folded, meta)
-        records, left, seqs = self._devices()
-        newest = max(folded, *self._replay(folded, records, left, seqs))
+        known = self._devices()
+        newest = max(folded, *self._replay(folded, known))
         self._refused = self._db.execute("SELECT count(*) FROM refusals").fetchone()[0]
         next_seq = max(int(meta.get("reserved", 1)), newest + 1)
         self._newest, self._upto = newest, folded
         self._reserved = next_seq + RESERVED
         self._set(clean=0, boot_id=boot_id, reserved=self._reserved)
         clean = bool(meta.get("clean", 1))
-        return Remembered(records, left, self.highest, clean, str(meta.get("boot_id", "")), next_seq)
+        boot = str(meta.get("boot_id", ""))
+        return Remembered(known.records, known.left, self.highest, clean, boot, next_seq, known.overrides)
 
     def _verify_newest(self, folded: int, meta: Mapping[str, Any]) -> None:
         """Rows that ``devices`` does not know yet are about to become state: the chain must vouch for them."""
@@ -177,12 +194,9 @@ class Store:
         if found:
             raise JournalError(f"the newest rows were changed: {found[0]}; put back a copy of the journal")
 
-    def _devices(
-        self,
-    ) -> tuple[dict[tuple[DeviceId, SourceName], Record], dict[tuple[DeviceId, SourceName], float], dict[Key, int]]:
-        records: dict[tuple[DeviceId, SourceName], Record] = {}
-        left: dict[tuple[DeviceId, SourceName], float] = {}
-        seqs: dict[Key, int] = {}
+    def _devices(self) -> _Known:
+        known = _Known()
+        records, left, seqs = known.records, known.left, known.seqs
         rows = self._db.execute(
             "SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL"
         )
@@ -190,22 +204,21 @@ class Store:
         for device, source, rec, rest, record, stored in rows:
             if checksum(device, source, record, rest) != stored:
                 raise JournalError(f"the state of device {device!r} is damaged; put back a copy of the journal")
+            if source == NO_SOURCE:
+                known.overrides[DeviceId(device)] = Running(decode_override(device, record), rest or 0.0)
+                seqs[device, source] = rec
+                continue
             key = (DeviceId(device), sources.setdefault(source, SourceName(source)))
             records[key] = decode_record(record)
             seqs[key] = rec
             if rest is not None:
                 left[key] = rest
-        return records, left, seqs
+        return known
 
-    def _replay(
-        self,
-        folded: int,
-        records: dict[tuple[DeviceId, SourceName], Record],
-        left: dict[tuple[DeviceId, SourceName], float],
-        seqs: Mapping[Key, int],
-    ) -> list[int]:
+    def _replay(self, folded: int, known: _Known) -> list[int]:
         """Apply the rows that ``devices`` does not know yet; returns the newest sequence number, if any."""
         newest: list[int] = [0]
+        records, left, seqs = known.records, known.left, known.seqs
         rows = self._db.execute(
             "SELECT seq, device, source, remaining, record FROM facts WHERE seq > ? ORDER BY seq", (folded,)
         )
@@ -221,6 +234,9 @@ class Store:
                 states[key] = (record, rest)
             self._note({key: Tail(seq, rec)})
         for (device, source), (record, rest) in states.items():
+            if source == NO_SOURCE:
+                known.overrides[DeviceId(device)] = Running(decode_override(device, record), rest or 0.0)
+                continue
             pair = (DeviceId(device), SourceName(source))
             records[pair] = decode_record(record)
             left.pop(pair, None)

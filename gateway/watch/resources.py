@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.control.ports import Usage
+
 #: Seconds between samples: finer than any usual scrape interval of 10 to 60 s needs.
 SAMPLE_SECONDS = 5.0
 
@@ -242,6 +244,23 @@ def _read(path: Path) -> str:
         return ""
 
 
+def usage(number: int, before: Resources | None, now: Resources) -> Usage:
+    """Shares in use by two samples that follow each other: CPU time that was not idle, of all that passed between
+    them (``proc(5)``: a guest's time is within user time, waiting for a disk is idle), and memory against the limit
+    that holds."""
+    memory = None
+    if now.memory_limit and now.memory_usage is not None:
+        memory = min(1.0, now.memory_usage / now.memory_limit)
+    if before is None:
+        return Usage(number, None, memory)
+    spent = {mode: value - before.cpu_seconds.get(mode, 0.0) for mode, value in now.cpu_seconds.items()}
+    passed = sum(spent.values())
+    idle = spent.get("idle", 0.0) + spent.get("iowait", 0.0)
+    # iowait may run backwards (proc(5)): a share is held within what a share can be.
+    cpu = min(1.0, max(0.0, 1.0 - idle / passed)) if passed > 0 and before.cpu_seconds else None
+    return Usage(number, cpu, memory)
+
+
 class ResourceWatch:
     """Keeps the newest sample and tells how late the event loop is.
 
@@ -252,10 +271,20 @@ class ResourceWatch:
         self._sampler = sampler
         self._lagged = lagged
         self._current: Resources | None = None
+        self._usage: Usage | None = None
 
     def current(self) -> Resources | None:
         """The newest sample; ``None`` before the first."""
         return self._current
+
+    def usage(self) -> Usage | None:
+        """Shares in use by the newest sample; ``None`` before the first."""
+        return self._usage
+
+    def _sample(self) -> None:
+        before, self._current = self._current, self._sampler.sample()
+        number = 0 if self._usage is None else self._usage.number + 1
+        self._usage = usage(number, before, self._current)
 
     async def run(self) -> None:
         """Sample and measure until cancelled.
@@ -267,7 +296,7 @@ class ResourceWatch:
         next_sample = loop.time()
         while True:
             if loop.time() >= next_sample:
-                self._current = self._sampler.sample()
+                self._sample()
                 next_sample = loop.time() + SAMPLE_SECONDS
             due = loop.time() + LAG_SECONDS
             await asyncio.sleep(LAG_SECONDS)

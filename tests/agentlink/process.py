@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from gateway.certs import Folder, Role
-from gateway.simulate.child import command
+from gateway.simulate.child import NO_NAMESPACE, command
 
 PATIENCE = 90.0
 
@@ -50,14 +50,15 @@ class AgentProcess:
         }
         self.config.write_text(yaml.safe_dump(document))
 
-    def start(self) -> None:
-        """Start it; it is not attached yet when this returns."""
+    def start(self, namespace: int = NO_NAMESPACE) -> None:
+        """Start it, in the namespace of a descriptor if one is given; it is not attached yet when this returns."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                command([sys.executable, "-m", "gateway", "agent", "--config", str(self.config)]),
+                command([sys.executable, "-m", "gateway", "agent", "--config", str(self.config)], namespace),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=() if namespace == NO_NAMESPACE else (namespace,),
                 env=os.environ | {"PYTHONWARNINGS": "default"},
             )
 

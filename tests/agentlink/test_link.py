@@ -17,6 +17,8 @@ from gateway.control.ports import Backend, Resync
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import Address, Applied, Change, ChangeKind
 from tests.agentlink.pair import PATIENCE, Pair, site_certificates, until
+from tests.agentlink.process import AgentProcess
+from tests.ports import free_place
 
 ONE, TWO = Address.parse("10.0.0.1"), Address.parse("fd00::2")
 
@@ -282,3 +284,63 @@ async def test_no_admission_is_held_longer_than_the_agent_allows(pair: Pair) -> 
         remaining = pair.backend.stands(ONE).remaining
         assert remaining is not None
         assert remaining <= 5.0
+
+
+# --- under load ---------------------------------------------------------------------------------------------
+
+
+def many(pair: Pair) -> list[Change]:
+    return [admit(pair, Address(n.to_bytes(4, "big"), 32)) for n in range(0x0A00_0000, 0x0A00_0000 + 900)]
+
+
+async def load(pair: Pair, lost: list[int]) -> None:
+    """Ask without pause; what is lost is asked again."""
+    while True:
+        try:
+            await pair.gate.apply(many(pair))
+        except Unreached:
+            lost[0] += 1
+            await pair.gate.reached()
+
+
+async def test_agents_killed_in_the_middle_of_work_break_nothing(pair: Pair, tmp_path: Path) -> None:
+    contexts: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: contexts.append(context))
+    host, port = free_place()
+    agent = AgentProcess(
+        tmp_path / "agent",
+        pair.folder,
+        f"{pair.host}:{pair.port}",
+        path_gate="relay",
+        relay=[{"service": "feed", "listen": f"{host}:{port}"}],
+    )
+    lost = [0]
+    async with pair.listening():
+        task = asyncio.create_task(load(pair, lost))
+        for turn in range(3):
+            agent.start()
+            await until(lambda: not pair.gate.why, lambda: agent.log)
+            await asyncio.sleep(0.2 * turn)
+            agent.kill()
+            await until(lambda: pair.gate.why)
+        task.cancel()
+        await asyncio.wait((task,))
+    assert contexts == []
+    assert task.cancelled()
+
+
+async def test_gateways_that_vanish_in_the_middle_of_work_break_no_agent(pair: Pair) -> None:
+    contexts: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: contexts.append(context))
+    async with pair.agent() as agent:
+        for turn in range(3):
+            pair.gate = RemoteGate("app")
+            lost = [0]
+            async with pair.listening():
+                await pair.attached()
+                task = asyncio.create_task(load(pair, lost))
+                await asyncio.sleep(0.1 * turn)
+            await until(lambda: not agent.state.attached, lambda: agent.state)
+            task.cancel()
+            await asyncio.wait((task,))
+    assert contexts == []

@@ -6,14 +6,15 @@ What must not live here: how anything is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
-from tests.bench import live, rival
+from tests.bench import linked, live, rival
+from tests.bench import reload as reloading
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
 from tests.bench.beside import rebuilding
 from tests.bench.report import Machine, Row
@@ -34,15 +35,20 @@ class Sizes:
     flushes: int = 10
     rival_alone: int = 30
     rival_burst: int = 100
+    reloaded: int = 12_000
+    linked: int = 200
+    renewal_seconds: float = 60.0
 
 
 FULL = Sizes()
-QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30)
+QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, 50, 60.0)
 FEW = 100
 IDLE_RATE = 50.0
 REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
+RELOADED_RATE = 200.0
+PROBED = ("-m", "tests.bench.probed")
 
 
 @dataclass
@@ -92,9 +98,9 @@ class Bench:
             told[kind] = {f"p{p}": percentile(getattr(result, kind), p) for p in (50, 90, 99, 99.9, 100)}
         self.raw[name] = told
 
-    def running(self, count: int) -> Any:
+    def running(self, count: int, program: Sequence[str] = ("-m", "gateway")) -> Any:
         """A service with an empty journal for the site of so many devices."""
-        return running(self.site(count)[0], self.net.router.descriptor)
+        return running(self.site(count)[0], self.net.router.descriptor, program)
 
 
 def idle(bench: Bench) -> None:
@@ -279,6 +285,65 @@ def ends(bench: Bench) -> None:
     bench.rows.append(Row("ends", "packets after a new start", again, "", "at most", 0, 0))
 
 
+def both_ends(bench: Bench) -> None:
+    """One verdict on two hosts, and the leases of many devices over the link."""
+    found = linked.two_hosts(bench.net, bench.scratch / "site-linked", bench.sizes.linked)
+    bench.raw["both_ends"] = found
+    for name, told in found.items():
+        note = f"max {told['p100']:.3g} ms, {bench.sizes.linked} devices"
+        bench.rows += [
+            Row("both_ends", f"{name} → read back on both hosts, p50", told["p50"], "ms", "at most", None, 5.0),
+            Row("both_ends", f"the same, p99 ({name})", told["p99"], "ms", "at most", None, 20.0, note),
+        ]
+    shares = linked.renewals(bench.scratch / "site-renewals", bench.sizes.many, bench.sizes.renewal_seconds)
+    bench.raw["renewals"] = shares
+    for side, share in shares.items():
+        what = f"leases of {bench.sizes.many:,} devices, {side}"
+        bench.rows.append(Row("both_ends", what, share * 100, "% of a core", "at most", None, 10.0))
+
+
+def reload(bench: Bench) -> None:
+    """The book reloaded without a pause under alerts at a modest rate, and the same alerts without it."""
+    count = bench.sizes.many
+    with bench.running(count, PROBED) as gateway:
+        found: dict[str, Result] = {}
+        seen: dict[str, dict[str, list[float]]] = {}
+        for name in ("without", "while"):
+            beside = reloading.again_and_again(gateway) if name == "while" else nullcontext(reloading.Reloads())
+            reloading.forget_lag(gateway)
+            with beside as reloads:
+                found[name] = bench.alerts(gateway, bench.sizes.reloaded, RELOADED_RATE, FEW, RELOADED_RATE)
+            seen[name] = reloading.lag(gateway)
+            bench.keep(f"reload {count:,} devices, {name}", found[name])
+    if reloads.failures or not reloads.seconds:
+        raise BenchError(f"reloads failed: {reloads.failures or 'none ended'}")
+    bench.raw["reload"] = {
+        "reloads": vars(reloads),
+        "lag_ms": {
+            name: {
+                kind: {f"p{p}": percentile(values, p) for p in (50, 99, 99.9, 100)} for kind, values in each.items()
+            }
+            for name, each in seen.items()
+        },
+    }
+    many = f"{count:,} devices"
+    note = f"{len(reloads.seconds)} reloads of {sum(reloads.seconds) / len(reloads.seconds):.3g} s each"
+    bench.rows.append(
+        Row(
+            "reload", f"longest slice of a change, {many}", max(reloads.slices_ms), "ms", "at most", None, 2.0, note
+        )
+    )
+    for name, each in seen.items():
+        note = f"p99.9 {percentile(each['own'], 99.9):.3g} ms; late by up to {percentile(each['late'], 100):.3g} ms"
+        what = f"longest own work between two probes, {name} reloads"
+        bench.rows.append(Row("reload", what, percentile(each["own"], 100), "ms", note=note))
+    for name, result in found.items():
+        goal = 20.0 if name == "while" else None
+        note = f"p50 {percentile(result.sent, 50):.3g} ms, max {percentile(result.sent, 100):.3g} ms"
+        what = f"p99 at {RELOADED_RATE:,.0f}/s, {name} reloads, {many}"
+        bench.rows.append(Row("reload", what, percentile(result.sent, 99), "ms", "at most", None, goal, note))
+
+
 PARTS: Mapping[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (idle, paced, rate, today, flows, flush, restart, ends)
+    each.__name__: each for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, both_ends)
 }

@@ -33,7 +33,7 @@ def windows(site: FakeSite) -> Windows:
     async def exposition() -> bytes:
         return b"ragate_withheld_total 0.0\n"
 
-    return Windows(site, site, site.inventory, site.health, exposition)
+    return Windows(site, site, site.inventory, site.health, exposition, site.explained, site.site)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def web(console: Console) -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 async def operator(site: FakeSite, tmp_path: Path) -> AsyncIterator[Path]:
     path = tmp_path / "run" / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     yield path
     await window.stop()

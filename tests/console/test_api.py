@@ -35,6 +35,7 @@ ROW_KEYS = {
     "newest",
     "verified_ms",
     "targets",
+    "override",
 }
 
 
@@ -162,6 +163,42 @@ async def test_one_device_in_full(web: aiohttp.ClientSession) -> None:
     record = reply.json["records"]["verifier"]
     assert set(record) == {"standing", "deadline", "newest", "epoch", "debt", "suspected_since", "hold"}
     assert [row["seq"] for row in reply.json["verdicts"]] == [7, 6]
+
+
+async def test_an_explanation_is_the_device_and_what_its_decision_rests_on(web: aiohttp.ClientSession) -> None:
+    reply = await ask(web, "GET", "/v1/devices/cam-1/explanation")
+    assert reply.status == 200
+    more = {"own", "shared", "levels", "reaches", "rate", "rules"}
+    assert set(reply.json) == ROW_KEYS | {"chain", "records", "verdicts"} | more
+    assert reply.json["own"] == {"standing": "trusted", "deadline": NOW + 840}
+    assert [(line["level"], line["name"], line["matched"], line["used"]) for line in reply.json["levels"]] == [
+        ("built-in", "", True, False),
+        ("node default", "", True, False),
+        ("class", "cameras", True, True),
+        ("class", "doors", False, False),
+    ]
+    assert reply.json["reaches"] == [{"name": "feed", "address": "10.77.3.2", "port": 8001, "protocol": "tcp"}]
+    assert reply.json["rules"] == [
+        {
+            "target": "gateway",
+            "backend": "nft",
+            "address": "10.77.1.11",
+            "wanted": "admitted",
+            "until": NOW + 840,
+            "stands": "admitted",
+            "ends": None,
+            "tombstone": False,
+            "trouble": "",
+        }
+    ]
+    assert (await ask(web, "GET", "/v1/devices/nobody/explanation")).status == 404
+
+
+async def test_the_site(web: aiohttp.ClientSession) -> None:
+    reply = await ask(web, "GET", "/v1/site")
+    assert reply.status == 200
+    assert set(reply.json) == {"profile", "since", "counts", "chain", "alarms"}
+    assert (reply.json["profile"], reply.json["counts"]["trusted"]) == ("normal", 2)
 
 
 async def test_after_a_restart_the_last_transition_comes_from_the_journal(

@@ -96,7 +96,7 @@ async def survive(folder: Path, site: FakeSite) -> list[dict[str, Any]]:
     limits = HttpLimits(connections=8, request_seconds=0.3, idle_seconds=0.2)
     console = Console(windows(site), ("127.0.0.1", 0), limits=limits)
     path = folder / "op.sock"
-    operator = OperatorWindow(windows(site), site, path, limits=limits)
+    operator = OperatorWindow(windows(site), site, site, path, limits=limits)
     await console.start()
     await operator.start()
     try:

@@ -37,7 +37,7 @@ async def test_the_page_links_to_what_exists_and_loads_nothing(web: aiohttp.Clie
     found = Found()
     found.feed(reply.body.decode())
     assert not {"script", "link", "img", "iframe", "form"} & set(found.tags)
-    assert len(found.links) == 4
+    assert len(found.links) == 5
     for link in found.links:
         assert link.startswith("/")
         assert (await ask(web, "GET", link)).status == 200
@@ -46,6 +46,7 @@ async def test_the_page_links_to_what_exists_and_loads_nothing(web: aiohttp.Clie
 def test_acts_are_listed_only_where_they_are_taken() -> None:
     assert "POST" not in index.page(acts=False)
     assert "/hold" in index.page(acts=True)
+    assert "/end-override" in index.page(acts=True)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

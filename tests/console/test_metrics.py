@@ -22,7 +22,8 @@ from gateway.console.metrics import (
     Metrics,
     Tally,
 )
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Fact, Notice, SiteNow
+from gateway.control.running import RESULTS, Books, Ended, Result, RunningBook
 from gateway.core.errors import Refusal
 from gateway.core.model import (
     Applied,
@@ -37,6 +38,8 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Book
+from gateway.kubearmor.render import Library
 
 DEVICE = DeviceId("cam-77")
 SOURCE = SourceName("verifier")
@@ -145,6 +148,25 @@ async def test_forwarding_is_read_when_there_is_a_receiver(metrics: Metrics) -> 
     assert series == {(("result", result),): counts[result] for result in ("forwarded", "failed", "dropped")}
 
 
+async def test_the_site_its_alarms_and_overrides(metrics: Metrics) -> None:
+    assert not any(
+        name.startswith(("ragate_site", "ragate_resource", "ragate_over")) for name, _ in await scrape(metrics)
+    )
+    site, count = SiteNow("lockdown", 1.0, {}, ("",), {"memory": "memory: above"}), 3
+    metrics.set_site(lambda: site, lambda: ("lockdown", "normal"), ("cpu", "memory"))
+    metrics.set_overrides(lambda: count)
+    found = await scrape(metrics)
+    series = {dict(labels)["profile"]: n for (name, labels), n in found.items() if name == "ragate_site_profile"}
+    assert series == {"lockdown": 1.0, "normal": 0.0}
+    assert value(found, "ragate_resource_alarm", resource="cpu") == 0
+    assert value(found, "ragate_resource_alarm", resource="memory") == 1
+    assert value(found, "ragate_overrides") == 3
+    site = site._replace(profile="elevated", alarms={})  # a book that is being replaced may know it no more
+    found = await scrape(metrics)
+    series = {dict(labels)["profile"]: n for (name, labels), n in found.items() if name == "ragate_site_profile"}
+    assert series == {"lockdown": 0.0, "normal": 0.0, "elevated": 1.0}
+
+
 async def test_notices(metrics: Metrics) -> None:
     metrics.add_target("gateway", "nft")
     for notice in (
@@ -240,3 +262,26 @@ def test_a_tally_is_cumulative_and_loses_nothing(values: list[float]) -> None:
 )
 def test_no_fact_raises(fact: Fact) -> None:
     Metrics(CollectorRegistry(), [SOURCE]).observe(fact)
+
+
+async def test_the_running_book_and_what_became_of_attempts(metrics: Metrics) -> None:
+    assert not any(name.startswith("ragate_book") for name, _ in await scrape(metrics))
+    books = Books(RunningBook(Book(), Library(), "ab" * 32, "book.yaml", 1_000.0))
+    metrics.set_book(books)
+    found = await scrape(metrics)
+    assert value(found, "ragate_book_loaded_timestamp_seconds") == 1_000.0
+    assert value(found, "ragate_book_last_reload_successful") == 1.0
+    assert value(found, "ragate_book_info", digest="abababababab") == 1.0
+    assert {
+        result: value(found, "ragate_book_reloads_total", result=result) for result in RESULTS
+    } == dict.fromkeys(RESULTS, 0.0)
+    ends: tuple[tuple[Result, float], ...] = (("refused", 0.0), ("failed", 0.0), ("unchanged", 1.0), ("taken", 1.0))
+    for number, (result, successful) in enumerate(ends, 1):
+        books.end(Ended(number, result, "unix:alice", 2_000.0, "cd" * 32, ("why",)))
+        found = await scrape(metrics)
+        assert value(found, "ragate_book_reloads_total", result=result) == 1.0
+        assert value(found, "ragate_book_last_reload_successful") == successful
+    books.take(RunningBook(Book(), Library(), "cd" * 32, "book.yaml", 2_000.0))
+    found = await scrape(metrics)
+    assert value(found, "ragate_book_loaded_timestamp_seconds") == 2_000.0
+    assert ("ragate_book_info", (("digest", "abababababab"),)) not in found

@@ -22,7 +22,7 @@ from gateway.console.operator import REASON_MOST, OperatorWindow, open_socket, p
 from gateway.console.problems import Problem
 from gateway.core.errors import ConfigError
 from tests.console.conftest import ask, windows
-from tests.fakes.directory import FakeSite
+from tests.fakes.directory import NOW, FakeSite
 
 ME = f"unix:{pwd.getpwuid(os.getuid()).pw_name}"
 
@@ -39,6 +39,61 @@ async def test_hold_and_release_carry_the_peer_and_the_reason(unix: aiohttp.Clie
     released = await ask(unix, "POST", "/v1/devices/cam-1/release", json={"reason": "done"})
     assert released.json["after"] == "lapsed"
     assert site.acts == [("hold", "cam-1", ME, "lens replaced"), ("release", "cam-1", ME, "done")]
+
+
+async def test_an_override_and_its_end(unix: aiohttp.ClientSession, site: FakeSite) -> None:
+    body = {"profile": "probation", "seconds": 7200, "reason": " lens "}
+    done = await ask(unix, "POST", "/v1/devices/cam-1/override", json=body)
+    assert done.status == 200
+    assert done.json == {
+        "device": "cam-1",
+        "before": "admitted",
+        "after": "probation",
+        "until": NOW + 7200,
+        "why": f"overridden by {ME} to probation: lens",
+    }
+    told = (await ask(unix, "GET", "/v1/devices/cam-1")).json["override"]
+    assert told == {"profile": "probation", "until": NOW + 7200, "actor": ME, "reason": "lens"}
+    ended = await ask(unix, "POST", "/v1/devices/cam-1/end-override", json={"reason": "done"})
+    assert (ended.status, ended.json["after"]) == (200, "admitted")
+    assert (await ask(unix, "GET", "/v1/devices/cam-1")).json["override"] is None
+    assert site.acts == [("override probation 7200", "cam-1", ME, "lens"), ("end-override", "cam-1", ME, "done")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"reason": "x"}',
+        b'{"profile": "probation", "reason": "x"}',
+        b'{"profile": "probation", "seconds": 60}',
+        b'{"profile": "probation", "seconds": 60, "reason": " "}',
+        b'{"profile": "probation", "seconds": "60", "reason": "x"}',
+        b'{"profile": "gone", "seconds": 60, "reason": "x"}',
+        b'{"profile": "", "seconds": 60, "reason": "x"}',
+        b'{"profile": "probation", "seconds": 60, "reason": "x", "actor": "root"}',
+        b'{"profile": "\xff"}',
+    ],
+)
+async def test_an_override_that_is_none_is_400(unix: aiohttp.ClientSession, site: FakeSite, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    reply = await ask(unix, "POST", "/v1/devices/cam-1/override", data=body, headers=headers)
+    assert reply.status == 400
+    assert reply.json["detail"]
+    assert site.acts == []
+
+
+async def test_overrides_that_cannot_be(unix: aiohttp.ClientSession, site: FakeSite) -> None:
+    body = {"profile": "probation", "seconds": 60, "reason": "x"}
+    assert (await ask(unix, "POST", "/v1/devices/nobody/override", json=body)).status == 404
+    assert (await ask(unix, "POST", "/v1/devices/nobody/end-override", json={"reason": "x"})).status == 404
+    assert (await ask(unix, "POST", "/v1/devices/cam-1/override", data=body)).status == 415
+    assert (await ask(unix, "POST", "/v1/devices/cam-1/end-override", data=body)).status == 415
+    site.shut = "the journal cannot be written"
+    reply = await ask(unix, "POST", "/v1/devices/cam-1/override", json=body)
+    assert (reply.status, reply.json["detail"]) == (503, site.shut)
+    assert site.acts == []
 
 
 async def test_the_same_questions_are_answered(unix: aiohttp.ClientSession) -> None:
@@ -208,7 +263,7 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 
 async def test_stop_removes_only_its_own_file(site: FakeSite, tmp_path: Path) -> None:
     path = tmp_path / "op.sock"
-    window = OperatorWindow(windows(site), site, path)
+    window = OperatorWindow(windows(site), site, site, path)
     await window.start()
     await window.stop()
     assert not path.exists()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.console import text
-from gateway.console.views import device_detail, device_row
+from gateway.console.views import device_row, explanation
 from gateway.core.model import Standing
 from tests.fakes.directory import NOW, FakeSite, make_view
 
@@ -23,7 +23,9 @@ def row(*how: Any) -> dict[str, Any]:
 async def detail(*how: Any) -> dict[str, Any]:
     site = FakeSite((make_view(*how),))
     verdicts = await site.verdicts(site.order[0], 10)
-    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(device_detail(make_view(*how), verdicts)))
+    explained = await site.explained(site.order[0])
+    assert explained is not None
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(explanation(explained, verdicts)))
     return found
 
 
@@ -127,6 +129,44 @@ async def test_explain_tells_everything() -> None:
         "refused: replay",
     ):
         assert words in told, words
+
+
+async def test_explain_names_each_rule_and_what_stands() -> None:
+    lines = [line.split() for line in text.explain(await detail("cam-1"), NOW)]
+    for words in (
+        "built-in - yes deny it is for every device",
+        "* class cameras yes admitted, max_age 900 s label class=camera",
+        "class doors no probation label class is camera, not door",
+        "Profile admitted reaches feed (10.77.3.2 port 8001/tcp)",
+        "gateway nft 10.77.1.11 admitted 14m 0s admitted -",
+    ):
+        assert words.split() in lines, words
+    cut = "\n".join(text.explain(await detail("cam-1", Standing.DISTRUSTED), NOW))
+    assert "Profile deny reaches no gated service, the corridor only" in cut
+
+
+async def test_explain_tells_what_a_gate_answers() -> None:
+    device = await detail("cam-1")
+    rule = device["rules"][0]
+    for answer, words in (
+        ({"tombstone": True, "stands": ""}, "cut -"),
+        ({"tombstone": True}, "cut, and admitted"),
+        ({"stands": "", "ends": None}, "nothing -"),
+        ({"trouble": "no answer"}, "not read: no answer"),
+    ):
+        device["rules"] = [rule | answer]
+        assert f" {words}" in " ".join(list(text.explain(device, NOW))[-1].split())
+    device["rate"] = {"new_connections": 10, "per": 1.0}
+    assert "; at most 10 new connections in 1 s" in "\n".join(text.explain(device, NOW))
+
+
+async def test_an_override_is_told_wherever_the_device_is() -> None:
+    word = {"profile": "maintenance", "until": NOW + 60, "actor": "unix:ann", "reason": "lens"}
+    device = await detail("cam-1") | {"override": word}
+    assert text.device_line(device, NOW)[-1] == "override to maintenance, 1m 0s left: lens"
+    told = next(line for line in text.show(device, NOW) if line.startswith("Override"))
+    assert told == f"Override  maintenance until {text.instant(NOW + 60)} (1m 0s left), by unix:ann: lens"
+    assert not any(line.startswith("Override") for line in text.show(await detail("cam-1"), NOW))
 
 
 async def test_explain_names_the_operator() -> None:

@@ -131,6 +131,50 @@ async def test_what_was_recorded_is_remembered(bench: Bench) -> None:
     await journal.close()
 
 
+async def test_the_newest_override_of_a_device_is_remembered(bench: Bench) -> None:
+    journal, _ = bench.make("first")
+    journal.load()
+    await durable(journal, samples.passed(1), samples.overridden(1), samples.overridden(2, profile="deny"))
+    bench.clock.advance(10)
+    await durable(journal, samples.overridden(2, 0.0, bench.clock.now().wall), samples.passed(3))
+    await journal.close()
+    for _ in range(2):  # from rows, and from what they were folded into
+        journal, history = bench.make("second")
+        loaded = journal.load()
+        assert dict(loaded.records) == {(samples.device(1), samples.SOURCE): samples.passed(3).record}
+        first, second = loaded.overrides[samples.device(1)], loaded.overrides[samples.device(2)]
+        assert (first.override, first.left) == (samples.overridden(1).record, 600.0)
+        assert second.left == 0.0
+        newest = next(row for row in await rows(history) if row["kind"] == "override")
+        assert (newest["event"], newest["actor"], newest["reason"], newest["why"]) == (
+            "overridden",
+            "unix:ann",
+            "lens replaced",
+            "overridden to probation",
+        )
+        await journal.close()
+
+
+async def test_an_override_is_found_again_after_a_crash(bench: Bench) -> None:
+    journal, _ = bench.make("first")
+    journal.load()
+    await durable(journal, samples.overridden(1), samples.passed(1))
+    await durable(journal, samples.overridden(1, 60.0, profile="deny"))
+    reborn = type(bench).make(bench, "second")[0] if isinstance(bench, FakeBench) else None
+    if reborn is None:  # the file as a killed process leaves it
+        assert isinstance(bench, SqliteBench)
+        other = SqliteBench(bench.path.parent.parent / "copy")
+        other.path.parent.mkdir(parents=True)
+        for suffix in ("", "-wal"):
+            kept = bench.path.with_name(bench.path.name + suffix)
+            other.path.with_name(other.path.name + suffix).write_bytes(kept.read_bytes())
+        reborn = other.make("second")[0]
+    found = reborn.load().overrides[samples.device(1)]
+    assert (found.override.profile, found.left) == ("deny", 60.0)
+    await reborn.close()
+    await journal.close()
+
+
 async def test_numbers_rise_by_one_and_go_on_after_a_restart(bench: Bench) -> None:
     journal, _ = bench.make()
     journal.load()

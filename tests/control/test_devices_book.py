@@ -96,3 +96,13 @@ async def test_a_shorter_maximum_age_holds_for_what_was_admitted_before_a_restar
 async def test_what_is_decided_was_made_ahead() -> None:
     async with running(book=replace(book(Level()), compiled={})) as world:
         assert set(world.devices.book.compiled) == {device.id for device in INVENTORY}
+
+
+async def test_a_shorter_maximum_age_is_counted_from_the_newest_verdict_after_a_restart() -> None:
+    machine = Machine()
+    where = {"clock": machine.clock, "disk": machine.disk, "backend": machine.backend}
+    async with running(**where, book=book(Level())) as world:  # type: ignore[arg-type]
+        await world.passes("cam-1")
+    machine.clock.advance(30)
+    async with running(**machine.restarted(), book=book(Level(max_age=40.0))) as world:  # type: ignore[arg-type]
+        assert deadline_left(world, CAM) <= 10.0

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from gateway.control.alarms import Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Fact, Notice
+from gateway.control.overrides import Overrides
+from gateway.control.ports import Fact, Notice, Usage
 from gateway.control.reconcile import Reconciler
+from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.lifecycle import Rules
 from gateway.core.model import (
@@ -97,7 +100,14 @@ class World:
             notice=self.devices.notice,
         )
         self.devices.add_gate(self.gate)
-        self.clockwork = Clockwork(self.devices, [self.gate], self.journal, clock, (), self.loaded.highest_wall)
+        self.overrides = Overrides(self.devices, (self.gate,), self.journal, clock, [self.facts])
+        self.usage: Usage | None = None
+        self.alarms = Alarms(self.devices, lambda: self.usage)
+        self.site = Site(self.devices, self.alarms)
+        timed = (self.overrides, self.site, self.alarms)
+        self.clockwork = Clockwork(
+            self.devices, [self.gate], self.journal, clock, (), self.loaded.highest_wall, timed
+        )
 
     async def settle(self) -> None:
         """Let everything that is ready to run do so."""
@@ -152,6 +162,7 @@ async def running(
     """A restored, running world; leaving it is a kill: nothing is closed in order."""
     clock = clock or ManualClock()
     world = World(clock, disk or Disk(), backend or FakeBackend(clock), inventory, boot_id, book)
+    world.overrides.remember(world.loaded)
     await restore(world.devices, world.loaded, [world.gate], world.journal, clock, RULES, world.boot_id)
     task = asyncio.create_task(world.gate.run())
     await world.settle()

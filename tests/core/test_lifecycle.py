@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -489,3 +490,26 @@ def test_fold_admits_no_more_than_any_of_its_records(folded: list[Record]) -> No
     assert standing is min(record.standing for record in folded)
     assert all(access(Record(standing, deadline)) <= access(record) for record in folded)
     assert fold(list(reversed(folded))) == (standing, deadline)
+
+
+# --- a maximum age that was lowered ------------------------------------------------------------------------------
+
+
+def test_a_lowered_maximum_age_counts_from_the_newest_verdict() -> None:
+    record = Record(Standing.TRUSTED, deadline=1_900.0, newest=1_000)
+    assert lifecycle.capped(record, Rules(max_age=300.0)).deadline == 1_300.0
+    assert lifecycle.capped(record, Rules(max_age=300.0)) == replace(record, deadline=1_300.0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(Standing.TRUSTED, deadline=1_300.0, newest=1_000),
+        Record(Standing.TRUSTED, deadline=1_200.0, newest=1_000),
+        Record(Standing.DISTRUSTED, deadline=None, newest=1_000),
+        Record(Standing.TRUSTED, deadline=1_900.0, newest=0),
+    ],
+    ids=["just so long", "shorter", "admits nothing", "never a verdict"],
+)
+def test_a_maximum_age_never_makes_a_record_better_and_leaves_others_alone(record: Record) -> None:
+    assert lifecycle.capped(record, Rules(max_age=300.0)) is record

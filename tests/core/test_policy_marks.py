@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.lifecycle import Rules, fold
-from gateway.core.model import Binding, Device, DeviceId, Record, SourceName, Standing
+from gateway.core.lifecycle import Rules, fold, step
+from gateway.core.model import Binding, Device, DeviceId, Event, EventKind, Record, SourceName, Standing
 from gateway.core.policy import Book, DeviceClass, Level, Match, compile_book, quorum_for, rules_for
 
 S = Standing
@@ -115,3 +115,31 @@ def test_a_larger_quorum_never_gives_more(some: list[Record], quorum: int) -> No
     negative = [each.standing for each in some if each.standing < S.LAPSED]
     if negative:
         assert fewer[0] is min(negative)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 2), min_size=1, max_size=24),
+    st.integers(0, 20),
+)
+def test_after_a_failure_exactly_the_passes_of_the_book_are_owed_each_issued_later(
+    passes: int, sources: int, gaps: list[int], relapse: int
+) -> None:
+    """``gaps``: seconds between passes; one of the same second pays nothing. ``relapse``: a failure among them."""
+    book = Book(classes=classed(Level(recovery_passes=passes)))
+    rules = rules_for(CAMERA, Rules(max_age=900.0, recovery_passes=sources, skew=1.0, grace=30.0), book)
+    state, issued, paid, last = Record(), 1_000, 0, 1_000
+    state = step(state, Event(EventKind.FAILED, float(issued), issued, nonce=b"f"), rules).record
+    for number, gap in enumerate(gaps):
+        issued += gap
+        if number == relapse:
+            state = step(state, Event(EventKind.FAILED, float(issued), issued, nonce=b"f%d" % number), rules).record
+            paid, last = 0, issued
+            continue
+        state = step(state, Event(EventKind.PASSED, float(issued), issued, nonce=b"%d" % number), rules).record
+        if issued > last and paid < passes:
+            paid, last = paid + 1, issued
+        assert (state.standing is S.TRUSTED) is (paid >= passes)
+        assert (fold((state,))[1] is not None) is (paid >= passes)

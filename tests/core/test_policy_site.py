@@ -17,6 +17,7 @@ from gateway.core.policy import (
     Match,
     Operator,
     Profile,
+    SiteDecision,
     SiteProfile,
     check,
     decide_site,
@@ -106,3 +107,55 @@ LOCKDOWN = Profile("lockdown", site=True)
 )
 def test_site_rules_are_checked(book: Book, wanted: list[str]) -> None:
     assert [finding.subject for finding in check(book) if finding.severity == "error"] == wanted
+
+
+# --- for all books ----------------------------------------------------------------------------------------------
+
+conditions = st.builds(
+    Condition,
+    st.sampled_from(Standing),
+    st.sampled_from(OPERATORS),
+    st.integers(0, 6).map(float),
+    st.booleans(),
+    st.sampled_from(["", "cameras", "nobody"]),
+)
+site_rules = st.lists(
+    st.tuples(st.sampled_from(["lockdown", "elevated", "normal"]), st.lists(conditions, max_size=3)), max_size=4
+).map(lambda found: tuple(SiteProfile(name, tuple(when)) for name, when in found))
+all_counts = st.dictionaries(st.sampled_from([each.label for each in Standing]), st.integers(0, 6))
+
+
+@settings(deadline=None)
+@given(site_rules, all_counts, all_counts)
+def test_the_site_is_total_and_its_chain_names_exactly_the_rules_looked_at(
+    rules: tuple[SiteProfile, ...], counts: dict[str, int], cameras: dict[str, int]
+) -> None:
+    def decided(some: tuple[SiteProfile, ...]) -> SiteDecision:
+        return decide_site(counts, sum(counts.values()), {"cameras": cameras}, Book(site=some))
+
+    decision = decided(rules)
+    assert decision == decided(rules)
+    looked = [line for line in decision.chain if line.startswith("site ")]
+    heads = [line.partition(":")[0] for line in looked]
+    assert heads == [f"site {rule.name}" for rule in rules[: len(looked)]]
+    by_rule = decision.chain[-1] != "built-in: normal"
+    assert decision.name == (rules[len(looked) - 1].name if by_rule else "normal")
+    assert by_rule or len(looked) == len(rules)
+    assert decided(rules[: len(looked)]) == decision, "what stands below the first that holds is not asked"
+    for number in range(len(looked) - by_rule):
+        others = (*rules[:number], *rules[number + 1 :])
+        assert decided(others).name == decision.name, "a rule that does not hold decides nothing"
+    if by_rule:
+        assert decided(rules[len(looked) - 1 :]).name == decision.name
+
+
+@settings(deadline=None)
+@given(site_rules, all_counts, st.permutations(range(3)))
+def test_the_order_of_conditions_does_not_matter(
+    rules: tuple[SiteProfile, ...], counts: dict[str, int], order: list[int]
+) -> None:
+    turned = tuple(
+        SiteProfile(rule.name, tuple(rule.when[n] for n in order if n < len(rule.when))) for rule in rules
+    )
+    one, other = (decide_site(counts, sum(counts.values()), {}, Book(site=each)) for each in (rules, turned))
+    assert one.name == other.name

@@ -23,7 +23,7 @@ from gateway.core.model import (
     SourceName,
     Standing,
 )
-from gateway.core.policy import Book, Service, compile_book
+from gateway.core.policy import Book, Override, Service, compile_book
 from gateway.core.rehearsal import (
     IMAGINABLE,
     NOW,
@@ -340,3 +340,37 @@ def test_a_sharer_keeps_it_low() -> None:
     )
     assert found.records[SOURCE].standing is Standing.TRUSTED
     assert (found.after.standing, found.after.profile, found.shift) == (Standing.HELD, "deny", None)
+
+
+# --- overrides --------------------------------------------------------------------------------------------------
+
+WORD = Override(DeviceId("cam-1"), "probation", 1_300.0, "ann", "repair")
+
+
+def test_an_override_that_runs_hides_what_the_book_changes_now_and_not_what_comes() -> None:
+    new = Book(services=(FEED, TIME), node_default="probation", suspect="deny")
+    now = states(Standing.TRUSTED, Standing.TRUSTED, Standing.LAPSED)
+    found = compare(PAIR, now, BOOK, new, overrides={WORD.device: WORD}, now=1_200.0)
+    assert [(group.when, group.devices) for group in found.groups] == [
+        (NOW, ("cam-2",)),
+        ("trusted", ("cam-1", "cam-3")),
+    ]
+    over = compare(PAIR, now, BOOK, new, overrides={WORD.device: WORD}, now=WORD.until)
+    assert [(group.when, group.devices) for group in over.groups] == [
+        (NOW, ("cam-1", "cam-2")),
+        ("trusted", ("cam-3",)),
+    ]
+    made = compare(
+        PAIR, now, compile_book(BOOK, PAIR), compile_book(new, PAIR), overrides={WORD.device: WORD}, now=1_200.0
+    )
+    assert made == found
+
+
+@pytest.mark.parametrize(
+    ("at", "profile", "until"), [(1_200.0, "probation", 1_300.0), (1_301.0, "admitted", 2_101.0)]
+)
+def test_an_event_is_supposed_under_the_override_that_runs_by_then(at: float, profile: str, until: float) -> None:
+    event = imagine("passed", at, {})
+    found = hypothetical(CAM, {SOURCE: Record()}, event, BOOK, {SOURCE: Rules(max_age=800.0)}, None, WORD, 1_200.0)
+    assert (found.after.profile, found.after.until) == (profile, until)
+    assert any("operator override by ann" in line for line in found.after.chain) is (at < WORD.until)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address
 from typing import Any
 
-from gateway.control.ports import DeviceView, Health, TargetState
+from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
+from gateway.core.errors import NotNow
 from gateway.core.model import (
     DENY,
     Address,
@@ -22,6 +24,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Book, DeviceClass, Level, Match, Override, Service
 
 SOURCE = SourceName("verifier")
 NOW = 1_795_283_400.0
@@ -65,8 +68,21 @@ def make_view(
     )
 
 
+BOOK = Book(
+    (Service("feed", IPv4Address("10.77.3.2"), 8001),),
+    node_default="admitted",
+    classes=(
+        DeviceClass("cameras", Match((("class", "camera"),)), Level({Standing.TRUSTED: "admitted"}, max_age=900.0)),
+        DeviceClass("doors", Match((("class", "door"),)), Level({Standing.TRUSTED: "probation"})),
+    ),
+)
+
+
 class FakeSite:
-    """Implements ``Directory``, ``Operator`` and ``History``; ``acts`` keeps what operators did."""
+    """Implements ``Directory``, ``Operator``, ``Overriding`` and ``History``; ``acts`` keeps what operators did.
+
+    ``shut``: why nothing may be raised now.
+    """
 
     def __init__(self, views: Iterable[DeviceView] = ()) -> None:
         self.all: dict[DeviceId, DeviceView] = {view.device.id: view for view in views}
@@ -75,6 +91,7 @@ class FakeSite:
         self.parts: list[Health] = [Health("journal", True, "writable"), Health("gateway/nft", True, "")]
         self.failure: Exception | None = None
         self.looked_at = 0
+        self.shut = ""
 
     def inventory(self) -> Sequence[DeviceId]:
         return self.order
@@ -120,6 +137,40 @@ class FakeSite:
         decision = view.decision._replace(standing=after, profile=DENY, until=None)
         self.all[device] = view._replace(decision=decision, records={SOURCE: record}, last=transition)
         return transition
+
+    def override(self, device: DeviceId, profile: str, seconds: float, actor: str, reason: str) -> Overridden:
+        view = self.all[device]
+        if profile not in BOOK.profiles:
+            raise ValueError(f"profile {profile!r} must be one of {', '.join(BOOK.profiles)}")
+        if self.shut:
+            raise NotNow(self.shut)
+        word = Override(device, profile, NOW + seconds, actor, reason)
+        self.acts.append((f"override {profile} {seconds:g}", device, actor, reason))
+        decision = view.decision._replace(profile=profile, until=word.until)
+        self.all[device] = view._replace(decision=decision, override=word)
+        why = f"overridden by {actor} to {profile}: {reason}"
+        return Overridden(device, view.decision.profile, profile, word.until, why)
+
+    def end_override(self, device: DeviceId, actor: str, reason: str) -> Overridden:
+        view = self.all[device]
+        self.acts.append(("end-override", device, actor, reason))
+        self.all[device] = view._replace(override=None)
+        return Overridden(device, view.decision.profile, "admitted", None, f"ended by {actor}: {reason}")
+
+    async def explained(self, device: DeviceId) -> Explained | None:
+        view = self.view(device)
+        if view is None:
+            return None
+        decision = view.decision
+        admitted = "" if decision.profile == DENY else decision.profile
+        answers = [
+            ReadBack("gateway", "nft", address, decision.profile, decision.until, admitted, None, tombstone=False)
+            for address in view.device.binding.addresses
+        ]
+        return Explained(view, BOOK, None, decision.standing, decision.until, answers, NOW)
+
+    def site(self) -> SiteNow:
+        return SiteNow("normal", NOW, self.counts(), ("built-in: normal",), {})
 
     async def verdicts(self, device: DeviceId, limit: int) -> Sequence[Mapping[str, Any]]:
         if self.failure is not None:

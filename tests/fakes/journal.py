@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.control.ports import Clock, Entry, Loaded
+from gateway.control.ports import Clock, Entry, Loaded, Running
 from gateway.core.errors import JournalError
 from gateway.core.model import Applied, DeviceId, Enforced, Record, Rejected, SourceName, Transition
+from gateway.core.policy import Override
 
 Done = Callable[[JournalError | None], None]
 
@@ -22,6 +23,7 @@ class Disk:
     refusals: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
     records: dict[tuple[DeviceId, SourceName], Record] = field(default_factory=dict)
     remaining: dict[tuple[DeviceId, SourceName], float] = field(default_factory=dict)
+    overrides: dict[DeviceId, Running] = field(default_factory=dict)
     highest_wall: float = 0.0
     clean: bool = True
     boot_id: str = ""
@@ -69,7 +71,14 @@ class FakeJournal:
 
     def load(self) -> Loaded:
         disk = self.disk
-        loaded = Loaded(dict(disk.records), dict(disk.remaining), disk.highest_wall, disk.clean, disk.boot_id)
+        loaded = Loaded(
+            dict(disk.records),
+            dict(disk.remaining),
+            disk.highest_wall,
+            disk.clean,
+            disk.boot_id,
+            dict(disk.overrides),
+        )
         disk.clean, disk.boot_id = False, self._boot_id
         self._open = True
         return loaded
@@ -195,7 +204,10 @@ class FakeJournal:
         else:
             row = _row(seq, fact.get("at", wall), fact.get("kind", "note"), fact.get("device", ""), "") | dict(fact)
         self.disk.rows[seq] = row
-        if entry.record is not None:
+        if isinstance(entry.record, Override):
+            word = entry.record
+            self.disk.overrides[word.device] = Running(word, max(word.until - wall, 0.0))
+        elif entry.record is not None:
             key = (DeviceId(row["device"]), SourceName(row["source"]))
             self.disk.records[key] = entry.record
             self.disk.remaining.pop(key, None)

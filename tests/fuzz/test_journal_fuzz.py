@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName, Transition
+from gateway.core.policy import Override
 from gateway.journal import SqliteJournal, rows
 from tests.fakes.clock import ManualClock
 from tests.fuzz.mutants import mutants
@@ -27,6 +28,7 @@ Known = dict[tuple[DeviceId, SourceName], Record]
 
 def stored(entry: Entry) -> rows.StoredRow:
     assert isinstance(entry.fact, Transition)
+    assert not isinstance(entry.record, Override)
     row = rows.encode_entry(1, entry.fact, entry.record, samples.WALL)
     return rows.StoredRow(*row[:7], rows.remaining(row.deadline, samples.WALL))
 
@@ -72,7 +74,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Known]:
             await asyncio.sleep(0.01)
         await journal.close()
         return {
-            (e.fact.device, e.fact.source): e.record for e in made if isinstance(e.fact, Transition) and e.record
+            (e.fact.device, e.fact.source): e.record
+            for e in made
+            if isinstance(e.fact, Transition) and isinstance(e.record, Record)
         }
 
     return path, asyncio.run(write())

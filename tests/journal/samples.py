@@ -19,6 +19,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Override
 
 SOURCE = SourceName("verifier")
 WALL = 1_795_283_400.0
@@ -46,6 +47,17 @@ def failed(number: int = 1, name: DeviceId | None = None, at: float = WALL) -> E
     event = Event(EventKind.FAILED, at, int(WALL) + number, None, b"\x07" * 16, "FAILED_ATTEST")
     fact = Transition(name or device(1), SOURCE, event, before, after, Effect.LOWERED, "a signed failure")
     return Entry(fact, after)
+
+
+def overridden(
+    number: int = 1, seconds: float = 600.0, at: float = WALL, profile: str = "probation", actor: str = "unix:ann"
+) -> Entry:
+    """An operator's override of that many seconds; none: its end."""
+    word = Override(device(number), profile, at + seconds, actor, "lens replaced")
+    why = f"overridden to {profile}" if seconds else "ended"
+    event = "overridden" if seconds else "override-ended"
+    told = {"profile": profile, "until": word.until, "actor": actor, "reason": word.reason, "why": why}
+    return Entry({"kind": "override", "at": at, "device": word.device, "event": event, **told}, word)
 
 
 def refused(peer: str = "192.0.2.9", *, at: float = WALL, refusal: Refusal = Refusal.HMAC) -> Entry:

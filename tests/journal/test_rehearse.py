@@ -16,7 +16,7 @@ from gateway.journal import JournalReader, rehearse
 from gateway.journal.schema import open_journal
 from tests.fakes.clock import ManualClock
 from tests.journal.conftest import Make, durable
-from tests.journal.samples import WALL, device, failed, passed, replayed, trusted
+from tests.journal.samples import WALL, device, failed, overridden, passed, replayed, trusted
 
 
 def journalled(entry: Entry) -> Journalled:
@@ -39,6 +39,19 @@ async def test_events_come_back_as_they_were(make: Make, path: Path) -> None:
     with JournalReader(path) as reader:
         assert list(reader.since(0.0)) == wanted
         assert reader.states()[device(1), "verifier"] == trusted(3)  # type: ignore[index]
+
+
+async def test_overrides_are_asked_for_beside_the_states(make: Make, path: Path) -> None:
+    journal = make()
+    journal.load()
+    await durable(journal, passed(1), overridden(1), overridden(2), overridden(2, 0.0))
+    for closed in (False, True):
+        if closed:
+            await journal.close()
+        with JournalReader(path) as reader:
+            assert set(reader.states()) == {(device(1), "verifier")}
+            assert reader.overrides() == {device(1): overridden(1).record, device(2): overridden(2, 0.0).record}
+            assert len(list(reader.since(0.0))) == 1
 
 
 async def test_what_one_row_left_is_what_the_next_met(make: Make, path: Path) -> None:

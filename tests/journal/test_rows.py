@@ -26,6 +26,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
+from gateway.core.policy import Override
 from gateway.journal import rows
 from gateway.journal.plain import plain_fact
 from tests.journal import samples
@@ -187,3 +188,26 @@ def test_what_is_aggregated() -> None:
     assert not rows.unauthenticated(samples.replayed())
     assert not rows.unauthenticated(samples.passed())
     assert not rows.unauthenticated(Entry({"kind": "note"}))
+
+
+@given(
+    st.text(max_size=20),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.text(max_size=40),
+)
+def test_an_override_comes_back(profile: str, until: float, actor: str, reason: str) -> None:
+    word = Override(DeviceId("cam-1"), profile, until, actor, reason)
+    found = rows.decode_override("cam-1", rows.encode_override(word))
+    assert (found.device, found.until) == (word.device, word.until)
+    clean = [text.encode("utf-8", "backslashreplace").decode() for text in (profile, actor, reason)]
+    assert [found.profile, found.actor, found.reason] == clean
+
+
+def test_an_override_that_cannot_be_kept_is_told_to_the_caller() -> None:
+    word = Override(DeviceId("cam-1"), "deny", 60.0, "unix:ann", "x")
+    with pytest.raises(ValueError, match="must be finite"):
+        rows.prepare({"device": "cam-1"}, word._replace(until=float("nan")))
+    for fact in ({"device": "cam-2"}, {}, {"device": "cam-1", "source": "verifier"}):
+        with pytest.raises(ValueError, match="names its device and no source"):
+            rows.prepare(fact, word)

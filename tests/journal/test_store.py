@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
+from gateway.core.policy import Override
 from gateway.journal import chain, store
 from gateway.journal.refusals import RefusalRow
 from gateway.journal.rows import FactRow, OutcomeRow, encode_entry, prepare
@@ -56,6 +57,7 @@ class File:
     def rows(self, *entries: Entry) -> list[FactRow]:
         made = []
         for fact, record in entries:
+            assert not isinstance(record, Override)
             ready = fact if isinstance(fact, tuple) else prepare(fact)
             made.append(encode_entry(self.next, ready, record, samples.WALL))
             self.next += 1
@@ -115,7 +117,7 @@ def test_whatever_was_folded_or_cut_short_the_newest_records_come_back(
                     number += 1
                     entry = samples.passed(number, samples.device(name))
                     entries.append(entry if leaves else Entry(samples.replayed().fact))
-                    if leaves and entry.record is not None:
+                    if leaves and isinstance(entry.record, Record):
                         wanted[samples.device(name), samples.SOURCE] = entry.record
                 file.write(*entries)
             elif step == "start":

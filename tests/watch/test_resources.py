@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.control.ports import Usage
 from gateway.watch import resources
 from gateway.watch.resources import (
     CgroupPaths,
@@ -203,6 +204,19 @@ def test_reading_is_bounded(tree: Path) -> None:
     assert len(resources._read(tree / "proc/loadavg")) == resources.READ_BYTES
 
 
+def test_usage_is_what_was_not_idle_between_two_samples() -> None:
+    before = Resources(cpu_seconds={"user": 10.0, "idle": 100.0, "iowait": 5.0})
+    now = Resources(cpu_seconds={"user": 13.0, "idle": 100.5, "iowait": 5.5}, memory_limit=1_000, memory_usage=250)
+    assert resources.usage(7, before, now) == Usage(7, 0.75, 0.25)
+    assert resources.usage(0, None, now) == Usage(0, None, 0.25)
+    assert resources.usage(1, Resources(), now).cpu is None
+    assert resources.usage(1, now, now) == Usage(1, None, 0.25), "no time has passed"
+    assert resources.usage(1, now, Resources()) == Usage(1, None, None)
+    back = Resources(cpu_seconds={"user": 14.0, "idle": 100.0, "iowait": 4.0}, memory_limit=0, memory_usage=5)
+    assert resources.usage(1, before, back) == Usage(1, 1.0, None), "iowait ran backwards"
+    assert resources.usage(1, before, Resources(memory_limit=10, memory_usage=20)).memory == 1.0
+
+
 async def test_the_watch_samples_and_notices_a_blocked_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,10 +231,12 @@ async def test_the_watch_samples_and_notices_a_blocked_loop(
 
     watch = ResourceWatch(Sampler(tmp_path), lagged)
     assert watch.current() is None
+    assert watch.usage() is None
     task = asyncio.create_task(watch.run())
     await asyncio.sleep(0)
     first = watch.current()
     assert isinstance(first, Resources)
+    assert watch.usage() == Usage(0, None, resources.usage(0, None, first).memory)
     time.sleep(0.1)
     async with asyncio.timeout(60):
         await seen.wait()

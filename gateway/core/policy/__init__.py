@@ -52,8 +52,10 @@ from gateway.core.policy.decide import (
     rules_for,
     tighter,
 )
+from gateway.core.policy.explain import Looked, because, explain
 from gateway.core.policy.lockout import Link, Links, check_lockout
 from gateway.core.policy.rulings import compile_book, compiling, matched, matches
+from gateway.core.policy.zone import Zone, meet, zone_of
 
 __all__ = [
     "ADMITTED",
@@ -75,6 +77,7 @@ __all__ = [
     "Level",
     "Link",
     "Links",
+    "Looked",
     "Match",
     "Operator",
     "Override",
@@ -91,6 +94,8 @@ __all__ = [
     "SiteProfile",
     "Standings",
     "Thresholds",
+    "Zone",
+    "because",
     "check",
     "check_against",
     "check_lockout",
@@ -98,10 +103,13 @@ __all__ = [
     "compiling",
     "decide",
     "decide_site",
+    "explain",
     "matched",
     "matches",
+    "meet",
     "quorum_for",
     "rank",
     "rules_for",
     "tighter",
+    "zone_of",
 ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gateway.core.binding import AddressBook
 from gateway.core.model import Device, DeviceId, Standing
-from gateway.core.policy import Book, Finding, decide
+from gateway.core.policy import Book, Finding, Override, decide
 from gateway.core.rehearsal.shifts import Shift, Shifts, lowest_sharer
 
 NOW = "now"
@@ -30,6 +30,7 @@ class State(NamedTuple):
 
 
 _UNKNOWN = State()
+_NO_OVERRIDES: Mapping[DeviceId, Override] = {}
 
 
 class Group(NamedTuple):
@@ -89,13 +90,17 @@ def compare(
     budgets: Iterable[Budget] = (),
     findings: Iterable[Finding] = (),
     would: Mapping[DeviceId, State] | None = None,
+    overrides: Mapping[DeviceId, Override] = _NO_OVERRIDES,
+    now: float = 0.0,
 ) -> Comparison:
     """Return what ``after`` changes against ``before``; a device without a state is taken as unknown.
 
     ``would``: the same records folded by ``after``, where its quorums differ; None: ``states``.
+    ``overrides``: those in force at ``now`` (UNIX seconds); what such a device may do now is judged under its own,
+    what it will notice later is not, for an override ends.
     Shared addresses are judged as the running service does. Groups: now first, the largest first in each ``when``.
     """
-    work = _Work(devices, states, states if would is None else would, before, after)
+    work = _Work(devices, states, states if would is None else would, before, after, overrides, now)
     found: dict[tuple[str, Shift], list[DeviceId]] = {}
     for device in devices:
         change = work.change(device)
@@ -117,8 +122,11 @@ class _Work:
         would: Mapping[DeviceId, State],
         before: Book,
         after: Book,
+        overrides: Mapping[DeviceId, Override],
+        now: float,
     ) -> None:
         self._states, self._would = states, would
+        self._overrides, self._now = overrides, now
         self._before, self._after = before, after
         self._shifts = Shifts(before, after)
         self._addresses = AddressBook(devices)
@@ -128,7 +136,7 @@ class _Work:
         """When and how the access of a device changes; None: it does not."""
         name = device.id
         was, would = self._states.get(name, _UNKNOWN), self._would.get(name, _UNKNOWN)
-        if self._addresses.sharers(name):
+        if self._addresses.sharers(name) or name in self._overrides:
             return self._judge(device, was, would)
         old, new = self._before.compiled.get(name), self._after.compiled.get(name)
         if old is None or new is None or old[0] is not device or new[0] is not device:
@@ -155,11 +163,11 @@ class _Work:
 
     def _profile(self, device: Device, state: State, states: Mapping[DeviceId, State], book: Book) -> str:
         standing, deadline = state
-        sharers = self._addresses.sharers(device.id)
+        sharers, word = self._addresses.sharers(device.id), self._overrides.get(device.id)
         if not sharers:
-            return decide(device, standing, deadline, book).profile
+            return decide(device, standing, deadline, book, None, word, self._now).profile
         conflict = lowest_sharer(standing, sharers, lambda other: states.get(other, _UNKNOWN).standing)
-        return decide(device, standing, deadline, book, conflict).profile
+        return decide(device, standing, deadline, book, conflict, word, self._now).profile
 
 
 def compare_documents(before: Mapping[str, str], after: Mapping[str, str]) -> Documents:

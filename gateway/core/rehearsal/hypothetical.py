@@ -22,7 +22,7 @@ from gateway.core.model import (
     Standing,
     Transition,
 )
-from gateway.core.policy import Book, decide, quorum_for
+from gateway.core.policy import Book, Override, decide, quorum_for
 from gateway.core.rehearsal.shifts import Shift, Shifts
 
 IMAGINABLE: Mapping[str, EventKind] = {
@@ -83,10 +83,14 @@ def hypothetical(
     book: Book,
     rules: Mapping[SourceName, Rules],
     conflict: tuple[DeviceId, Standing] | None = None,
+    override: Override | None = None,
+    now: float | None = None,
 ) -> Hypothesis:
     """Return what ``event`` would change for a device whose records are ``records``, under ``book``.
 
     ``conflict``: the living device of lowest standing that shares an address with it, whatever that standing is.
+    ``override``: an operator's word for the device, in force at ``now`` (UNIX seconds); it ends meanwhile if the
+    event comes later than its end.
     Raises ``LifecycleError`` for an event that the table does not list.
     """
     sources = list(records) if event.kind in _EVERY_SOURCE else [device.source]
@@ -97,8 +101,9 @@ def hypothetical(
         step = lifecycle.step(record, event, rules[source])
         after[source] = step.record
         transitions.append(Transition(device.id, source, event, record, step.record, step.effect, step.why))
-    old = _decide(device, records, book, conflict)
-    new = _decide(device, after, book, conflict)
+    old = _decide(device, records, book, conflict, override, now)
+    then = None if now is None else max(now, event.at)
+    new = _decide(device, after, book, conflict, override, then)
     shift = Shifts(book, book).between(old.profile, new.profile)
     return Hypothesis(event, tuple(transitions), after, old, new, shift)
 
@@ -108,7 +113,9 @@ def _decide(
     records: Mapping[SourceName, Record],
     book: Book,
     conflict: tuple[DeviceId, Standing] | None,
+    override: Override | None,
+    now: float | None,
 ) -> Decision:
     standing, deadline = lifecycle.fold(tuple(records.values()), quorum_for(device, book))
     lower = conflict if conflict is not None and conflict[1] < standing else None
-    return decide(device, standing, deadline, book, lower)
+    return decide(device, standing, deadline, book, lower, override, now)

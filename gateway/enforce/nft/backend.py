@@ -6,6 +6,7 @@ What must not live here: rules, messages, decisions.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gateway.control.ports import Clock
@@ -14,7 +15,7 @@ from gateway.core.model import Address, Change, ChangeKind, ChangeOutcome, Stand
 from gateway.enforce.nft.commit import Committer
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.fence import Fence
-from gateway.enforce.nft.guard import Guard
+from gateway.enforce.nft.guard import Guard, Order
 from gateway.enforce.nft.lanes import CutLane, Job, Lane, OrdinaryLane, Result
 from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.netlink import NetlinkSocket
@@ -148,6 +149,45 @@ class NftBackend:
         lane.submit(Job((), addresses, 0, done))
         stands = [one for one in await _answer(done) if isinstance(one, Stands)]
         return dict(zip(addresses, stands, strict=True))
+
+    async def move(self, baseline: Baseline) -> None:
+        """Make the static part another baseline's, in one transaction, and read it back; device elements stay.
+
+        Whoever calls this has taken every device out of the profiles that the new baseline does not have. Raises
+        ``BackendError``: the static part is then as before, or being laid again as before by the guard.
+        """
+        guard, before = self._guard, self._baseline
+        if guard is None:
+            raise BackendError("nft", "not started, or stopped", transient=False)
+        if baseline == before:
+            return
+        # A lane never works on a set that does not stand: fewer before, more behind.
+        kept = tuple(name for name in before.profiles if name in baseline.profiles)
+        await self._adopt(kept)
+        loop = asyncio.get_running_loop()
+        laid: asyncio.Future[bool] = loop.create_future()
+
+        def on_laid(error: BaseException | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, laid, True if error is None else error)
+
+        order = Order(baseline, on_laid, threading.Event())
+        guard.move(order)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await laid
+        except TimeoutError as error:
+            order.withdrawn.set()
+            raise BackendError("nft", f"not laid within {START_SECONDS:g} s", transient=True) from error
+        self._baseline = baseline
+        await self._adopt(baseline.profiles)
+
+    async def _adopt(self, profiles: Sequence[str]) -> None:
+        sets = DeviceSets(profiles)
+        for lane in (self._running(self._cuts), self._running(self._ordinary)):
+            done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            lane.submit(Job((), (), 0, done, sets))
+            await _answer(done)
 
     async def damages(self) -> AsyncIterator[str]:
         """Yield a sentence each time the static part was found damaged and laid again, shut and empty; also,

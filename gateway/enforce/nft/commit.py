@@ -42,11 +42,15 @@ class Committer:
 
     def __init__(self, netlink: NetlinkSocket, sets: DeviceSets, clock: Clock) -> None:
         self._netlink = netlink
-        self._sets = sets
         self._clock = clock
         self._accepted = 0.0  # when the kernel took the newest transaction
+        self.adopt(sets)
+
+    def adopt(self, sets: DeviceSets) -> None:
+        """Work on these sets from here on, all of which must stand."""
+        self._sets = sets
         elements = 3 + 2 * len(sets.profiles)
-        self.max_changes = min(MAX_CHANGES, netlink.largest_transaction // (ELEMENT_BYTES * elements))
+        self.max_changes = min(MAX_CHANGES, self._netlink.largest_transaction // (ELEMENT_BYTES * elements))
 
     def commit(self, changes: Sequence[Change]) -> list[ChangeOutcome]:
         """Carry out changes, at most ``max_changes`` and of distinct addresses; one outcome each, in order.

@@ -7,8 +7,10 @@ admissions and tombstones; whoever hears of damage brings those back.
 from __future__ import annotations
 
 import errno
+import queue
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
@@ -25,7 +27,7 @@ from gateway.enforce.nft.messages import (
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
-from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules
+from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules, undisturbed
 
 #: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
 #: stand open.
@@ -51,25 +53,45 @@ def _question(where: SetName, key: bytes) -> Request:
 def _chains(netlink: NetlinkSocket) -> frozenset[bytes]:
     """Our chains as the kernel describes them: name, handle, hook, policy, use count."""
     ours = text_attribute(NFTA_CHAIN_TABLE, TABLE)  # always the first attribute (nf_tables_api.c)
-    return frozenset(one for one in netlink.dump(NFT_MSG_GETCHAIN, INET) if one.startswith(ours))
+    standing = undisturbed(lambda: netlink.dump(NFT_MSG_GETCHAIN, INET))
+    return frozenset(one for one in standing if one.startswith(ours))
+
+
+_Group = tuple[SetName, list[bytes], int]
+"""A set, its keys, and how many of them are asked for at each probe."""
+
+
+def _of_devices(known: Sequence[Address]) -> list[_Group]:
+    """Sentinels and the inventory's addresses: the same whatever the baseline."""
+    sets = DeviceSets(())
+    groups: list[_Group] = []
+    for prefix, where in sets.cut.items():
+        groups.append((where, [one.packed for one in SENTINELS if one.prefix == prefix], STATIC_KEYS))
+    for prefix, where in sets.known.items():
+        if keys := [address.packed for address in known if address.prefix == prefix]:
+            groups.append((where, keys, KNOWN_KEYS))
+    return groups
+
+
+class Order(NamedTuple):
+    """A baseline to be laid, unless it is ``withdrawn`` before; ``done`` is called from the guard's thread with
+    what kept it from that, or None."""
+
+    baseline: Baseline
+    done: Callable[[BaseException | None], None]
+    withdrawn: threading.Event
 
 
 class _Witnesses:
     """Keys of the sets that must not lose an element: some each time, so that all get their turn."""
 
-    def __init__(self, baseline: Baseline, known: Sequence[Address]) -> None:
-        device_sets = DeviceSets(baseline.profiles)
-        self._groups: list[tuple[SetName, list[bytes], int]] = [
+    def __init__(self, baseline: Baseline, known: Sequence[_Group]) -> None:
+        self._groups: list[_Group] = [
             (SetName(TABLE, name, static.key_length), list(static.keys), STATIC_KEYS)
             for name, static in static_sets(baseline).items()
             if static.keys and static.single
         ]
-        for prefix, where in device_sets.cut.items():
-            keys = [one.packed for one in SENTINELS if one.prefix == prefix]
-            self._groups.append((where, keys, STATIC_KEYS))
-        for prefix, where in device_sets.known.items():
-            if keys := [address.packed for address in known if address.prefix == prefix]:
-                self._groups.append((where, keys, KNOWN_KEYS))
+        self._groups += known
         self._turn = 0
         #: probes after which each key has been asked for
         self.turns = max(-(-len(keys) // most) for _, keys, most in self._groups)
@@ -109,11 +131,20 @@ class Guard:
         self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
         self._looked = False
         self._probes = 0
-        self._witnesses = _Witnesses(baseline, known)
+        self._devices = _of_devices(self._known)
+        self._witnesses = _Witnesses(baseline, self._devices)
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Start the thread; ``settled`` is called from it once, then ``damaged`` each time."""
         self._thread.start()
+
+    def move(self, order: Order) -> None:
+        """Look after another baseline from the next probe on: laid in one transaction and read back.
+
+        After a ``BackendError`` the one before is looked after as ever.
+        """
+        self._orders.put(order)
 
     def stop(self, seconds: float) -> bool:
         """End the thread; False if it has not ended within ``seconds``."""
@@ -155,6 +186,7 @@ class Guard:
                     self._damaged(f"{damage}: laid again, shut and empty")
                     layer.fill()
                     self._learn(netlink, layer)
+                layer = self._follow(netlink, layer)
                 trouble = ""
             except BackendError as error:  # tried again at the next probe
                 self._generation = []
@@ -163,6 +195,29 @@ class Guard:
                 if not trouble:
                     trouble = f"the path gate cannot be looked after: {error}"
                     self._damaged(trouble)
+
+    def _follow(self, netlink: NetlinkSocket, layer: Layer) -> Layer:
+        """Lay the next baseline that was ordered; the layer that is looked after from here on."""
+        try:
+            baseline, done, withdrawn = self._orders.get_nowait()
+        except queue.Empty:
+            return layer
+        if withdrawn.is_set():
+            return layer
+        before = self._baseline, self._chain_count
+        try:
+            moved = Layer(netlink, baseline, self._known)
+            moved.move(self._baseline)
+            self._baseline, self._chain_count = baseline, len(chains(baseline))
+            self._learn(netlink, moved)
+        except BackendError as error:
+            self._baseline, self._chain_count = before
+            done(error)
+            return layer
+        self._witnesses = _Witnesses(baseline, self._devices)
+        self._turns_left, self._looked, self._listed = 0, False, []
+        done(None)
+        return moved
 
     def _learn(self, netlink: NetlinkSocket, layer: Layer) -> None:
         """Remember what whole looks like. Raises ``BackendError`` when it is not whole."""

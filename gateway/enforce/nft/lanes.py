@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Applied, Change, ChangeOutcome, Stands
 from gateway.enforce.nft.commit import FULL, Committer
+from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.fence import SUPERSEDED, Dated, Fence
 
 #: Seconds after which expired elements no longer count: the sets' gc-interval of 1 s and some scheduling.
@@ -26,12 +27,13 @@ Result = list[ChangeOutcome] | list[Stands]
 
 
 class Job(NamedTuple):
-    """What a caller waits for: changes to carry out, or addresses to read back."""
+    """What a caller waits for: changes to carry out, addresses to read back, or sets to work on from here on."""
 
     changes: Sequence[Change]
     addresses: Sequence[Address]
     serial: int
     done: asyncio.Future[Result]
+    sets: DeviceSets | None = None
 
 
 class _Slot(NamedTuple):
@@ -107,6 +109,8 @@ class Lane:
                 continue
             settled += self._change(run)
             run = []
+            if job.sets is not None:
+                self._committer.adopt(job.sets)
             settled.append((job, self._observe(job.addresses)))
         return settled + self._change(run)
 

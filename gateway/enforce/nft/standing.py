@@ -9,8 +9,10 @@ import errno
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.libnftables import run_commands
@@ -89,7 +91,7 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode("ascii", "replace")
 
 
-def _undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
+def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
     """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
     for tries_left in reversed(range(LISTING_TRIES)):
         try:
@@ -105,7 +107,7 @@ def _undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
 def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
     """All objects of a kind in our table, each as its attributes."""
     body = INET + text_attribute(table_attribute, TABLE)
-    objects = [dict(attributes(reply)) for reply in _undisturbed(lambda: netlink.dump(kind, body))]
+    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body))]
     return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
 
 
@@ -182,6 +184,21 @@ class Layer:
         self.fill()
         return found
 
+    def move(self, before: Baseline) -> None:
+        """Make the standing table, which is whole as ``before``, this baseline's in one transaction.
+
+        Device elements stay, and so do the buckets of a rate that is the same. Raises ``BackendError``: then
+        nothing was changed, or somebody else changed it, which the next probe finds.
+        """
+        standing = inspect(self._netlink)
+        if standing is None or not self._fits(standing):
+            raise BackendError("nft", "the table that stands is not the one that was laid", transient=True)
+        same = {name: rate for name, rate in before.rates.items() if self._baseline.rates.get(name) == rate}
+        run_commands(self._mending(standing, rate_sets(replace(before, rates=same))))
+        after = inspect(self._netlink)
+        if after is None or not self._is_whole(after):
+            raise BackendError("nft", "the static part was changed while it was laid", transient=True)
+
     def lay(self) -> None:
         """Replace whatever stands by an empty, shut table: default deny first; ``fill`` follows."""
         run_commands(self._shut)
@@ -249,9 +266,10 @@ class Layer:
                 return name
         return ""
 
-    def _mending(self, standing: Standing) -> str:
-        """Text that makes the static part right and removes what a baseline before it had, buckets included."""
-        ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles)}
+    def _mending(self, standing: Standing, buckets: Sequence[str] = ()) -> str:
+        """Text that makes the static part right and removes what a baseline before it had; of the sets of buckets
+        only ``buckets`` stay."""
+        ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles), *buckets}
         obsolete = [
             f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))
         ]
@@ -295,4 +313,4 @@ class Layer:
                     )
 
     def _keys(self, where: SetName) -> list[bytes]:
-        return _undisturbed(lambda: self._netlink.dump_keys(where))
+        return undisturbed(lambda: self._netlink.dump_keys(where))

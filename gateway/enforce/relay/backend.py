@@ -20,6 +20,7 @@ from gateway.enforce.relay.table import Table
 BACKLOG = 1024  #: connections that the kernel keeps until they are judged
 ACCEPTS_PER_WAKE = 16  #: connections judged before others on the loop get their turn
 END_CHECK_SECONDS = 0.25  #: longest sleep of the timer: the loop's clock stands still in suspend, ends do not
+FLOWS_PER_TURN = 64  #: open connections judged again before others on the loop get their turn
 REST_SECONDS = 0.1  #: without accepting, once it has failed
 
 _CUTS = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
@@ -132,6 +133,26 @@ class RelayBackend:
         now = self._clock.now().boot
         return {address: self._table.stands(address, now) for address in addresses}
 
+    async def rewrite(
+        self,
+        profiles: Mapping[str, frozenset[str]],
+        always_allowed: Sequence[Network] = (),
+        rates: Mapping[str, ConnectionRate] = MappingProxyType({}),
+    ) -> None:
+        """Let profiles mean something else: new connections at once, open ones are judged again before this ends.
+
+        Raises ``BackendError`` when the relay does not run.
+        """
+        if not self._running:
+            raise BackendError(self.name, "the relay does not run", transient=False)
+        self._table.rewrite(profiles, always_allowed, rates)
+        for number, flow in enumerate(list(self._flows)):
+            if number % FLOWS_PER_TURN == FLOWS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            if flow in self._flows:
+                self._judge_flow(flow, self._clock.now().boot, End.CUT)
+        self._schedule(self._clock.now().boot)
+
     async def damages(self) -> AsyncIterator[str]:
         """Never yields: the table is in this process alone, so nothing else can damage it."""
         await asyncio.get_running_loop().create_future()
@@ -180,11 +201,14 @@ class RelayBackend:
 
     def _judge_again(self, address: Address, now: float, why: End) -> None:
         for flow in self._flows_of(address):
-            until = self._judge(flow, now)
-            if until is None:
-                flow.abort(why)
-            else:
-                flow.until = until
+            self._judge_flow(flow, now, why)
+
+    def _judge_flow(self, flow: Flow, now: float, why: End) -> None:
+        until = self._judge(flow, now)
+        if until is None:
+            flow.abort(why)
+        else:
+            flow.until = until
 
     def _flows_of(self, address: Address) -> list[Flow]:
         if address.prefix == 64:

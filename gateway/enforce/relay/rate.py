@@ -32,6 +32,12 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._of)
 
+    def rewrite(self, rates: Mapping[str, ConnectionRate]) -> None:
+        """Let other rates hold; nobody gets a fuller bucket by that."""
+        if any(profile not in rates for profile in self._rates):
+            self._of = {key: bucket for key, bucket in self._of.items() if key[1] in rates}
+        self._rates = rates
+
     def take(self, address: Address, profile: str, now: float, rows: int) -> bool:
         """Whether one more connection may be opened, which is then counted. ``rows``: admissions that stand."""
         rate = self._rates.get(profile)

@@ -18,9 +18,11 @@ STALE_ENDS = 1024  #: replaced entries that the heap may hold beyond the number 
 FOR_EVER = float("inf")
 
 
+_NOTHING: frozenset[str] = frozenset()
+
+
 class _Row(NamedTuple):
     profile: str
-    services: frozenset[str]
     until: float
 
 
@@ -56,6 +58,17 @@ class Table:
         """Addresses that are cut."""
         return len(self._tombstones)
 
+    def rewrite(
+        self,
+        profiles: Mapping[str, frozenset[str]],
+        always_allowed: Sequence[Network],
+        rates: Mapping[str, ConnectionRate],
+    ) -> None:
+        """Let profiles mean something else from here on. An admission under one that is gone reaches nothing."""
+        self._profiles = profiles
+        self._always_allowed = tuple(always_allowed)
+        self._buckets.rewrite(rates)
+
     def take(self, change: Change, now: float) -> str:
         """Make one change; returns why it could not be made, or ``""``."""
         address, kind = change.address, change.kind
@@ -66,8 +79,7 @@ class Table:
         if kind not in (ChangeKind.ADMIT, ChangeKind.REFRESH):
             self._rows.pop(address, None)
             return ""
-        services = self._profiles.get(change.profile)
-        if services is None:
+        if change.profile not in self._profiles:
             return f"the relay has no profile {change.profile!r}"
         if change.until - now < SHORTEST:
             self._rows.pop(address, None)
@@ -76,7 +88,7 @@ class Table:
             return f"{self._limit} addresses are admitted already"
         if kind is ChangeKind.ADMIT:
             self._tombstones.discard(address)
-        self._rows[address] = _Row(change.profile, services, change.until)
+        self._rows[address] = _Row(change.profile, change.until)
         heapq.heappush(self._ends, (change.until, address))
         self._drop_stale_ends()
         return "" if address not in self._tombstones else "a tombstone stands: only an admission removes it"
@@ -114,7 +126,7 @@ class Table:
         if whole in self._tombstones or wide in self._tombstones:
             return None
         row = self._rows.get(self._admission(whole, wide, now))
-        if row is not None and row.until > now and service in row.services:
+        if row is not None and row.until > now and service in self._profiles.get(row.profile, _NOTHING):
             return row.until
         if self._always_allowed:
             ip = ip_address(packed)

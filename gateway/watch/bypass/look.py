@@ -19,20 +19,25 @@ class Looker:
         self._devices = tuple(devices)
         self._routes: dict[str, Route | None] = {}
 
+    def aim(self, services: Sequence[str]) -> None:
+        """Look for ways to these services from the next look on; may be called while one goes on."""
+        self._services = tuple(services)
+
     def look(self, *, anew: bool) -> tuple[Bypass, ...]:
         """Every way around the gate. ``anew``: ask for the routes again, about 10 us each.
 
         Raises ``LookError`` when the kernel does not tell.
         """
+        services = self._services
         kernel = Kernel()
         try:
-            if anew or not self._routes:
-                self._routes = kernel.routes([*self._services, *self._devices])
+            if anew or not self._routes or not self._routes.keys() >= set(services):
+                self._routes = kernel.routes([*services, *self._devices])
             return judge(
                 Seen(
                     kernel.interfaces(),
                     {address: self._routes[address] for address in self._devices},
-                    {address: self._routes[address] for address in self._services},
+                    {address: self._routes[address] for address in services},
                     kernel.flowtables(),
                 )
             )

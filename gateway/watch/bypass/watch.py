@@ -40,6 +40,11 @@ class BypassWatch:
         """What an operator should know; "" when no way around is known."""
         return self.trouble or "; ".join(f"bypass: {each.what}; {each.mend}" for each in self.found)
 
+    def aim(self, services: Sequence[str]) -> None:
+        """The gated services are these from now on: look at once."""
+        self._looker.aim(services)
+        self._changed.set()
+
     async def run(self) -> None:
         """Work until cancelled. Raises ``LookError`` when changes cannot be listened for at all."""
         loop = asyncio.get_running_loop()

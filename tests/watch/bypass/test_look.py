@@ -228,3 +228,28 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():
             await asyncio.sleep(0.02)
+
+
+def test_services_of_another_book_are_looked_for_at_once() -> None:
+    async def body() -> None:
+        routed()
+        told: list[str] = []
+        watch = BypassWatch([SERVICE], [DEVICE], told.append)
+        task = asyncio.create_task(watch.run())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not watch._looker._routes:
+                    await asyncio.sleep(0.01)
+                watch.aim(["10.1.0.9"])
+                while not told:
+                    await asyncio.sleep(0.01)
+                assert "the service at 10.1.0.9 share the link of radio0" in told[0]
+                watch.aim([SERVICE])
+                while len(told) < 2:
+                    await asyncio.sleep(0.01)
+                assert told[1].startswith("closed again")
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    in_namespaces(body)

@@ -1,0 +1,30 @@
+"""What a window shows of one device, put together from its living state and the gates.
+
+What must not live here: changing either, words for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.control.ports import DeviceView
+from gateway.control.reconcile import Reconciler
+from gateway.control.slots import Slot
+from gateway.core.model import Instant
+
+
+def shown(slot: Slot, gates: Sequence[Reconciler], now: Instant) -> DeviceView:
+    """Everything a window shows of one device, as it is now."""
+    to_wall = now.wall - now.boot
+    addresses = slot.device.binding.addresses
+    leases = [end for gate in gates for a in addresses if (end := gate.lease_until(a)) is not None]
+    return DeviceView(
+        device=slot.device,
+        decision=slot.decision,
+        records=dict(slot.records),
+        lease_until=min(leases) + to_wall if leases else None,
+        targets=[gate.state(addresses, to_wall) for gate in gates],
+        last=slot.last,
+        last_ms=slot.last_ms,
+        override=slot.override,
+    )
