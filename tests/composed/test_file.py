@@ -155,14 +155,14 @@ def test_addresses_are_within_their_networks_and_those_of_the_settings() -> None
                 seen[address] += 1
     assert set(seen.values()) == {1}
 
-    def at(holder: str, network: str) -> tuple[str, ...]:
+    def of(holder: str, network: str) -> tuple[str, ...]:
         return tuple(SERVICES[holder]["networks"][network].values())
 
-    assert at("gateway-host", "devices") == plan.GATEWAY_AT_DEVICES
-    assert at("gateway-host", "core") == plan.GATEWAY_AT_CORE
-    assert at("appserver-host", "core") == plan.APPSERVER
-    assert at("verifier-host", "core") == plan.VERIFIER
-    assert at("devices-host", "devices") == plan.DEVICES[0].addresses
+    assert of("gateway-host", "devices") == plan.GATEWAY_AT_DEVICES
+    assert of("gateway-host", "core") == plan.GATEWAY_AT_CORE
+    assert of("appserver-host", "core") == plan.APPSERVER
+    assert of("verifier-host", "core") == plan.VERIFIER
+    assert of("devices-host", "devices") == plan.DEVICES[0].addresses
     others = [address for each in plan.DEVICES[1:] for address in each.addresses]
     ranges = [ip_network(one["subnet"]) for one in DOCUMENT["networks"]["devices"]["ipam"]["config"]]
     assert all(any(ip_address(address) in each for each in ranges) for address in others)
