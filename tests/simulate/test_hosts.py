@@ -48,7 +48,7 @@ def test_what_the_kernel_refuses_is_said() -> None:
         run("ip", "link", "set", "b0", "up")
         with pytest.raises(OSError, match=r"default route to 192\.0\.2\.1 at b0"):
             set_default_routes("b0", [ip_address("192.0.2.1")])
-        with pytest.raises(OSError, match="device"):
+        with pytest.raises(OSError, match="no interface with this name"):
             set_addresses("nothing", [ip_interface("10.77.1.11/24")])
 
     in_namespaces(body)
