@@ -8,10 +8,10 @@ PYTHON ?= $(shell .ci/find-python)
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lint types contracts format bench soak fuzz ci lock clean system
+.PHONY: help run test serve lint types contracts format bench soak fuzz compose-check ci lock clean system
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 system: # packages of the system that the path gate needs; only root can install them
 	@.ci/system-packages
@@ -51,6 +51,9 @@ soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 
 fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
+
+compose-check: system $(READY) ## compose/: its files, and its commands in network namespaces instead of containers
+	$(BIN)/python -m pytest tests/composed
 
 ci: ## what CI runs
 	.ci/run
