@@ -24,31 +24,36 @@ CONTROL = Path("/run/site/control.sock")
 """Where a role answers questions, unless told otherwise."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gateway.simulate", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    ready = commands.add_parser("prepare", help="write keys, certificates and settings of everybody; repeatable")
+def parser() -> argparse.ArgumentParser:
+    """The command line; parsing ends the process with code 2 for what it does not know."""
+    made = argparse.ArgumentParser(prog="python -m gateway.simulate", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, allow_abbrev=False)
+
+    ready = command("prepare", "write keys, certificates and settings of everybody; repeatable")
     ready.add_argument("--into", type=Path, required=True, help="folder with a folder (a volume) for each party")
     ready.add_argument("--readers", type=int, help="id of the group that the simulated parties run as")
-    host = commands.add_parser("host", help="give this network namespace a host's addresses and routes, and end")
+    host = command("host", "give this network namespace a host's addresses and routes, and end")
     host.add_argument("role", choices=PARTIES)
     host.add_argument("--link", default="eth0", help="its one link to the site (default: eth0)")
     for name, what in zip(PARTIES, ("attest devices", "be every device", "take data"), strict=True):
-        role = commands.add_parser(name, help=f"{what} until told to end")
+        role = command(name, f"{what} until told to end")
         role.add_argument("--files", type=Path, required=True, help="the folder that prepare filled for it")
         role.add_argument("--control", type=Path, default=CONTROL, help="socket on which it answers")
-    show = commands.add_parser("show", help="what the role of this container has seen, as JSON")
-    tell = commands.add_parser("tell", help="make a device genuine again, tampered with, or silent")
+    show = command("show", "what the role of this container has seen, as JSON")
+    tell = command("tell", "make a device genuine again, tampered with, or silent")
     tell.add_argument("device", choices=[each.id for each in plan.DEVICES])
     tell.add_argument("state", choices=STATES)
     for each in (show, tell):
         each.add_argument("--control", type=Path, default=CONTROL, help="socket of the role")
-    return parser
+    return made
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; its exit code: 0, or 1 with one sentence of why not."""
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         if given.command == "prepare":
             prepare(given.into, given.readers)

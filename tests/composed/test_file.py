@@ -34,7 +34,7 @@ from typer.testing import CliRunner
 
 from gateway.cli.commands import app
 from gateway.simulate import plan, prepare
-from gateway.simulate.__main__ import CONTROL, main
+from gateway.simulate.__main__ import CONTROL, parser
 from tests.composed.document import DOCKERFILE, FILE, OUR_IMAGE, ROOT, in_order, memory, mounts, read, services
 
 DOCUMENT = read()
@@ -211,13 +211,13 @@ def test_each_party_has_its_own_files_and_nobody_elses() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_commands_are_ours_and_take_these_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_are_ours_and_take_these_arguments(name: str) -> None:
     tests = [OURS[name].get("healthcheck", {}).get("test", ["CMD"])[1:]]
     for program, *words in [OURS[name]["command"], *filter(None, tests)]:
         if program == "ragate":
             done = CliRunner().invoke(app, [*words, "--help"], env={"NO_COLOR": "1"})
             assert done.exit_code == 0, done.output
-            assert all(word in done.output for word in words if word.startswith("--"))
+            assert all(re.search(rf"{word}\b", done.output) for word in words if word.startswith("--"))
         elif program == "sleep":
             assert words == ["infinity"]
         elif words[0] == "-c":
@@ -225,11 +225,7 @@ def test_commands_are_ours_and_take_these_arguments(name: str, capsys: pytest.Ca
             assert f"http://{plan.CONSOLE}/readyz" in words[1]
         else:
             assert (program, *words[:2]) == ("python", "-m", "gateway.simulate")
-            with pytest.raises(SystemExit) as ended:
-                main([*words[2:], "--help"])
-            assert ended.value.code == 0
-            shown = capsys.readouterr().out
-            assert all(word in shown for word in words[2:] if word.startswith("--"))
+            parser().parse_args(words[2:])
 
 
 # --- the image --------------------------------------------------------------------------------------------------
