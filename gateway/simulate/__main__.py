@@ -26,7 +26,8 @@ CONTROL = Path("/run/site/control.sock")
 
 def parser() -> argparse.ArgumentParser:
     """The command line; parsing ends the process with code 2 for what it does not know."""
-    made = argparse.ArgumentParser(prog="python -m gateway.simulate", description=__doc__)
+    what = "The parties of a simulated site, one process each, as compose/ runs them."
+    made = argparse.ArgumentParser(prog="python -m gateway.simulate", description=what)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, what: str) -> argparse.ArgumentParser:
