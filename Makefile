@@ -8,7 +8,7 @@ PYTHON ?= $(shell .ci/find-python)
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lint types contracts format bench soak fuzz compose-check ci lock clean system
+.PHONY: help run test serve lint types contracts format bench soak fuzz ci lock clean system
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -46,14 +46,15 @@ format: $(READY) ## rewrite in the house style
 bench: system $(READY) ## measure the promises, side by side with what a site has today (run alone; root)
 	$(BIN)/python -m tests.bench
 
+.PHONY: compose-check
+compose-check: system $(READY) ## compose/: its files, and its commands in network namespaces instead of containers
+	$(BIN)/python -m pytest tests/composed
+
 soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s
 
 fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
-
-compose-check: system $(READY) ## compose/: its files, and its commands in network namespaces instead of containers
-	$(BIN)/python -m pytest tests/composed
 
 ci: ## what CI runs
 	.ci/run
