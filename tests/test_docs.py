@@ -26,7 +26,12 @@ from tests.ports import free_port
 ROOT = Path(__file__).parent.parent
 OPERATIONS = ROOT / "docs" / "operations.md"
 RULES = ROOT / "docs" / "prometheus-rules.yaml"
-PAGES = [ROOT / "README.md", ROOT / "certs" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = ("certs", "compose")
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / folder / "README.md" for folder in FOLDERS),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 UNITS = sorted((ROOT / "docs" / "systemd").glob("*.service"))
 
 METRIC = re.compile(r"\b(?:ragate|process)_[a-z0-9_]+\b(?!\.)")

@@ -181,9 +181,7 @@ class _Service:
             documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch)
-            for each in advisories:
-                self.metrics.add_backend(each.name)
+            self._wire_metrics(watch, advisories)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
             _close(console, door, self._relying, hinting)
@@ -252,7 +250,9 @@ class _Service:
                 lambda running: documents.use(build.renderer(running.library, running.book, target))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch) -> None:
+    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+        for each in advisories:
+            self.metrics.add_backend(each.name)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -299,26 +299,8 @@ class _Service:
         documents: Documents | None,
         listen: socket.socket,
     ) -> None:
-        journal, devices, gate, admit, door = self._parts
-        overrides, site = self._levels
-        explainer = Explainer(devices, self._gates, self._clock)
-        inventory = tuple(device.id for device in self._config.devices)
-        windows = Windows(
-            directory=devices,
-            history=journal.history,
-            inventory=lambda: inventory,
-            health=lambda: [*self._health(advisories), reloader.health()],
-            exposition=self.metrics.exposition,
-            explained=explainer.explained,
-            site=site.now,
-            book=reloader.view,
-        )
-        console = Console(windows, listen, self._console_hosts())
-        place = self._config.operator
-        asking = (self._hinting.asking,)
-        operator = OperatorWindow(
-            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
-        )
+        _, devices, gate, admit, door = self._parts
+        console, operator = self._windows(advisories, reloader, listen)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -348,7 +330,7 @@ class _Service:
                 reload_task = tasks.create_task(reloader.run(), name="reload")
                 hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
+                self._log.info("ready", console=console.address, doors=addresses, devices=len(self._config.devices))
                 await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands, *hint_tasks)
                 self._ready = False
                 await _ended(reload_task)
@@ -369,6 +351,32 @@ class _Service:
             await operator.stop()
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
+
+    def _windows(
+        self, advisories: Sequence[Advisory], reloader: Reloader, listen: socket.socket
+    ) -> tuple[Console, OperatorWindow]:
+        """Where people and programs look in, and where operators act."""
+        journal, devices, _, _, _ = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, self._gates, self._clock)
+        inventory = tuple(device.id for device in self._config.devices)
+        windows = Windows(
+            directory=devices,
+            history=journal.history,
+            inventory=lambda: inventory,
+            health=lambda: [*self._health(advisories), reloader.health()],
+            exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
+            book=reloader.view,
+        )
+        console = Console(windows, listen, self._console_hosts())
+        place = self._config.operator
+        asking = (self._hinting.asking,)
+        operator = OperatorWindow(
+            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+        )
+        return console, operator
 
     async def _console_socket(self) -> socket.socket:
         """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
