@@ -204,6 +204,28 @@ def test_an_import_keeps_further_sources(site: Installed, tmp_path: Path) -> Non
     assert device.sources == ("rp", "ear")
 
 
+def test_a_table_lists_several_sources_and_needs_no_key_where_sediment_does_not_speak(
+    site: Installed, tmp_path: Path
+) -> None:
+    table = tmp_path / "more.csv"
+    table.write_text("id,source,addresses\nnew,rp ear,127.7.1.77\nother,rp;verifier,127.7.1.78\n")
+    site.write("devices.yaml", {"devices": [{"id": "old", "source": "rp", "addresses": ["127.7.1.79"]}]})
+    done = site.ask("devices", "import", str(table), "--overwrite", "--partial")
+    assert done.exit_code == 0, done.output
+    assert "other" in done.output  # left out
+    assert "it has no key here and none in the inventory" in done.output
+    (device,) = load(site.config).devices
+    assert device.sources == ("rp", "ear")
+
+
+@pytest.mark.parametrize("name", ["hook", "status.feed"])
+def test_the_names_of_hints_are_no_sources(site: Installed, name: str) -> None:
+    site.settings["sources"][-1]["name"] = name
+    site.write("ragate.yaml", site.settings)
+    with pytest.raises(ConfigError, match=f"{name} is the name of hints"):
+        load(site.config)
+
+
 def test_what_an_operator_should_look_at(site: Installed) -> None:
     def subjects() -> set[str]:
         return {finding.subject for finding in find_findings(load(site.config))}

@@ -14,6 +14,7 @@ from gateway.config.document import Section
 from gateway.config.schema import settings_schema
 from gateway.config.settings import read_settings
 from gateway.core.errors import ConfigError
+from tests import posting
 from tests.schemas import fits
 from tests.test_config import RAGATE, public_pem, put
 
@@ -26,14 +27,71 @@ RELAYED = RAGATE.replace(
 )
 WHOLE = RELAYED.replace(
     "    recovery_passes: 3\n",
-    "    recovery_passes: 3\n    allow_published_keys_that_anyone_can_sign_with: false\n",
-).replace("inventory:", "management: [10.77.9.0/24]\ninventory:")
+    "    recovery_passes: 3\n    allow_published_keys_that_anyone_can_sign_with: false\n"
+    "    feed: 10.77.2.2:8101\n    api: {address: '10.77.2.2:8102', requests: 30, per: 1m}\n",
+).replace(
+    "inventory:",
+    "  - {name: app-server, agent: app, required: true, lease: 60s, services: [feed], relays: [10.77.3.1]}\n"
+    "agents: {listen: '10.77.3.1:8444'}\n"
+    "certificates: {authority: ca.pem, certificate: gw.pem, key: gw.key, revoked: ca.crl}\n"
+    "management: [10.77.9.0/24]\nsealing: {file: sealing.key}\n"
+    "doctor: {sediment: [/opt/sediment], compose: [compose.yaml], kubearmor: [kubearmor.yaml]}\ninventory:",
+)
+WHOLE = WHOLE.replace("doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0], group: root}\n")
+POSTING = """certificate: gateway.pem
+    key: gateway.key
+    client_ca: site-ca.pem
+    client_crl: site.crl
+    limits: {connections: 9, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
+"""
+WHOLE = WHOLE.replace(
+    "doors:\n",
+    f"doors:\n  rest:\n    listen: 0.0.0.0:8443\n    {POSTING}"
+    f"  rpc:\n    listen: ['0.0.0.0:8444', '[::]:8444']\n    {POSTING}",
+).replace(
+    "targets:\n",
+    """  - name: ear
+    format: ear-jwt
+    proof: both
+    keys: [{id: k1, algorithm: ES256, file: ear-key.pem}]
+    certificates: ['dns:ear.example']
+    subject: submod
+    max_age: 10m
+    grace: 1m
+    recovery_passes: 2
+    rate: 500
+  - {name: keylime, format: keylime, keys: [{id: default, file: verifier.pem}], zone: Europe/Berlin}
+targets:
+""",
+)
+#: The relying party's port in the place of SEDIMENT's own, and beside it.
+RELYING = """  relying:
+    listen: 10.77.1.1:8000
+    app_server: feed
+    mode: instead
+    verifier: 10.77.2.2:8100
+    here: 10.77.1.1:8000
+    connections: kept
+    clock_ahead: 2s
+    device_settings: {report_interval: 5, enc_enabled: true, auth_enabled: true, attest_enabled: true,
+      seec_enabled: false, sign_enabled: false, passport_period: 600, payload_size: 64, fixed_delay: 5,
+      pass_thru_enabled: false, num_cycles: 1, iterations: 1, transport: tcp, log_level: 1, mqtt_url: none}
+    limits: {connections: 10, connections_per_peer: 5, frame_seconds: 5, idle_seconds: 180, onward_seconds: 5}
+"""
+BESIDE = """  relying:
+    listen: 10.77.1.1:8000
+    app_server: feed
+    mode: beside
+    relying_party: 127.0.0.1:8002
+"""
 #: What an entry of a list is called in messages.
-ENTRIES = {"sources": "a source", "targets": "a target", "relay": "a relay entry"}
+ENTRIES = {"sources": "a source", "targets": "a target", "relay": "a relay entry", "keys": "a key"}
 
 
 def sections(schema: Mapping[str, Any], name: str = "the file") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every mapping in a schema with the name that the reader gives it, and its keys."""
+    for each in schema.get("anyOf", ()):
+        yield from sections(each, name)
     if "items" in schema:
         yield from sections(schema["items"], ENTRIES.get(name, name))
     if "properties" in schema:
@@ -45,6 +103,10 @@ def sections(schema: Mapping[str, Any], name: str = "the file") -> Iterator[tupl
 @pytest.fixture
 def main(tmp_path: Path, public_pem: bytes) -> Path:
     put(tmp_path / "verifier.pem", public_pem)
+    put(tmp_path / "ear-key.pem", posting.public_pem(posting.key_for("ear", "ES256")))
+    authority = posting.Authority.make(tmp_path)
+    authority.issue("gateway", server="127.0.0.1")
+    authority.revoke()
     return tmp_path / "ragate.yaml"
 
 
@@ -59,9 +121,13 @@ def test_the_reader_knows_the_keys_of_the_schema_and_no_other(main: Path, monkey
         original(self, *names)
 
     monkeypatch.setattr(Section, "known", noted)
-    put(main, WHOLE)
-    read_settings(main)
-    schema = {name: set(keys) for name, keys in sections(settings_schema())}
+    instead, beside = (WHOLE.replace("doors:\n", f"doors:\n{each}") for each in (RELYING, BESIDE))
+    for text in (WHOLE, WHOLE.replace("{file: sealing.key}", "{credential: sealing.key}"), instead, beside):
+        put(main, text)
+        read_settings(main)
+    schema: dict[str, set[str]] = {}
+    for name, keys in sections(settings_schema()):
+        schema.setdefault(name, set()).update(keys)
     assert known == schema
     assert given == schema, "write every key into WHOLE, so that the reader is seen to take it"
 
@@ -121,11 +187,17 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("max_age: 15m", "max_age: 15 minutes"),
         ("recovery_passes: 3", "recovery_passes: 11"),
         ("anyone_can_sign_with: false", "anyone_can_sign_with: perhaps"),
-        ("required: true", "required: false"),
         ("path_gate: relay", "path_gate: iptables"),
         ("{service: feed, listen: '127.0.0.1:8001'}", "{service: feed}"),
         ("tables: read", "tables: write"),
-        ("  - name: gateway", "  - name: gateway\n  - name: second"),
+        ("format: ear-jwt", "format: ear"),
+        ("proof: both", "proof: none"),
+        ("algorithm: ES256", "algorithm: ES512"),
+        ("{id: k1, ", "{"),
+        ("'dns:ear.example'", "ear.example"),
+        ("rate: 500", "rate: 0"),
+        ("listen: 0.0.0.0:8443\n    certificate", "listen: []\n    certificate"),
+        ("listen: 0.0.0.0:8443\n", "listen: 0.0.0.0:8443\n    client: x\n"),
         ("inventory: devices.yaml\n", ""),
         ("book: policies/book.yaml\n", ""),
         ("management: [10.77.9.0/24]", "management: 10.77.9.0/24"),

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
-from gateway.config import Config, KubeArmor, document_targets
+from gateway.app import hinting
+from gateway.config import Config, KubeArmor, Relying, document_targets
+from gateway.console.metrics import RelyingCounts
+from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
 from gateway.control.reception import Reception, Sender
 from gateway.control.reload import Lay
+from gateway.control.running import Books, RunningBook
+from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, SourceName
+from gateway.core.model import Address, DeviceId, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
@@ -20,14 +27,19 @@ from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
 from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
-from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
+from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.kubearmor.render import Library, Renderer
+from gateway.relying import End, RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
+from gateway.sediment.relying import Conversation, Party
+from gateway.sediment.replay import ReplayMemory
+from gateway.sediment.wire import Endpoint as WireEndpoint
+from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
 
@@ -145,6 +157,11 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
         found.append(
             f"the relay listens for {', '.join(moved)}, whose address or port changes: it needs a new start"
         )
+    relying = config.relying
+    if relying is not None and _place(old, relying.app_server) != _place(new, relying.app_server):
+        found.append(
+            f"the relying party's port carries DATA to {relying.app_server}, which changes: it needs a new start"
+        )
     try:
         changes = config.target.kubearmor is not None and _scope(old) != _scope(new)
     except DocumentRefused as error:
@@ -153,6 +170,12 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
         what = "KubeArmor's network policy is made from services, corridor and always_allowed, which change"
         found.append(f"{what}: it is made anew by a start")
     return found
+
+
+def _place(book: Book, name: str) -> tuple[str, int, str] | None:
+    """Where a service is; None: the book does not have it."""
+    found = (service for service in book.services if service.name == name)
+    return next(((str(service.address), service.port, service.protocol) for service in found), None)
 
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:
@@ -170,9 +193,15 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
         keys = {
             device.id: config.hmac_keys[device.id] for device in config.devices if source.name in device.sources
         }
-        described = SedimentSource(source.name, source.public_key, source.verifier_id.encode())
-        made[source.name] = SedimentAuthenticator(described, keys)
-    return made
+        made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
+    return {**made, **hinting.authenticators(config)}
+
+
+def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
+    return {
+        source.name: SedimentSource(source.name, source.public_key, source.verifier_id.encode())
+        for source in config.sources
+    }
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
@@ -296,6 +325,130 @@ def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: st
     loop.call_soon_threadsafe(told, what)
 
 
+def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:
+    """What a relay of DATA may go by. What a profile reaches is looked up once for each book.
+
+    While one book gives way to another, a profile reaches what both allow; when every device is decided under the
+    new one, everybody is asked about again.
+    """
+    known: dict[str, Reach] = {}
+    of: Book | None = None
+    settled = devices.book
+
+    def reach_of(profile: str) -> Reach:
+        nonlocal of
+        book = devices.book
+        if book is not of:
+            known.clear()
+            of = book
+        found = known.get(profile)
+        if found is None:
+            services = _services_reached(book, profile)
+            if settled is not book:
+                services &= _services_reached(settled, profile)
+            rate = book.profiles[profile].rate if profile in book.profiles else None
+            found = known[profile] = Reach(services, rate)
+        return found
+
+    made = DeviceStandings(reach_of, clock)
+
+    def took(_: RunningBook) -> None:
+        nonlocal settled
+        settled = devices.book
+        known.clear()
+        made.book_changed()
+
+    books.followers.append(took)
+    return made
+
+
+def _services_reached(book: Book, profile: str) -> frozenset[str]:
+    """The names of the services that a profile reaches; none for a profile that the book does not know."""
+    return frozenset(service.name for service in book.reach(profile)) if profile in book.profiles else frozenset()
+
+
+def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], None]) -> Forwarder | None:
+    """What passes alerts on that came to the relying party's port, beside SEDIMENT's own."""
+    relying = config.relying
+    if relying is None or relying.relying_party is None:
+        return None
+    return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def relying_door(
+    config: Config,
+    relying: Relying,
+    followed: DeviceStandings,
+    admission: Admission,
+    clock: Clock,
+    forwarder: Forwarder | None,
+    highest_wall: float,
+) -> RelyingDoor:
+    """The relying party's port, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    ``highest_wall``: the journal's newest wall time; a clock that was set back must not make old DATA new.
+    """
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    beside, limits = relying.relying_party, relying.limits
+    settings = RelyingSettings(
+        service=service.name,
+        onward=(str(service.address), service.port) if beside is None else (beside.host, beside.port),
+        verifiers={peer: source.name for source in config.sources for peer in source.peers},
+        beside=beside is not None,
+        verifier=None if relying.verifier is None else (relying.verifier.host, relying.verifier.port),
+        kept=relying.connections == "kept",
+        source=config.sources[0].name if len(config.sources) == 1 else UNASSIGNED,
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        frame_seconds=limits.frame_seconds,
+        idle_seconds=limits.idle_seconds,
+        onward_seconds=limits.onward_seconds,
+    )
+    conversation = Conversation(party(relying), config.hmac_keys, speaking(config))
+    return RelyingDoor(
+        open_listeners([str(endpoint) for endpoint in relying.listen]),
+        conversation,
+        ReplayMemory(max(clock.now().wall, highest_wall), relying.clock_ahead),
+        followed,
+        admission,
+        clock,
+        settings,
+        None if forwarder is None else forwarder.offer,
+    )
+
+
+def speaking(config: Config) -> Mapping[DeviceId, SedimentSource]:
+    """The SEDIMENT verifier of each device that has one: the first that the inventory lists."""
+    described = _described(config)
+    return {
+        device.id: described[source]
+        for device in config.devices
+        for source in [next((each for each in device.sources if each in described), None)]
+        if source is not None
+    }
+
+
+def party(relying: Relying) -> Party:
+    """What devices are told. Beside SEDIMENT's own relying party nobody is told anything by us."""
+    here = relying.here or relying.listen[0]
+    verifier = relying.verifier or here
+    return Party(
+        WireEndpoint(WireProtocol.TCP, verifier.host.encode(), verifier.port),
+        WireEndpoint(WireProtocol.TCP, here.host.encode(), here.port),
+        relying.device_settings,
+    )
+
+
+def relying_counts(door: RelyingDoor) -> RelyingCounts:
+    """What the relying party's port has counted, in the words of metrics."""
+    return RelyingCounts(
+        {(kind.name.lower(), case.name.lower()): number for (kind, case), number in door.messages.items()},
+        {"taken": door.taken, "not_taken": door.not_taken},
+        {end.value: door.ends[end] for end in End},
+        door.copies(),
+    )
+
+
 def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     """The KubeArmor layer beside the path gate, where one is configured.
 
@@ -304,11 +457,13 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     wanted = config.target.kubearmor
     if wanted is None:
         return None
-    try:
-        return _kubearmor(config, wanted, clock)
-    except DocumentRefused as error:
-        mend = "change the book or the paths, or leave kubearmor out of the target"
-        raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+    with refusals(config.path, config.target.name):
+        scope = _scope(config.book)
+        # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
+        hardening = Hardening(
+            journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
+        )
+        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening)
 
 
 def renderer(library: Library, book: Book, target: str) -> Renderer:
@@ -316,19 +471,27 @@ def renderer(library: Library, book: Book, target: str) -> Renderer:
     return Renderer(library, document_targets(book, target))
 
 
-def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:
+def kubearmor_layer(
+    target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
+) -> KubeArmorAdvisory:
+    """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
     settings = KubeArmorSettings(
         address=str(wanted.address),
         health=None if wanted.health is None else str(wanted.health),
         tables=Tables(wanted.tables),
-        target=config.target.name,
-    )
-    scope = _scope(config.book)
-    # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
-    hardening = Hardening(
-        journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
+        target=target,
     )
     return KubeArmorAdvisory(settings, clock, scope, hardening)
+
+
+@contextmanager
+def refusals(file: Path, target: str) -> Iterator[None]:
+    """Policies that KubeArmor could not enforce are a mistake of the configuration: ``ConfigError``."""
+    try:
+        yield
+    except DocumentRefused as error:
+        mend = "change the book or the paths, or leave kubearmor out of the target"
+        raise ConfigError(str(file), f"target {target}: kubearmor: {error}", mend) from error
 
 
 def _scope(book: Book) -> Scope:

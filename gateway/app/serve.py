@@ -13,19 +13,24 @@ import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app import link as linking
 from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.hinting import Hinting
+from gateway.app.hinting import inquiries as build_inquiries
+from gateway.app.link import Link
+from gateway.app.logs import configure_logging
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
-from gateway.console.log import Log, PatientFile
+from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
@@ -35,15 +40,16 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer
+from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
 from gateway.enforce.nft import NftBackend
-from gateway.intake.sediment import SedimentDoor
+from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
+from gateway.relying import RelyingDoor
 from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
@@ -62,14 +68,7 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     ``console_fd`` is a listening socket for the console, made in another network namespace, say. Raises
     ``ConfigError``, ``JournalError`` or ``BackendError`` when it cannot start.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", PatientFile(sys.stderr))),
-    )
+    configure_logging()
     # What is loaded at start stays: looking for garbage in it would double the time until the gate is kept again.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -91,6 +90,9 @@ class _Service:
         self._posting: Sequence[PostingDoor] = ()
         self._clock = SystemClock()
         self._ready = False
+        self._link: Link | None = None
+        self._relying: RelyingDoor | None = None
+        self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
         self._bypass: BypassWatch | None = None
         self._log = structlog.get_logger("ragate")
@@ -128,8 +130,7 @@ class _Service:
             self._reloader.hangup()
 
     async def _run(self) -> None:
-        config, clock, boot = self._config, self._clock, boot_id()
-        rules = build.rules(config)
+        config, clock, boot, rules = self._config, self._clock, boot_id(), build.rules(self._config)
         self.metrics = Metrics(CollectorRegistry(), [*rules])
         journal = SqliteJournal(
             config.journal,
@@ -139,67 +140,89 @@ class _Service:
             on_commit=self.metrics.journal_committed,
         )
         loaded = journal.load()
-        observers: Sequence[Observer] = (self.metrics, Log(clock))
+        inquiries = build_inquiries(config, clock)
+        observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
         devices = Devices(config.devices, config.book, rules, journal, clock, observers)
-        gate = Reconciler(
-            build.path_gate(config, clock),
-            target=config.target.name,
-            clock=clock,
-            lease=config.target.lease,
-            report=devices.enforced,
-            notice=devices.notice,
-            required=config.target.required,
-        )
-        devices.add_gate(gate)
+        gate = self._local_gate(devices)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        overrides = Overrides(devices, self._gates, journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
         reloader = self._reloading(devices, gate, journal)
-        limits = AdmissionLimits(queue=config.door.limits.queue)
         admit = Admit(
-            build.authenticators(config), devices, journal, observers, clock, limits, build.openers(config)
+            build.authenticators(config),
+            devices,
+            journal,
+            observers,
+            clock,
+            AdmissionLimits(queue=config.door.limits.queue),
+            openers=build.openers(config),
         )
         door: SedimentDoor | None = None
+        hinting: Hinting | None = None
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._posting = build.posting(config, admit, clock, devices.notice)
+            hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
+            standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            await linking.start(self._link, devices)
+            devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
-            timed = (overrides, site, alarms)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            clockwork = Clockwork(
+                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+            )
             documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch)
-            for each in advisories:
-                self.metrics.add_backend(each.name)
+            self._wire_metrics(watch, advisories)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            self._close_doors(door, console)
+            _close(console, door, self._relying, hinting, *self._posting)
             devices.stop()
+            await linking.stop(self._link)
             overrides.stop()
             try:
                 await gate.backend.stop()
             finally:
                 await journal.close()
 
-    def _close_doors(self, door: SedimentDoor | None, console: socket.socket | None) -> None:
-        """What listens and was never run; what was run has closed itself."""
-        if console is not None:
-            console.close()
-        if door is not None:
-            door.close()
-        for posted in self._posting:
-            posted.close()
+    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+        """Open the relying party's port, where it is ours; returns who must be told of standings."""
+        relying, (_, devices, _, admit, _) = self._config.relying, self._parts
+        if relying is None:
+            return None
+        standings = build.standings(devices, self._clock, self.books)
+        self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
+        self._relying = build.relying_door(
+            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+        )
+        return standings
+
+    def _local_gate(self, devices: Devices) -> Reconciler:
+        """The path gate of this host; those of other hosts join later."""
+        target = self._config.target
+        gate = Reconciler(
+            build.path_gate(self._config, self._clock),
+            target=target.name,
+            clock=self._clock,
+            lease=target.lease,
+            report=devices.enforced,
+            notice=devices.notice,
+            required=target.required,
+        )
+        devices.add_gate(gate)
+        self._gates = [gate]
+        return gate
 
     def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
         """Who has the book read again, and the book that runs."""
@@ -230,7 +253,9 @@ class _Service:
                 lambda running: documents.use(build.renderer(running.library, running.book, target))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch) -> None:
+    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+        for each in advisories:
+            self.metrics.add_backend(each.name)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -249,12 +274,26 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
-        for each in self._posting:
-            metrics.add_queue(each.name, each.depth)
+        for posted in self._posting:
+            metrics.add_queue(posted.name, posted.depth)
+        self._hinting.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        link = self._link
+        if link is not None:
+            for remote in link.gates:
+                metrics.add_target(remote.target, remote.backend.name)
+            hub = link.hub
+            metrics.add_queue("waiting", lambda: gate.parked)
+            metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
+            metrics.set_certificates(lambda: linking.certificate_ends(link))
+        relying = self._relying
+        if relying is not None:
+            metrics.add_queue("relying_connections", lambda: relying.open_connections)
+            metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
+            metrics.set_relying(lambda: build.relying_counts(relying))
 
     async def _work(
         self,
@@ -265,9 +304,69 @@ class _Service:
         documents: Documents | None,
         listen: socket.socket,
     ) -> None:
-        journal, devices, gate, admit, door = self._parts
+        _, devices, gate, admit, door = self._parts
+        console, operator = self._windows(advisories, reloader, listen)
+        _settle_garbage()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await console.start()
+        await operator.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                hands = [
+                    tasks.create_task(gate.run(), name="gate"),
+                    *(tasks.create_task(run(), name="link") for run in linking.runs(self._link)),
+                    tasks.create_task(watch.run(), name="watch"),
+                    *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
+                    *(tasks.create_task(each.run(), name=each.name) for each in advisories),
+                ]
+                if documents is not None:
+                    hands.append(tasks.create_task(documents.run(), name="documents"))
+                clock_task = tasks.create_task(clockwork.run(), name="clockwork")
+                door_tasks = [tasks.create_task(each.run(), name=each.name) for each in self._posting]
+                door_tasks.append(tasks.create_task(door.run(), name="door"))
+                addresses = door.addresses
+                if self._relying is not None:
+                    addresses = [*addresses, *self._relying.addresses]
+                    door_tasks.append(tasks.create_task(self._relying.run(), name="relying"))
+                if self._forwarder is not None:
+                    hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
+                reload_task = tasks.create_task(reloader.run(), name="reload")
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
+                self._ready = True
+                places = {each.name: each.addresses for each in self._posting}
+                count = len(self._config.devices)
+                self._log.info("ready", console=console.address, doors=addresses, devices=count, **places)
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands, *hint_tasks)
+                self._ready = False
+                await _ended(reload_task)
+                for task in (*hint_tasks, *door_tasks):
+                    await _ended(task)
+                if self._forwarder is not None:
+                    await self._forwarder.finish()
+                admit.drain()
+                await _ended(clock_task)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await devices.flush()
+                        await gate.flush()
+                        await linking.flush(self._link)
+                for task in hands:
+                    await _ended(task)
+        finally:
+            await operator.stop()
+            await console.stop()
+        self._log.info("stopped; admissions end with their leases")
+
+    def _windows(
+        self, advisories: Sequence[Advisory], reloader: Reloader, listen: socket.socket
+    ) -> tuple[Console, OperatorWindow]:
+        """Where people and programs look in, and where operators act."""
+        journal, devices, _, _, _ = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, (gate,), self._clock)
+        explainer = Explainer(devices, self._gates, self._clock)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -281,49 +380,11 @@ class _Service:
         )
         console = Console(windows, listen, self._console_hosts())
         place = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
-        _settle_garbage()
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await console.start()
-        await operator.start()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                hands = [
-                    tasks.create_task(gate.run(), name="gate"),
-                    tasks.create_task(watch.run(), name="watch"),
-                    *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
-                    *(tasks.create_task(each.run(), name=each.name) for each in advisories),
-                ]
-                if documents is not None:
-                    hands.append(tasks.create_task(documents.run(), name="documents"))
-                clock_task = tasks.create_task(clockwork.run(), name="clockwork")
-                door_task = tasks.create_task(door.run(), name="door")
-                posting = [tasks.create_task(each.run(), name=each.name) for each in self._posting]
-                reload_task = tasks.create_task(reloader.run(), name="reload")
-                self._ready = True
-                places = {each.name: each.addresses for each in self._posting}
-                self._log.info(
-                    "ready", console=console.address, doors=door.addresses, devices=len(inventory), **places
-                )
-                await _first(stop.wait(), door_task, clock_task, reload_task, *posting, *hands)
-                self._ready = False
-                for task in (reload_task, door_task, *posting):
-                    await _ended(task)
-                admit.drain()
-                await _ended(clock_task)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(FLUSH_SECONDS):
-                        await devices.flush()
-                        await gate.flush()
-                for task in hands:
-                    await _ended(task)
-        finally:
-            await operator.stop()
-            await console.stop()
-        self._log.info("stopped; admissions end with their leases")
+        asking = (self._hinting.asking,)
+        operator = OperatorWindow(
+            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+        )
+        return console, operator
 
     async def _console_socket(self) -> socket.socket:
         """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
@@ -344,6 +405,8 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        if self._link is not None:
+            lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
         lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
         lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
@@ -353,6 +416,12 @@ class _Service:
         if door.forwarder is not None:
             # Somebody else's relying party being away is no reason to take ours out of service.
             lines.append(Health("forwarding", True, door.forwarder.state()))
+        if self._relying is not None:
+            detail = f"{self._relying.open_connections} connections of devices"
+            lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
+        if self._forwarder is not None:
+            lines.append(Health("relying forwarding", True, self._forwarder.state()))
+        lines.extend(self._hinting.health())
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
@@ -370,6 +439,13 @@ class _Service:
 def _of_the_gate(gate: Reconciler) -> str:
     remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
+
+
+def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hinting | None) -> None:
+    """Close what was opened."""
+    for part in parts:
+        if part is not None:
+            part.close()
 
 
 def _settle_garbage() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
-from gateway.config.values import Console, Door, Network, Posting, Source
+from gateway.config.values import Console, Door, Network, Posting, Relying, Source
 from gateway.core.policy import Link, Links
 
 
@@ -20,6 +20,10 @@ class Linked(Protocol):
     @property
     def door(self) -> Door:
         """Where the door listens."""
+
+    @property
+    def relying(self) -> Relying | None:
+        """Where the relying party's port is, if it is ours."""
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -44,5 +48,7 @@ def links_of(config: Linked, host: Iterable[IPv4Address | IPv6Address] = (), mor
     ours += [Link("door", ip_address(listen.host), listen.port) for listen in config.door.listen]
     for name, door in (("rest", config.posting.rest), ("rpc", config.posting.rpc)):
         ours += [Link(name, ip_address(place.host), place.port) for place in (door.listen if door else ())]
+    if config.relying is not None:
+        ours += [Link("relying party", ip_address(at.host), at.port) for at in config.relying.listen]
     verifiers = tuple(peer for source in config.sources for peer in source.peers)
     return Links(config.management, verifiers, (*ours, *more), frozenset(host))

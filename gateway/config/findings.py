@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from gateway.config.keyfiles import UNSAFE
+from gateway.config.link_findings import of_link
 from gateway.config.values import Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
@@ -26,7 +27,10 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_keys(config),
         *_of_doors(config),
         *_of_posters(config),
+        *_of_relying(config),
+        *_of_hints(config),
         *_of_windows(config),
+        *of_link(config),
     )
 
 
@@ -68,6 +72,10 @@ def _of_keys(config: Config) -> Iterator[Finding]:
         if source.allow_published:
             what = "published keys are allowed: anyone can sign its verdicts"
             yield Finding("warning", f"source {source.name}", what, f"remove {UNSAFE}")
+    if config.sealing is not None and config.plain_keys:
+        names = ", ".join(path.name for path in config.plain_keys[:NAMED])
+        mend = "ragate devices seal, and restart the service"
+        yield Finding("warning", f"key files {names}", "they are plain, though sealing is configured", mend)
     first: dict[bytes, DeviceId] = {}
     shared: list[DeviceId] = []
     for device, key in config.hmac_keys.items():
@@ -104,6 +112,28 @@ def _of_posters(config: Config) -> Iterator[Finding]:
             yield Finding("warning", f"door {name}", what, "name client_ca")
 
 
+def _of_relying(config: Config) -> Iterator[Finding]:
+    relying = config.relying
+    if relying is None:
+        return
+    service = next(service for service in config.book.services if service.name == relying.app_server)
+    if service.path == "routed":
+        what = f"the book has {service.name} as routed: devices could reach the app server in their own name too"
+        yield Finding("warning", "doors.relying", what, "write path: relayed, unless they shall")
+    party, forward = relying.relying_party, config.door.forward_to
+    if party is None and forward is not None:
+        what = f"alerts are passed on to {forward} although we stand in the place of SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, "remove forward_to when that party is switched off")
+    if party is not None and forward is None:
+        what = "alerts that come to the door for alerts are not passed on to SEDIMENT's relying party"
+        yield Finding("warning", "doors.relying", what, f"write forward_to: {party} there")
+    if party is not None and not ip_address(party.host).is_loopback:
+        what = (
+            f"SEDIMENT's relying party at {party} is beyond this host: who reaches it there goes around this port"
+        )
+        yield Finding("warning", "doors.relying", what, "let a packet filter keep its port for this host alone")
+
+
 def _may_connect(device: Device, peers: Sequence[Network]) -> bool:
     for address in device.binding.addresses:
         own = ip_address(address.packed)
@@ -112,6 +142,19 @@ def _may_connect(device: Device, peers: Sequence[Network]) -> bool:
             if within and not own.is_loopback:
                 return True
     return False
+
+
+def _of_hints(config: Config) -> Iterator[Finding]:
+    for source in config.sources:
+        if source.api is None:
+            what = "replayable: old evidence sent to its verifier again yields a new, well signed pass"
+            mend = "write api: HOST:8102, so that one question after each pass discards what could be replayed"
+            yield Finding("warning", f"source {source.name}", what, mend)
+    if config.hint_sources:
+        loose = [device.id for device in config.devices if device.binding.anchor is AnchorKind.NONE]
+        if loose:
+            what = f"hints ({', '.join(config.hint_sources)}) are not taken of them: no anchor says who they are"
+            yield Finding("warning", _subject(loose), what, "set anchor to l2, l3 or upstream where it is true")
 
 
 def _of_windows(config: Config) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from cryptography import x509
 from gateway.config.document import Problems, Section, Value, read_bytes
 from gateway.config.endpoint import Endpoint
 from gateway.config.posters import PostDoor, Poster, PostLimits
-from gateway.config.values import parse_duration, parse_endpoint, parse_name
+from gateway.config.values import parse_duration, parse_endpoint, parse_source_name
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName
@@ -48,7 +48,12 @@ POSTER_KEYS = (
 DOOR_KEYS = ("listen", "certificate", "key", "client_ca", "client_crl", "limits")
 LIMIT_KEYS = ("connections", "connections_per_peer", "body", "request_seconds", "idle_seconds")
 
-_CERTIFICATE = re.compile(r"sha256:[0-9a-f]{64}|dns:[a-z0-9*][a-z0-9.*-]{0,252}|uri:[\x21-\x7e]{1,512}")
+CONNECTIONS_MOST = 65_536  #: no process has more descriptors than ports
+BODY_LEAST, BODY_MOST = 1_024, 1 << 20  #: bytes of one document
+
+#: How a client's certificate is named.
+CERTIFICATE = r"^(sha256:[0-9a-f]{64}|dns:[a-z0-9*][a-z0-9.*-]{0,252}|uri:[!-~]{1,512})$"
+_CERTIFICATE = re.compile(CERTIFICATE)
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
@@ -58,7 +63,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 def read_poster(section: Section, base: Path, form: Format, rules: Rules) -> Poster:
     """Return one source of a posted format. Raises ``ConfigError``; single mistakes are remembered."""
     section.known(*POSTER_KEYS)
-    name = SourceName(section.need("name", "verifier").parsed(parse_name))
+    name = SourceName(section.need("name", "verifier").parsed(parse_source_name))
     proofs = {proof.value: proof for proof in form.proofs}
     proof = section.take("proof", lambda item: proofs[item.choice(tuple(proofs))], form.proofs[0])
     no_keys: tuple[Key, ...] = ()
@@ -192,6 +197,9 @@ def _limits(value: Value) -> PostLimits:
     section.known(*LIMIT_KEYS)
     standard = PostLimits()
 
+    def number(item: Value) -> int:
+        return item.whole(1, CONNECTIONS_MOST)
+
     def seconds(item: Value) -> float:
         found = item.parsed(parse_duration)
         if not 0.1 <= found <= 3_600.0:
@@ -199,9 +207,9 @@ def _limits(value: Value) -> PostLimits:
         return found
 
     return PostLimits(
-        section.take("connections", lambda item: item.whole(1, 65_536), standard.connections),
-        section.take("connections_per_peer", lambda item: item.whole(1, 65_536), standard.connections_per_peer),
-        section.take("body", lambda item: item.whole(1_024, 1 << 20), standard.body),
+        section.take("connections", number, standard.connections),
+        section.take("connections_per_peer", number, standard.connections_per_peer),
+        section.take("body", lambda item: item.whole(BODY_LEAST, BODY_MOST), standard.body),
         section.take("request_seconds", seconds, standard.request_seconds),
         section.take("idle_seconds", seconds, standard.idle_seconds),
     )

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, settings
+from gateway.config import book, book_levels, book_profiles, book_site, posting, relying, remotes, settings
+from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
+from gateway.config.values import PASSES_MOST, Places
 from gateway.core.model import AnchorKind
 from gateway.core.policy import KINDS
+from gateway.verdicts import FORMATS, Algorithm, Proof
 
 Schema = dict[str, object]
 
@@ -65,7 +68,7 @@ _STANDINGS = _either(
 )
 _MARKS: Mapping[str, Schema] = {
     "max_age": _DURATION,
-    "recovery_passes": _whole(book_levels.PASSES_MOST),
+    "recovery_passes": _whole(PASSES_MOST),
     "quorum": _whole(book_levels.QUORUM_MOST),
 }
 _MATCH = _section(
@@ -99,6 +102,7 @@ def book_schema() -> Schema:
         "always_allowed": _list(_TEXT),
         "node_default": _STANDINGS,
         "suspect": _PROFILE,
+        "cut_on_hints": _list(_NAME),
         "deployments": _list(
             _section(
                 book_levels.DEPLOYMENT_KEYS,
@@ -173,7 +177,7 @@ def devices_schema() -> Schema:
     labels = _WORDS | {"propertyNames": {"pattern": _NAME["pattern"]}, "maxProperties": LABELS}
     labels["additionalProperties"] = {"type": ["string", "number", "boolean"], "maxLength": LABEL}
     device = _section(
-        ("id", "source", "addresses", "anchor", "hmac_key_file", "labels"),
+        ENTRY_KEYS,
         {
             "id": {"type": "string", "pattern": _DEVICE},
             "source": _either(_NAME, _list(_NAME) | {"minItems": 1, "uniqueItems": True}),
@@ -181,6 +185,8 @@ def devices_schema() -> Schema:
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
             "hmac_key_file": _TEXT,
             "labels": labels,
+            "max_age": _DURATION,
+            "recovery_passes": _whole(PASSES_MOST),
         },
         ("id", "source", "addresses"),
     )
@@ -192,6 +198,9 @@ def devices_schema() -> Schema:
 
 def settings_schema() -> Schema:
     """The main settings file, ``ragate.yaml``."""
+    api = {"address": _ENDPOINT, "requests": _whole(settings.REQUESTS_MOST), "per": _DURATION}
+    hook = {"socket": _TEXT, "users": _list(_either(_NAME, {"type": "integer", "minimum": 0})), "group": _NAME}
+    paths = _list(_TEXT)
     source = {
         "name": _NAME,
         "format": _choice(("sediment",)),
@@ -200,8 +209,10 @@ def settings_schema() -> Schema:
         "peers": _list(_TEXT),
         "max_age": _DURATION,
         "grace": _DURATION,
-        "recovery_passes": _whole(settings.PASSES_MOST),
+        "recovery_passes": _whole(PASSES_MOST),
         UNSAFE: _TRUTH,
+        "feed": _ENDPOINT,
+        "api": _either(_ENDPOINT, _exactly(api, ("address",))),
     }
     target = {
         "name": _NAME,
@@ -209,21 +220,48 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(settings.TABLES)}),
+        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
     }
     values = {
         "journal": _TEXT,
         "console": _exactly({"listen": _ENDPOINT, "hosts": _list(_TEXT)}),
         "operator": _exactly({"socket": _TEXT, "group": _NAME}),
-        "doors": _exactly({"sediment": _sediment_door()}, ("sediment",)),
-        "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
-        "targets": _list(_exactly(target, ("name",))) | {"minItems": 1, "maxItems": 1},
+        "doors": _exactly(
+            {
+                "sediment": _sediment_door(),
+                "relying": _relying_door(),
+                "hook": _exactly(hook, ("users",)),
+                "rest": _post_door(),
+                "rpc": _post_door(),
+            },
+            ("sediment",),
+        ),
+        "sources": _list(_either(_exactly(source, ("name", "format", "public_key", "verifier_id")), _poster()))
+        | {"minItems": 1},
+        # Of this host, or of an agent's: which keys go together the reader says.
+        "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
         "inventory": _TEXT,
         "book": _TEXT,
         "management": _list(_TEXT),
+        "sealing": _exactly({"file": _TEXT, "credential": _TEXT}) | {"minProperties": 1, "maxProperties": 1},
+        "doctor": _exactly(dict.fromkeys(Places._fields, paths)),
+        "agents": _exactly({"listen": _ENDPOINT}, ("listen",)),
+        "certificates": _exactly(dict.fromkeys(remotes.CERTIFICATE_KEYS, _TEXT), remotes.CERTIFICATE_KEYS[:3]),
     }
     need = ("doors", "sources", "targets", "inventory", "book")
     return _file("The main settings file of ragate", _exactly(values, need))
+
+
+def _remote() -> dict[str, Schema]:
+    """A target that an agent enforces on."""
+    return {
+        "name": _NAME,
+        "agent": _NAME,
+        "required": _TRUTH,
+        "lease": _DURATION,
+        "services": _list(_NAME) | {"minItems": 1},
+        "relays": _list(_TEXT),
+    }
 
 
 def _sediment_door() -> Schema:
@@ -240,6 +278,67 @@ def _sediment_door() -> Schema:
         "limits": _exactly(limits),
     }
     return _exactly(door, ("listen",))
+
+
+def _poster() -> Schema:
+    """A source that posts its results. What its format, proof and keys must be to one another the reader says."""
+    key = {"id": _TEXT, "algorithm": _choice([each.value for each in Algorithm]), "file": _TEXT}
+    subjects = dict.fromkeys(word for form in FORMATS.values() for word in form.subjects)
+    values: Mapping[str, Schema] = {
+        "name": _NAME,
+        "format": _choice(list(FORMATS)),
+        "proof": _choice([each.value for each in Proof]),
+        "keys": _list(_exactly(key, ("id", "file"))) | {"maxItems": posting.KEYS},
+        "certificates": _list(_TEXT | {"pattern": posting.CERTIFICATE}),
+        "subject": _choice(list(subjects)),
+        "zone": _TEXT,
+        "max_age": _DURATION,
+        "grace": _DURATION,
+        "recovery_passes": _whole(PASSES_MOST),
+        "rate": _whole(posting.RATE_MOST),
+    }
+    return _section(posting.POSTER_KEYS, values, ("name", "format"))
+
+
+def _post_door() -> Schema:
+    limits: Mapping[str, Schema] = {
+        "connections": _whole(posting.CONNECTIONS_MOST),
+        "connections_per_peer": _whole(posting.CONNECTIONS_MOST),
+        "body": _whole(posting.BODY_MOST, posting.BODY_LEAST),
+        "request_seconds": _DURATION,
+        "idle_seconds": _DURATION,
+    }
+    door: Mapping[str, Schema] = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1, "uniqueItems": True}),
+        **dict.fromkeys(("certificate", "key", "client_ca", "client_crl"), _TEXT),
+        "limits": _section(posting.LIMIT_KEYS, limits),
+    }
+    return _section(posting.DOOR_KEYS, door, ("listen", "certificate", "key"))
+
+
+def _relying_door() -> Schema:
+    forms: Mapping[str, Schema] = {
+        relying.NUMBER: {"type": "integer"},
+        relying.TRUTH: {"type": "boolean"},
+        relying.WORD: _TEXT,
+    }
+    most = _whole(relying.CONNECTIONS_MOST)
+    limits = {"connections": most, "connections_per_peer": most}
+    limits |= dict.fromkeys(("frame_seconds", "idle_seconds", "onward_seconds"), _DURATION)
+    handed_out = {key: forms[form] for key, form in relying.DEVICE_SETTINGS.items()}
+    port: Mapping[str, Schema] = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1}),
+        "mode": _choice(relying.MODES),
+        "app_server": _NAME,
+        "verifier": _ENDPOINT,
+        "here": _ENDPOINT,
+        "relying_party": _ENDPOINT,
+        "connections": _choice(relying.CONNECTIONS),
+        "device_settings": _exactly(handed_out) | {"minProperties": 1},
+        "clock_ahead": _DURATION,
+        "limits": _exactly(limits),
+    }
+    return _section(relying.KEYS, port, ("listen", "app_server"))
 
 
 def _exactly(values: Mapping[str, Schema], need: Sequence[str] = ()) -> Schema:

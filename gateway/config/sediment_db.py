@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,8 @@ def import_sediment_db(
             notes.append(f"= {device.id} stays, though the database does not list it; --overwrite drops it")
         devices.append(taken.get(device.id, device))
     devices += (device for device in taken.values() if device.id not in known)
-    lines = [f"{device.id} {keys[device.id].hex()}\n" for device in devices]
+    # Devices of which SEDIMENT does not speak have none.
+    lines = [f"{device.id} {keys[device.id].hex()}\n" for device in devices if device.id in keys]
     text = inventory_text(map(_entry, devices), KEYS_NAME if lines else "", left_out)
     changes = (*changes_between(devices, present.devices), *notes)
     return Import(text, "".join(lines), tuple(findings), changes, len(taken), refused_key)
@@ -121,7 +123,7 @@ def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent:
     if binds and not row.attested:
         told.append(f"{_UNSEEN}; write the device's address, or take the row out")
     refused = row.published and not consent.published
-    if old is not None and old.source != source and not consent.overwrite:
+    if old is not None and source not in old.sources and not consent.overwrite:
         refused = True
         told.append(f"the inventory has it from source {old.source}; leave it there, or --overwrite moves it")
     if refused or (old is None and not row.address):
@@ -130,8 +132,11 @@ def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent:
         binding = Binding(row.device, (parse_address(row.address),))
     else:
         binding = old.binding
-    labels = () if old is None else old.labels
-    return _Judged(Device(row.device, source, binding, labels), "warning", tuple(told))
+    if old is None:
+        return _Judged(Device(row.device, source, binding), "warning", tuple(told))
+    if source in old.sources:
+        return _Judged(replace(old, binding=binding), "warning", tuple(told))
+    return _Judged(replace(old, source=source, also=(), binding=binding), "warning", tuple(told))
 
 
 def _bound(device: Device, address: str) -> bool:
@@ -150,7 +155,19 @@ def _kept_binding(row: SedimentDevice, device: Device) -> Iterable[str]:
 def _entry(device: Device) -> Entry:
     binding = device.binding
     addresses = tuple(map(str, binding.addresses))
-    return Entry(device.id, device.source, addresses, binding.anchor.value, "", device.labels)
+    age = "" if device.max_age is None else f"{device.max_age:g}"
+    passes = "" if device.recovery_passes is None else str(device.recovery_passes)
+    return Entry(
+        device.id,
+        device.source,
+        addresses,
+        binding.anchor.value,
+        "",
+        device.labels,
+        device.also,
+        max_age=age,
+        recovery_passes=passes,
+    )
 
 
 def _in_one(told: Iterable[str]) -> tuple[str, str]:

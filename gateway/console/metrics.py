@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.control.running import RESULTS, Books
@@ -86,9 +88,12 @@ NOTICE_KINDS = (
     "late-failure",
     "book",
     "bypass",
+    "agent",
+    "certificate",
     "override",
     "site",
     "resources",
+    "asked",
     "tls",
 )
 
@@ -96,8 +101,28 @@ NOTICE_KINDS = (
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED, _VERIFIED = Applied.FAILED, Applied.VERIFIED
 
+#: What an agent tells of its host, and what it means. NaN: not attached, or its host does not tell.
+AGENT_RESOURCES = {
+    "load1": "Load average of one minute of the agent's host.",
+    "cpus": "CPUs of the agent's host.",
+    "memory_total_bytes": "Memory of the agent's host.",
+    "memory_available_bytes": "Memory of the agent's host that is available without swapping.",
+    "disk_free_bytes": "Free bytes where the agent keeps its plan.",
+    "open_files": "Open files on the agent's host.",
+}
+
 #: What became of a frame for SEDIMENT's own relying party.
 FORWARD_RESULTS = ("forwarded", "failed", "dropped")
+
+
+class RelyingCounts(NamedTuple):
+    """What the relying party's port has counted: messages by (kind, case), messages for the app server by result,
+    ended connections by reason, copies to the verifier by result."""
+
+    messages: Mapping[tuple[str, str], int]
+    carried: Mapping[str, int]
+    ends: Mapping[str, int]
+    copies: Mapping[str, int]
 
 
 class Tally:
@@ -136,7 +161,9 @@ class Metrics:
         self._facts = _FactCollector()
         self._live = _LiveCollector()
         self._host = HostCollector()
-        for collector in (self._facts, self._live, self._host):
+        #: Hints, feeds and inquiries; whoever runs them sets what it reads.
+        self.hinted = HintCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(
@@ -194,6 +221,25 @@ class Metrics:
         """Read ``ragate_forwarded_total`` from ``counts`` (a number for each of ``FORWARD_RESULTS``) at every
         scrape."""
         self._live.forwarding = counts
+
+    def set_agents(self, states: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]]) -> None:
+        """Read ``ragate_agent_*`` from ``states`` (by agent: attached or not, newest numbers of its host) at every
+        scrape."""
+        self._live.agents = states
+
+    def set_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Read ``ragate_certificate_not_after_timestamp_seconds`` from ``ends`` (by holder) at every scrape."""
+        self._live.certificates = ends
+
+    def set_relying(self, counts: Callable[[], RelyingCounts]) -> None:
+        """Read ``ragate_relying_*`` from ``counts`` at every scrape."""
+        self._live.relying = counts
+
+    def add_hints(self, source: str) -> None:
+        """Make the refusals' series of one source of hints. Of refusals alone: a source that never has verdicts
+        must not look like one that has fallen silent."""
+        for refusal in Refusal:
+            self._facts.rejections.setdefault((source, refusal), 0)
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
@@ -377,6 +423,9 @@ class _LiveCollector(Collector):
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
+        self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
+        self.certificates: Callable[[], Mapping[str, float]] | None = None
+        self.relying: Callable[[], RelyingCounts] | None = None
         self.overrides: Callable[[], int] | None = None
         self.site: Callable[[], SiteNow] | None = None
         self.profiles: Callable[[], Sequence[str]] = tuple
@@ -419,6 +468,8 @@ class _LiveCollector(Collector):
                     (((result,), forwarded[result]) for result in FORWARD_RESULTS),
                 )
             )
+        if self.relying is not None:
+            families.extend(_relying(self.relying()))
         if self.books is not None:
             families += _book(self.books)
         if self.writable is not None:
@@ -429,7 +480,32 @@ class _LiveCollector(Collector):
                     value=float(self.writable()),
                 )
             )
-        return families
+        return [*families, *self._link()]
+
+    def _link(self) -> Iterable[Metric]:
+        """What is known of agents and of certificates, where there are any."""
+        if self.agents is not None:
+            states = self.agents()
+            attached = GaugeMetricFamily(
+                "ragate_agent_attached", "1 while the agent is attached to this gateway.", labels=("agent",)
+            )
+            for agent, (is_attached, _) in states.items():
+                attached.add_metric((agent,), float(is_attached))
+            yield attached
+            for resource, text in AGENT_RESOURCES.items():
+                family = GaugeMetricFamily(f"ragate_agent_{resource}", text, labels=("agent",))
+                for agent, (_, resources) in states.items():
+                    family.add_metric((agent,), resources.get(resource, float("nan")))
+                yield family
+        if self.certificates is not None:
+            ends = GaugeMetricFamily(
+                "ragate_certificate_not_after_timestamp_seconds",
+                "When each certificate in use expires, UNIX time, by its holder.",
+                labels=("holder",),
+            )
+            for holder, at in self.certificates().items():
+                ends.add_metric((holder,), at)
+            yield ends
 
     def _site(self) -> Iterable[Metric]:
         if self.site is None:
@@ -473,3 +549,28 @@ def _book(books: Books) -> Iterable[Metric]:
     )
     info.add_metric((books.current.digest[:12],), 1.0)
     yield info
+
+
+def _relying(counts: RelyingCounts) -> Iterable[Metric]:
+    yield _counters(
+        "ragate_relying_messages",
+        "Messages at the relying party's port that were judged, by kind and by what was true of them.",
+        ("kind", "case"),
+        counts.messages.items(),
+    )
+    for name, text, label, values in (
+        (
+            "carried",
+            "DATA and KEY_CHANGE of admitted devices, by whether the other side took them.",
+            "result",
+            counts.carried,
+        ),
+        ("ends", "Connections at the relying party's port that ended, by reason.", "reason", counts.ends),
+        (
+            "copies",
+            "Copies of PASSPORT_RESPONSE for the verifier, by what became of them.",
+            "result",
+            counts.copies,
+        ),
+    ):
+        yield _counters(f"ragate_relying_{name}", text, (label,), (((value,), n) for value, n in values.items()))

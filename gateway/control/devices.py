@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
-from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.shown import shown
 from gateway.control.slots import Slot, rule_of
@@ -33,7 +33,9 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Hint,
     Instant,
+    Outcome,
     Record,
     Rule,
     SourceName,
@@ -46,6 +48,7 @@ from gateway.core.policy import Book, Override
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED_LATE = EventKind.FAILED_LATE
+_REQUESTED = Outcome.REQUESTED
 _RETIRED = Standing.RETIRED
 _VERIFIED = Applied.VERIFIED
 
@@ -68,6 +71,9 @@ Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
 
+_Rising = tuple[Slot, int, Rule | None, Book]
+"""The same without an address, for who follows devices."""
+
 
 class Devices:
     """Implements the ``Directory`` and ``Operator`` ports and is what admission, timers and start write to."""
@@ -88,12 +94,19 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
+        self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        #: Told of every authenticated verdict that was stepped.
+        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
+        #: Whether a REQUESTED answers a request of ours.
+        self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
+        #: At which of a device's sources its old evidence can be replayed; for windows only.
+        self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
@@ -110,6 +123,14 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
+
+    def tell_standings(self, follower: StandingsFollower | None) -> None:
+        """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
+        self._follower = follower
+        if follower is None:
+            return
+        for slot in self._slots.values():
+            follower.stands(slot.device.id, rule_of(slot))
 
     # --- what others ask --------------------------------------------------------------------------------
 
@@ -153,7 +174,9 @@ class Devices:
     def view(self, device: DeviceId) -> DeviceView | None:
         """Everything a window shows of one device."""
         slot = self._slots.get(device)
-        return None if slot is None else shown(slot, self._gates, self._clock.now())
+        if slot is None:
+            return None
+        return shown(slot, self._gates, self._clock.now(), self.replayable(slot.device, slot.records))
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
@@ -166,12 +189,31 @@ class Devices:
 
     def verdict(self, verdict: Verdict, received: Instant) -> Transition:
         """Take an authenticated verdict. The caller ends its turn with ``commit``."""
-        event = lifecycle.event_of(verdict, received.wall)
+        requested = verdict.outcome is _REQUESTED
+        solicited = requested and self.solicited(verdict.device, verdict.source, received)
+        event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
         transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
+        self.on_verdict(verdict, transition, received)
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
         return transition
+
+    def hint(self, hint: Hint, received: Instant) -> bool:
+        """Take an adverse hint; says whether it lowered anything. The caller ends its turn with ``commit``."""
+        slot = self._slots[hint.device]
+        cut = hint.source in self.book.cut_on_hints
+        reason = f"{hint.source}: {hint.reason}"
+        event = Event(EventKind.HINTED, received.wall, reason=reason, actor=hint.source, cut=cut)
+        lowered = False
+        for source, record in list(slot.records.items()):
+            if hint.of is not None and hint.of != source:
+                continue
+            # A hint that changes nothing is counted and no more: it must not hide what really happened last.
+            if lifecycle.step(record, event, self.rules_of(slot, source)).effect is Effect.LOWERED:
+                self.apply(slot, source, event, received, 0.0)
+                lowered = True
+        return lowered
 
     def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:
         """Hold a device in every source; raises ``KeyError`` when the inventory does not list it."""
@@ -288,6 +330,10 @@ class Devices:
             rule = self.rule(slot, address)
             for gate in self._gates:
                 gate.want(address, rule)
+        if self._follower is not None:
+            # A raise that is on its way to the disk opens when it is there.
+            told = self._follower.tightens if slot.opening else self._follower.stands
+            told(slot.device.id, rule_of(slot))
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:
         """How a source's verdicts of this device are weighed: the book's word before the source's."""
@@ -363,13 +409,14 @@ class Devices:
         entries, self._entries = self._entries, []
         touched, self._touched = self._touched, []
         opening: list[_Opening] = []
+        rising: list[_Rising] = []
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
         self._turns_under_way += 1
         after: list[Callable[[JournalError | None], None]] = []
 
         def durable(error: JournalError | None) -> None:
-            self._durable(error, followed, opening, raised)
+            self._durable(error, followed, opening, raised, rising)
             for each in after:
                 each(error)
 
@@ -391,6 +438,12 @@ class Devices:
                     opening.append((slot, slot.version, address, rule, causes, slot.under))
                 else:
                     self._tell(address, rule, causes)
+            if self._follower is not None:
+                self._follower.happened(transition)
+                if loosens:
+                    rising.append((slot, slot.version, rule_of(slot), slot.under))
+                else:
+                    self._follower.tightens(slot.device.id, rule_of(slot))
 
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
@@ -413,6 +466,7 @@ class Devices:
         followed: Sequence[Sequence[Cause]],
         opening: Sequence[_Opening],
         raised: Sequence[_Touch],
+        rising: Sequence[_Rising],
     ) -> None:
         self._turns_under_way -= 1
         if self._stopped:
@@ -435,13 +489,14 @@ class Devices:
                 self._gave_up(causes, "overtaken by a later verdict", now)
             else:
                 self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+        for slot, version, risen, book in rising:
+            if self._follower is not None and slot.floor <= version:
+                anew = risen if slot.under is book else _lesser(risen, rule_of(slot))
+                self._follower.stands(slot.device.id, anew)
 
     def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
         """What was wished under the book before, under this one: never longer than what has become durable."""
-        anew = self.rule(slot, address)
-        if rule is None or anew is None or DENY in (rule.profile, anew.profile):
-            return anew if anew is None or anew.profile == DENY else rule
-        return anew._replace(until=min(anew.until, rule.until))
+        return _lesser(rule, self.rule(slot, address))
 
     def _gave_up(self, causes: Sequence[Cause], why: str, now: float) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
@@ -487,3 +542,10 @@ class Devices:
             waits = self.followed.get(cause.seq)
             if waits is not None:
                 waits(fact)
+
+
+def _lesser(rule: Rule | None, anew: Rule | None) -> Rule | None:
+    """A wish of the book before under the present one: its profile, never longer than what has become durable."""
+    if rule is None or anew is None or DENY in (rule.profile, anew.profile):
+        return anew if anew is None or anew.profile == DENY else rule
+    return anew._replace(until=min(anew.until, rule.until))

@@ -22,9 +22,11 @@ from gateway.core.model import (
     Enforced,
     Envelope,
     Event,
+    Hint,
     Instant,
     Record,
     Rejected,
+    Rule,
     SourceName,
     Standing,
     Stands,
@@ -49,12 +51,12 @@ class Authenticator(Protocol):
     """One source's pure authentication (``gateway.sediment.authenticate`` is one).
 
     Takes the envelope and the device's record of this source (``None``: unknown device) by look-up; returns a
-    verdict or the refusal. Never raises for any bytes.
+    verdict, a hint where the source is one of hints, or the refusal. Never raises for any bytes.
     """
 
     def authenticate(
         self, envelope: Envelope, record_of: Callable[[DeviceId], Record | None]
-    ) -> Verdict | Rejected:
+    ) -> Verdict | Hint | Rejected:
         """Judge one envelope at ``envelope.received``."""
         ...
 
@@ -170,6 +172,34 @@ class Admission(Protocol):
         ...
 
 
+class Confirmed(NamedTuple):
+    """What a verifier's own memory says of the device at an address: when (UNIX seconds), and whether it was
+    good."""
+
+    at: int
+    good: bool | None
+
+
+class Verifier(Protocol):
+    """A verifier that can be asked. Every wait has a limit of its own."""
+
+    def check(self, device: DeviceId) -> None:
+        """Raise ``SourceError`` when this device cannot be asked for, whatever the verifier does."""
+        ...
+
+    def address_of(self, claim: str) -> str:
+        """The address that a verdict's claim would be asked about; "": none."""
+        ...
+
+    async def attest(self, device: DeviceId) -> None:
+        """Ask it to have a device attest again. Raises ``SourceError``."""
+        ...
+
+    async def confirm(self, address: str) -> Confirmed | None:
+        """Ask about the last attestation from an address; None: it knows of none. Raises ``SourceError``."""
+        ...
+
+
 class Backend(Protocol):
     """One way of enforcing at one target: a path gate.
 
@@ -214,6 +244,26 @@ class Backend(Protocol):
 
     async def stop(self) -> None:
         """Release sockets and threads; leave enforcement with its ends in place."""
+        ...
+
+
+class Resync(str):
+    """A sentence among a backend's damages that tells of no damage: what stands is not known any more (a link was
+    lost and is there again), so it is read back and brought to what is wanted."""
+
+    __slots__ = ()
+
+
+class Contact(Protocol):
+    """Whether a backend that is not of this process can be reached."""
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be reached; "" when it can."""
+        ...
+
+    async def reached(self) -> None:
+        """Return as soon as it can be reached."""
         ...
 
 
@@ -361,6 +411,7 @@ class TargetState(NamedTuple):
     state: str  # pending, accepted, verified, failed
     detail: str
     latest_end: float | None  # wall time at which an admission there ends by itself
+    verified_at: float | None = None  # wall time of the newest read-back that showed what is wanted
 
 
 class DeviceView(NamedTuple):
@@ -374,6 +425,7 @@ class DeviceView(NamedTuple):
     last: Transition | None
     last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
     override: Override | None = None  # in force now
+    replayable: Sequence[SourceName] = ()  # sources at whose verifier the device's old evidence can be replayed
 
 
 class ReadBack(NamedTuple):
@@ -430,6 +482,46 @@ class Operator(Protocol):
 
     def release(self, device: DeviceId, actor: str, reason: str) -> Transition:
         """Release a held device to what lies beneath. Raises ``KeyError`` likewise."""
+        ...
+
+
+class Standings(Protocol):
+    """What a relay of DATA asks. It never decides: it carries while the answer is yes, and stops when told."""
+
+    def until(self, device: DeviceId, service: str) -> float:
+        """Boot seconds until which ``device`` may reach ``service``; 0.0: it may not. Only what is durable."""
+        ...
+
+    def spend(self, device: DeviceId) -> bool:
+        """Take one of the messages that the device's profile allows in a while. False: none is left now."""
+        ...
+
+    def wanted(self, device: DeviceId) -> bool:
+        """Whether its verifier wants it to attest again and it may be told so now."""
+        ...
+
+    def asked(self, device: DeviceId) -> None:
+        """It was told to attest again."""
+        ...
+
+    def follow(self, changed: Callable[[DeviceId], None]) -> None:
+        """Call ``changed`` on the loop whenever the answer about a device may have become another, once it has."""
+        ...
+
+
+class StandingsFollower(Protocol):
+    """What the single writer tells, device by device: what tightens at once, what loosens when it is durable."""
+
+    def stands(self, device: DeviceId, rule: Rule | None) -> None:
+        """A device's decision asks for ``rule`` (None: it is retired), and that is durable."""
+        ...
+
+    def tightens(self, device: DeviceId, rule: Rule | None) -> None:
+        """A device's decision asks for no more than ``rule`` now; what it would add waits for ``stands``."""
+        ...
+
+    def happened(self, transition: Transition) -> None:
+        """Something happened to a device."""
         ...
 
 
@@ -519,7 +611,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, override, site, resources, tls.
+    # bypass, agent, certificate, override, site, resources, asked, tls.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

@@ -31,7 +31,8 @@ covers neither nonce nor timestamp: only the device's own HMAC key does.
 Endpoint: protocol u8, address length A u8, address (ASCII), port u16.
 
 DATA body: count u8 of measurements, each type u8, elapsed microseconds u32, optional u32; iv length u8 = 16, iv;
-payload length u16, payload; checksum length u8 = 32, checksum = HMAC-SHA256(device's key, payload).
+payload length u16, payload; checksum length u8 = 32, checksum = HMAC-SHA256(device's key, payload). A device told
+not to encrypt sends an empty iv, one told not to sign an empty checksum (``apps/common/Prover.cpp`` lines 802-847).
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ SIGNATURE_MAX = 1024  #: bytes: RSA-8192; a larger key would let one frame cost 
 
 _HEADER = struct.Struct(">HH32sH32sBIB")
 _SIZE = struct.Struct(">H")
-_IV_LENGTH = bytes((IV_SIZE,))
-_CHECKSUM_LENGTH = bytes((DIGEST_SIZE,))
+_IV_SIZES = (IV_SIZE, 0)
+_CHECKSUM_SIZES = (DIGEST_SIZE, 0)
 _ENDPOINT_HEAD = struct.Struct(">BB")
 _MEASUREMENT = struct.Struct(">BII")
 
@@ -79,6 +80,8 @@ class MessageId(IntEnum):
     KEY_CHANGE = 12
     DUMMY = 13
     CONFIG = 14
+
+    __hash__ = int.__hash__  # the library's own hash costs a Python call each time
 
 
 class Reason(IntEnum):
@@ -242,9 +245,13 @@ def decode_alert(frame: bytes) -> Alert:
     return Alert(header, frame[at + 1 : verifier_end], reason, endpoint, frame[signature_start:], signed)
 
 
-def decode_data(frame: bytes) -> Data:
-    """Decode one whole DATA, exactly. Raises ``InputRefused`` as ``decode_alert`` does."""
-    header = decode_header(frame)
+def decode_data(frame: bytes, header: Header | None = None) -> Data:
+    """Decode one whole DATA, exactly. Raises ``InputRefused`` as ``decode_alert`` does.
+
+    ``header``: the frame's own, when it is decoded already.
+    """
+    if header is None:
+        header = decode_header(frame)
     if header.message_id is not _DATA:
         raise InputRefused(Refusal.KIND, f"{header.message_id.name} is not DATA")
     end = header.size
@@ -255,19 +262,20 @@ def decode_data(frame: bytes) -> Data:
     if measured >= end:
         raise _ends_in("measurements")
     measurements = tuple(map(Measurement._make, _MEASUREMENT.iter_unpack(frame[at + 1 : measured])))
-    iv_end = measured + 1 + IV_SIZE
-    if frame[measured] != IV_SIZE:
-        raise InputRefused(Refusal.LENGTHS, f"iv length {frame[measured]} is not {IV_SIZE}")
+    iv_end = measured + 1 + frame[measured]
+    if frame[measured] not in _IV_SIZES:
+        raise InputRefused(Refusal.LENGTHS, f"iv length {frame[measured]} is neither {IV_SIZE} nor 0")
     if iv_end + 2 > end:
         raise _ends_in("iv or payload length")
     (length,) = _SIZE.unpack_from(frame, iv_end)
     payload_end = iv_end + 2 + length
     if payload_end >= end:
         raise _ends_in("payload")
-    if frame[payload_end] != DIGEST_SIZE:
-        raise InputRefused(Refusal.LENGTHS, f"checksum length {frame[payload_end]} is not {DIGEST_SIZE}")
-    if payload_end + 1 + DIGEST_SIZE != end:
-        raise _left_over("checksum", DIGEST_SIZE, end - payload_end - 1)
+    length = frame[payload_end]
+    if length not in _CHECKSUM_SIZES:
+        raise InputRefused(Refusal.LENGTHS, f"checksum length {length} is neither {DIGEST_SIZE} nor 0")
+    if payload_end + 1 + length != end:
+        raise _left_over("checksum", length, end - payload_end - 1)
     payload = frame[iv_end + 2 : payload_end]
     return Data(header, measurements, frame[measured + 1 : iv_end], payload, frame[payload_end + 1 :])
 
@@ -341,7 +349,7 @@ def encode_alert(alert: Alert) -> bytes:
     Raises ``ValueError`` for a value that its field cannot hold.
     """
     signed = _signed_body(alert.verifier_id, alert.reason, alert.endpoint)
-    return _encode(alert.header, signed + encode_signature(alert.signature))
+    return encode_message(alert.header, signed + encode_signature(alert.signature))
 
 
 def encode_data(data: Data) -> bytes:
@@ -349,15 +357,15 @@ def encode_data(data: Data) -> bytes:
 
     Raises ``ValueError`` for a value that its field cannot hold.
     """
-    return _encode(data.header, encode_data_body(data.measurements, data.iv, data.payload, data.checksum))
+    return encode_message(data.header, encode_data_body(data.measurements, data.iv, data.payload, data.checksum))
 
 
 def encode_data_body(measurements: Sequence[Measurement], iv: bytes, payload: bytes, checksum: bytes) -> bytes:
     """The bytes of a DATA that follow its device id. Raises ``ValueError`` like ``encode_data``."""
     count = len(measurements)
-    if len(iv) != IV_SIZE or len(checksum) != DIGEST_SIZE or count > 255:
+    if len(iv) not in _IV_SIZES or len(checksum) not in _CHECKSUM_SIZES or count > 255:
         msg = (
-            f"DATA has an iv of {IV_SIZE} bytes, a checksum of {DIGEST_SIZE} and at most 255 measurements, "
+            f"DATA has an iv of {IV_SIZE} or 0 bytes, a checksum of {DIGEST_SIZE} or 0, at most 255 measurements, "
             f"not {len(iv)}, {len(checksum)} and {count}"
         )
         raise ValueError(msg)
@@ -367,14 +375,16 @@ def encode_data_body(measurements: Sequence[Measurement], iv: bytes, payload: by
         msg = f"measurement out of range: {error}"
         raise ValueError(msg) from error
     length = _length16(len(payload), "payload")
-    return b"".join((bytes((count,)), measured, _IV_LENGTH, iv, length, payload, _CHECKSUM_LENGTH, checksum))
+    parts = (bytes((count,)), measured, bytes((len(iv),)), iv, length, payload, bytes((len(checksum),)), checksum)
+    return b"".join(parts)
 
 
 def _signed_body(verifier_id: bytes, reason: Reason, endpoint: Endpoint) -> bytes:
     return _short(verifier_id, "verifier id") + bytes((reason,)) + encode_endpoint(endpoint)
 
 
-def _encode(header: Header, body: bytes) -> bytes:
+def encode_message(header: Header, body: bytes) -> bytes:
+    """Header and body as one message of the right total size. Raises ``ValueError`` like ``encode_alert``."""
     size = HEADER_SIZE + len(header.device) + len(body)
     if size > FRAME_LIMIT:
         msg = f"a message of {size} bytes; at most {FRAME_LIMIT} can be sent"

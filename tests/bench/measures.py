@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
-from tests.bench import live, posts, rival
+from tests.bench import linked, live, posts, rival
 from tests.bench import reload as reloading
+from tests.bench import relying as data
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
 from tests.bench.beside import rebuilding
 from tests.bench.report import Machine, Row
@@ -36,17 +37,38 @@ class Sizes:
     rival_alone: int = 30
     rival_burst: int = 100
     reloaded: int = 12_000
+    linked: int = 200
+    renewal_seconds: float = 60.0
+    senders: int = 1_000
+    data_seconds: float = 10.0
     posting: int = 20_000
     posted: int = 80_000
 
 
 FULL = Sizes()
-QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, 10_000, 24_000)
+QUICK = Sizes(
+    20_000,
+    100,
+    4_000,
+    1,
+    8_000,
+    6_000,
+    5,
+    3,
+    10,
+    30,
+    3_000,
+    linked=50,
+    data_seconds=4.0,
+    posting=10_000,
+    posted=24_000,
+)
 FEW = 100
 IDLE_RATE = 50.0
 REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
+DATA_RATE = 5_000.0
 POSTED_RATE = 8_000.0
 RELOADED_RATE = 200.0
 PROBED = ("-m", "tests.bench.probed")
@@ -287,6 +309,43 @@ def ends(bench: Bench) -> None:
     bench.rows.append(Row("ends", "packets after a new start", again, "", "at most", 0, 0))
 
 
+def both_ends(bench: Bench) -> None:
+    """One verdict on two hosts, and the leases of many devices over the link."""
+    found = linked.two_hosts(bench.net, bench.scratch / "site-linked", bench.sizes.linked)
+    bench.raw["both_ends"] = found
+    for name, told in found.items():
+        note = f"max {told['p100']:.3g} ms, {bench.sizes.linked} devices"
+        bench.rows += [
+            Row("both_ends", f"{name} → read back on both hosts, p50", told["p50"], "ms", "at most", None, 5.0),
+            Row("both_ends", f"the same, p99 ({name})", told["p99"], "ms", "at most", None, 20.0, note),
+        ]
+    shares = linked.renewals(bench.scratch / "site-renewals", bench.sizes.many, bench.sizes.renewal_seconds)
+    bench.raw["renewals"] = shares
+    for side, share in shares.items():
+        what = f"leases of {bench.sizes.many:,} devices, {side}"
+        bench.rows.append(Row("both_ends", what, share * 100, "% of a core", "at most", None, 10.0))
+
+
+def relying(bench: Bench) -> None:
+    """DATA of connected devices through the relying party's port."""
+    sizes = bench.sizes
+    bench.raw["relying"] = {}
+    for connections, least in (("kept", DATA_RATE), ("each", None)):
+        site = data.site_of(bench.scratch / f"site-relying-{connections}", sizes.senders, connections)
+        # A connection for each message leaves its port at rest for a minute: there are 28,000 of them.
+        most = 10_000_000 if connections == "kept" else 20_000
+        found = data.carry(bench.net, site, sizes.senders, sizes.data_seconds, most)
+        bench.raw["relying"][connections] = asdict(found)
+        if found.other or not found.arrived:
+            raise BenchError(f"{found.other} of {found.accepted + found.other} DATA were not accepted")
+        note = (
+            f"p50 {found.p50_ms:.3g} ms, p99 {found.p99_ms:.3g} ms; server {found.server_us:.0f} us of CPU each, "
+            f"{found.server_share:.2f} of a CPU"
+        )
+        what = f"DATA/s carried, {sizes.senders:,} devices, app connections: {connections}"
+        bench.rows.append(Row("relying", what, found.rate, "/s", "at least", least, least, note))
+
+
 def rest(bench: Bench) -> None:
     """Verdicts posted over HTTPS with client certificate and signature, connections kept alive."""
     _posted(bench, "rest", lanes=8, window=2)
@@ -374,5 +433,20 @@ def reload(bench: Bench) -> None:
 
 
 PARTS: Mapping[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, rest, rpc)
+    each.__name__: each
+    for each in (
+        idle,
+        paced,
+        rate,
+        reload,
+        today,
+        flows,
+        flush,
+        restart,
+        ends,
+        both_ends,
+        relying,
+        rest,
+        rpc,
+    )
 }

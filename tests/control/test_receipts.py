@@ -64,9 +64,9 @@ class Lines:
 
 
 def admission(world: World, limits: AdmissionLimits | None = None) -> Admit:
-    return Admit(
-        {}, world.devices, world.journal, [world.facts], world.clock, limits or AdmissionLimits(), {SOURCE: Lines()}
-    )
+    limits = limits or AdmissionLimits()
+    openers = {SOURCE: Lines()}
+    return Admit({}, world.devices, world.journal, [world.facts], world.clock, limits, openers=openers)
 
 
 def envelope(world: World, text: str) -> Envelope:
