@@ -12,6 +12,7 @@ import pytest
 from gateway.core.model import DENY, Address, Binding, Decision, Device, DeviceId, SourceName, Standing
 from gateway.core.policy import (
     ADMITTED,
+    KINDS,
     PROBATION,
     Book,
     Condition,
@@ -353,6 +354,12 @@ def test_a_profile_carries_the_parameters_of_its_documents() -> None:
     assert Profile("quarantine", rank=1).parameters == {}
 
 
+def test_a_book_carries_the_kinds_of_documents_of_each_target() -> None:
+    assert KINDS == ("path_gate", "network", "host", "container")
+    assert Book(targets={"edge": KINDS}).targets == {"edge": KINDS}
+    assert Book().targets == {}
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -371,5 +378,5 @@ def test_a_profile_carries_the_parameters_of_its_documents() -> None:
 def test_what_is_wrong_with_a_book_is_said_with_its_place_and_the_mend(
     wrong: Callable[[], object], said: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         wrong()
