@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: help run test serve lint types contracts format bench soak fuzz mutants ci lock clean system
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 system: # packages of the system that the path gate needs; only root can install them
 	@.ci/system-packages
@@ -45,6 +45,10 @@ format: $(READY) ## rewrite in the house style
 
 bench: system $(READY) ## measure the promises, side by side with what a site has today (run alone; root)
 	$(BIN)/python -m tests.bench
+
+.PHONY: compose-check
+compose-check: system $(READY) ## compose/: its files, and its commands in network namespaces instead of containers
+	$(BIN)/python -m pytest tests/composed
 
 soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s

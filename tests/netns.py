@@ -108,8 +108,11 @@ async def _await(result: Awaitable[object]) -> None:
     await result
 
 
-def fork_in_namespaces(body: Callable[[], object]) -> str:
-    """Run a function (or coroutine function) in a forked child in private namespaces; "" or its traceback."""
+def fork_in_namespaces(body: Callable[[], object], seconds: float = CHILD_SECONDS) -> str:
+    """Run a function (or coroutine function) in a forked child in private namespaces; "" or its traceback.
+
+    A child that has not finished after so many seconds is killed.
+    """
     read, write = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -122,10 +125,10 @@ def fork_in_namespaces(body: Callable[[], object]) -> str:
         _child(body, write)
     os.close(write)
     try:
-        text = _read_all(read, time.monotonic() + CHILD_SECONDS)
+        text = _read_all(read, time.monotonic() + seconds)
         if text is None:
             os.kill(pid, signal.SIGKILL)
-            text = f"not finished within {CHILD_SECONDS:g} s\n"
+            text = f"not finished within {seconds:g} s\n"
     finally:
         os.close(read)
         _, status = os.waitpid(pid, 0)
@@ -154,12 +157,12 @@ def unavailable() -> str:
     return text.strip().splitlines()[-1] if text else ""
 
 
-def in_namespaces(body: Callable[[], object]) -> None:
+def in_namespaces(body: Callable[[], object], seconds: float = CHILD_SECONDS) -> None:
     """Run a test's body in private namespaces; skip where none can be made; fail with the child's traceback."""
     reason = unavailable()
     if reason:
         pytest.skip(f"no network namespaces with nftables here: {reason}")
-    text = fork_in_namespaces(body)
+    text = fork_in_namespaces(body, seconds)
     if text:
         pytest.fail(f"in the namespaces:\n{text}", pytrace=False)
 

@@ -545,7 +545,7 @@ def test_what_could_not_be_loaded_is_never_put_in_place(
     before = contents(home)
     asked: list[Path] = []
 
-    def refuse(path: Path, _sources: object) -> Inventory:
+    def refuse(path: Path, _sources: object, _sealing: object = None) -> Inventory:
         if path.parent == home:
             return load_inventory(path, read_settings(home / "ragate.yaml").sources)
         asked.append(path)

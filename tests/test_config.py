@@ -209,7 +209,7 @@ SETTINGS_MISTAKES = [
     ("path_gate: nft", "path_gate: nftables", "path_gate 'nftables' is not known; did you mean 'nft'?"),
     ("path_gate: nft", "path_gate: relay", "20:5: path_gate relay without relay entries would carry nothing"),
     ("required: true", "required: yes", "required 'yes' is not known; use one of: true, false"),
-    ("required: true", "required: false", "the only target must be required"),
+    ("required: true", "required: false", "the target of this host must be required"),
     ("format: sediment", "format: jwt", "12:13: format 'jwt' is not known; use one of: sediment"),
     ("    format: sediment\n", "", "a source needs 'format'; write format: sediment"),
     ("verifier_id: RAP_Server", "verifier_id: ''", "verifier_id: must be 1 to 255 bytes"),
@@ -232,7 +232,7 @@ SETTINGS_MISTAKES = [
     ("frame_seconds: 2.5", "frame_seconds: 1h", "frame_seconds of 3600 seconds is out of range"),
     ('address: "127.0.0.1:32767"', 'address: "10.0.0.1:32767"', "10.0.0.1:32767 is not on this host"),
     ("tables: read", "tables: write", "tables 'write' is not known"),
-    ("targets:\n", "targets:\n  - {name: other}\n", "a second target arrives with the agent"),
+    ("targets:\n", "targets:\n  - {name: other}\n", "a second target of this host: a host has one path gate"),
     ("inventory: devices.yaml\n", "", "ragate.yaml:1:1: the file needs 'inventory'; write inventory: devices.yaml"),
     ("inventory: devices.yaml", "inventory: other.yaml", "25:12: {site}/other.yaml: cannot be read: No such file"),
     ("book: policies/book.yaml", "book: policies", "26:7: {site}/policies: cannot be read: Is a directory"),
@@ -503,9 +503,47 @@ def subjects(config: Config) -> list[str]:
 
 def test_a_device_without_an_anchor_is_a_finding(site: Path) -> None:
     config = load(site / "ragate.yaml")
-    assert subjects(config) == ["device cam-2"]
+    assert subjects(config) == ["device cam-2", "source verifier"]  # the second is replayable
     edit(site / "devices.yaml", '["fd77:1:0:2::/64"]', '["fd77:1:0:2::/64"]\n    anchor: l3')
+    edit(site / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: 10.77.2.2:8102")
     assert subjects(load(site / "ragate.yaml")) == []
+
+
+def test_hints_that_nobody_gives_are_a_mistake_of_the_book(site: Path) -> None:
+    book = site / "policies/book.yaml"
+    put(book, f"cut_on_hints: [verifier.feed, hook]\n{book.read_text(encoding='utf-8')}")
+    with pytest.raises(ConfigError, match=r"book\.yaml:1:31: the main file has no source of hints named 'hook'"):
+        load(site / "ragate.yaml")
+    edit(site / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.2.2]\n    feed: 10.77.2.2:8101")
+    edit(site / "ragate.yaml", "doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0]}\n")
+    config = load(site / "ragate.yaml")
+    assert config.hint_sources == ("hook", "verifier.feed")
+    assert config.book.cut_on_hints == {"hook", "verifier.feed"}
+    assert config.hook is not None
+    assert config.hook.uids == frozenset({0})
+    assert config.hook.socket == site / "hook.sock"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("doors:\n", "doors:\n  hook: {}\n", "hook needs 'users'"),
+        ("doors:\n", "doors:\n  hook: {users: []}\n", "no user is listed"),
+        ("doors:\n", "doors:\n  hook: {users: [nobody-of-that-name]}\n", "there is no user"),
+        ("doors:\n", "doors:\n  hook: {users: [0], sockets: x}\n", "did you mean 'socket'"),
+        ("name: verifier", "name: hook", "is the name of hints"),
+        ("name: verifier", "name: x.feed", "is the name of hints"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    feed: 10.77.2.2", "needs a port"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {requests: 3}", "needs 'address'"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {address: '10.0.0.1:1', requests: 0}", "whole number"),
+        ("peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: {address: '10.0.0.1:1', per: 1d}", "out of range"),
+    ],
+)
+def test_mistakes_about_hints_have_their_place(site: Path, old: str, new: str, said: str) -> None:
+    edit(site / "ragate.yaml", old, new)
+    with pytest.raises(ConfigError, match=r"ragate\.yaml:[0-9]+:[0-9]+: ") as caught:
+        load(site / "ragate.yaml")
+    assert said in str(caught.value)
 
 
 def test_findings(site: Path) -> None:
@@ -524,6 +562,7 @@ def test_findings(site: Path) -> None:
         "device cam-2",  # another device's key
         "source verifier",
         "device cam-2",  # may reach the door
+        "source verifier",  # replayable
         "console",
     ]
 

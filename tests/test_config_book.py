@@ -60,6 +60,7 @@ site:
 thresholds:
   alerts: {suspect: {severity: 8, count: 3, within: 60s}}
   resources: {cpu: {above: 90%, for: 2m}, memory: {above: 80%, for: 1m}}
+cut_on_hints: [hook, verifier.feed]
 """
 
 FOLDER = {

@@ -117,6 +117,8 @@ entries = st.builds(
     st.sampled_from(["l2", "l3", "upstream", "none"]),
     words,
     st.dictionaries(names, words, max_size=3).map(lambda labels: tuple(labels.items())),
+    words,
+    words,
 )
 
 
@@ -137,6 +139,8 @@ plain = st.builds(
     st.just("l2"),
     st.sampled_from(["", "keys/a.key"]),
     st.sampled_from([(), (("class", "camera"),)]),
+    st.sampled_from(["", "15m", "900", "90.5"]),
+    st.sampled_from(["", "3"]),
 )
 
 

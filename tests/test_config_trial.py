@@ -58,7 +58,7 @@ def book(tmp_path: Path) -> Path:
 
 
 def ground(path: Path, relayed: tuple[str, ...] = ()) -> Ground:
-    return Ground(path, read_book(path).book, LINKS, "gateway", relayed)
+    return Ground(path, read_book(path).book, LINKS, "gateway", relayed, ("hook",))
 
 
 def refusal(made: Ground, devices: tuple[Device, ...] = DEVICES) -> str:
@@ -85,6 +85,11 @@ def test_a_good_book_comes_with_its_templates_and_digest(book: Path) -> None:
         ("node_default", "devices: {cam-9: deny}\nnode_default", "device cam-9: the book gives it a profile, but"),
         ("10.77.3.2", "10.77.1.11", "cutting one would cut the other"),
         ("  - {name: verifier, address: 10.77.2.2, port: 8100}\n", "  []\n", "verifier is gone"),
+        (
+            "node_default",
+            "cut_on_hints: [hock]\nnode_default",
+            "no source of hints named 'hock'; did you mean 'hook'?",
+        ),
         ("node_default", "always_allowed: [10.77.1.0/24]\nnode_default", "it would never be gated"),
         ("node_default", "always_allowed: [0.0.0.0/0]\nnode_default", "it allows every client"),
         ("profiles/", "elsewhere/", "cannot be read: No such file"),

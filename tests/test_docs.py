@@ -14,17 +14,24 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from gateway.certs import Role
 from gateway.cli.commands import app
 from gateway.console.metrics import NOTICE_KINDS
 from gateway.core.errors import Refusal
 from gateway.core.model import Standing
-from tests.e2e.installed import Installed
+from tests.agentlink.pair import site_certificates
+from tests.e2e.installed import Installed, until
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = ROOT / "docs" / "operations.md"
 RULES = ROOT / "docs" / "prometheus-rules.yaml"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = ("certs", "compose")
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / folder / "README.md" for folder in FOLDERS),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 UNITS = sorted((ROOT / "docs" / "systemd").glob("*.service"))
 
 METRIC = re.compile(r"\b(?:ragate|process)_[a-z0-9_]+\b(?!\.)")
@@ -41,14 +48,24 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         devices={"cam-1": ("127.7.0.1",)},
         services=[{"name": "feed", "address": "127.0.0.1", "port": port, "protocol": "tcp", "path": "routed"}],
         target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}]},
+        source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),
         console=("127.0.0.1", free_port()),
         sediment={"forward_to": f"127.0.0.1:{free_port()}"},
     )
     relying = {"listen": f"127.0.0.1:{free_port()}", "app_server": "feed", "verifier": "127.0.0.1:8100"}
     site.settings["doors"]["relying"] = relying
+    certificates = site_certificates(site.folder / "certs", "app")
+    site.settings["agents"] = {"listen": f"127.0.0.1:{free_port()}"}
+    site.settings["certificates"] = {
+        "authority": str(certificates.authority),
+        "certificate": str(certificates.certificate(Role.GATEWAY, "gw")),
+        "key": str(certificates.key(Role.GATEWAY, "gw")),
+    }
+    site.settings["targets"].append({"name": "app-server", "agent": "app"})
     site.write("ragate.yaml", site.settings)
-    with site.running() as service:
+    with site.running(ready=False) as service:  # its agent never comes
+        until(lambda: service.process.poll() is None and service.answers("cam-1"), lambda: service.log)
         text = service.get("/metrics").text
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):

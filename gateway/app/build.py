@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
+from gateway.app import hinting
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
@@ -180,7 +183,7 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     for source in config.sources:
         keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
         made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
-    return made
+    return {**made, **hinting.authenticators(config)}
 
 
 def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
@@ -331,11 +334,13 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     wanted = config.target.kubearmor
     if wanted is None:
         return None
-    try:
-        return _kubearmor(config, wanted, clock)
-    except DocumentRefused as error:
-        mend = "change the book or the paths, or leave kubearmor out of the target"
-        raise ConfigError(str(config.path), f"target {config.target.name}: kubearmor: {error}", mend) from error
+    with refusals(config.path, config.target.name):
+        scope = _scope(config.book)
+        # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
+        hardening = Hardening(
+            journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
+        )
+        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening)
 
 
 def renderer(library: Library, book: Book, target: str) -> Renderer:
@@ -343,19 +348,27 @@ def renderer(library: Library, book: Book, target: str) -> Renderer:
     return Renderer(library, document_targets(book, target))
 
 
-def _kubearmor(config: Config, wanted: KubeArmor, clock: Clock) -> KubeArmorAdvisory:
+def kubearmor_layer(
+    target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
+) -> KubeArmorAdvisory:
+    """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
     settings = KubeArmorSettings(
         address=str(wanted.address),
         health=None if wanted.health is None else str(wanted.health),
         tables=Tables(wanted.tables),
-        target=config.target.name,
-    )
-    scope = _scope(config.book)
-    # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
-    hardening = Hardening(
-        journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
+        target=target,
     )
     return KubeArmorAdvisory(settings, clock, scope, hardening)
+
+
+@contextmanager
+def refusals(file: Path, target: str) -> Iterator[None]:
+    """Policies that KubeArmor could not enforce are a mistake of the configuration: ``ConfigError``."""
+    try:
+        yield
+    except DocumentRefused as error:
+        mend = "change the book or the paths, or leave kubearmor out of the target"
+        raise ConfigError(str(file), f"target {target}: kubearmor: {error}", mend) from error
 
 
 def _scope(book: Book) -> Scope:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from gateway.app import build
+from gateway.app import link as linking
 from gateway.app.trial import Trial, Tried, forget
 from gateway.config import Config
 from gateway.config.book_links import links_of
@@ -170,7 +171,8 @@ class Reloader:
     async def _tried(self) -> Tried:
         config = self._config
         relayed = tuple(entry.service for entry in config.target.relay)
-        ground = Ground(config.book_path, self._books.current.book, links_of(config), config.target.name, relayed)
+        running, hints = self._books.current.book, tuple(map(str, config.hint_sources))
+        ground = Ground(config.book_path, running, links_of(config), config.target.name, relayed, hints)
         trial = Trial(ground, config.devices)
         try:
             return await asyncio.to_thread(trial.run)
@@ -182,7 +184,9 @@ class Reloader:
         """Raise ``ConfigError`` for what only the running service can say against a book."""
         path = str(self._config.book_path)
         build.check_gate(self._config, tried.book)
-        why = build.needs_restart(self._config, self._books.current.book, tried.book)
+        running = self._books.current.book
+        why = build.needs_restart(self._config, running, tried.book)
+        why += linking.needs_restart(self._config, running, tried.book)
         if why:
             mend = "restart the service: what is enforced stays in place meanwhile"
             raise ConfigError(path, "; ".join(why), mend)

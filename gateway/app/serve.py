@@ -13,18 +13,23 @@ import socket
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app import link as linking
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.hinting import Hinting
+from gateway.app.hinting import inquiries as build_inquiries
+from gateway.app.link import Link
+from gateway.app.logs import configure_logging
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
-from gateway.console.log import Log, PatientFile
+from gateway.console.log import Log
 from gateway.console.metrics import Metrics
 from gateway.console.operator import OperatorWindow
 from gateway.control.admit import AdmissionLimits, Admit
@@ -62,14 +67,7 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     ``console_fd`` is a listening socket for the console, made in another network namespace, say. Raises
     ``ConfigError``, ``JournalError`` or ``BackendError`` when it cannot start.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", PatientFile(sys.stderr))),
-    )
+    configure_logging()
     # What is loaded at start stays: looking for garbage in it would double the time until the gate is kept again.
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -90,6 +88,7 @@ class _Service:
         self._console_fd = console_fd
         self._clock = SystemClock()
         self._ready = False
+        self._link: Link | None = None
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
@@ -140,53 +139,54 @@ class _Service:
             on_commit=self.metrics.journal_committed,
         )
         loaded = journal.load()
-        observers: Sequence[Observer] = (self.metrics, Log(clock))
-        rules = build.rules(config)
-        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
-        gate = Reconciler(
-            build.path_gate(config, clock),
-            target=config.target.name,
-            clock=clock,
-            lease=config.target.lease,
-            report=devices.enforced,
-            notice=devices.notice,
-            required=config.target.required,
-        )
-        devices.add_gate(gate)
+        inquiries = build_inquiries(config, clock)
+        observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
+        devices = Devices(config.devices, config.book, rules := build.rules(config), journal, clock, observers)
+        gate = self._local_gate(devices)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
-        overrides = Overrides(devices, (gate,), journal, clock, observers)
+        overrides = Overrides(devices, self._gates, journal, clock, observers)
         alarms = Alarms(devices, watch.usage)
         site = Site(devices, alarms)
         reloader = self._reloading(devices, gate, journal)
-        limits = AdmissionLimits(queue=config.door.limits.queue)
-        admit = Admit(build.authenticators(config), devices, journal, observers, clock, limits)
+        admit = Admit(
+            build.authenticators(config),
+            devices,
+            journal,
+            observers,
+            clock,
+            AdmissionLimits(queue=config.door.limits.queue),
+        )
         door: SedimentDoor | None = None
+        hinting: Hinting | None = None
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
             standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
+            await linking.start(self._link, devices)
             devices.tell_standings(standings)
             advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
-            timed = (overrides, site, alarms)
-            clockwork = Clockwork(devices, [gate], journal, clock, advisories, loaded.highest_wall, timed)
+            clockwork = Clockwork(
+                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+            )
             documents = None if layer is None else self._documents(layer)
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch)
-            for each in advisories:
-                self.metrics.add_backend(each.name)
+            self._wire_metrics(watch, advisories)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            self._close_doors(console, door)
+            _close(console, door, self._relying, hinting)
             devices.stop()
+            await linking.stop(self._link)
             overrides.stop()
             try:
                 await gate.backend.stop()
@@ -205,10 +205,21 @@ class _Service:
         )
         return standings
 
-    def _close_doors(self, console: socket.socket | None, door: SedimentDoor | None) -> None:
-        for opened in (console, door, self._relying):
-            if opened is not None:
-                opened.close()
+    def _local_gate(self, devices: Devices) -> Reconciler:
+        """The path gate of this host; those of other hosts join later."""
+        target = self._config.target
+        gate = Reconciler(
+            build.path_gate(self._config, self._clock),
+            target=target.name,
+            clock=self._clock,
+            lease=target.lease,
+            report=devices.enforced,
+            notice=devices.notice,
+            required=target.required,
+        )
+        devices.add_gate(gate)
+        self._gates = [gate]
+        return gate
 
     def _reloading(self, devices: Devices, gate: Reconciler, journal: SqliteJournal) -> Reloader:
         """Who has the book read again, and the book that runs."""
@@ -239,7 +250,9 @@ class _Service:
                 lambda running: documents.use(build.renderer(running.library, running.book, target))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch) -> None:
+    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
+        for each in advisories:
+            self.metrics.add_backend(each.name)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -258,10 +271,19 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
+        self._hinting.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
             metrics.set_forwarding(forwarder.counts)
+        link = self._link
+        if link is not None:
+            for remote in link.gates:
+                metrics.add_target(remote.target, remote.backend.name)
+            hub = link.hub
+            metrics.add_queue("waiting", lambda: gate.parked)
+            metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
+            metrics.set_certificates(lambda: linking.certificate_ends(link))
         relying = self._relying
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
@@ -277,23 +299,8 @@ class _Service:
         documents: Documents | None,
         listen: socket.socket,
     ) -> None:
-        journal, devices, gate, admit, door = self._parts
-        overrides, site = self._levels
-        explainer = Explainer(devices, (gate,), self._clock)
-        inventory = tuple(device.id for device in self._config.devices)
-        windows = Windows(
-            directory=devices,
-            history=journal.history,
-            inventory=lambda: inventory,
-            health=lambda: [*self._health(advisories), reloader.health()],
-            exposition=self.metrics.exposition,
-            explained=explainer.explained,
-            site=site.now,
-            book=reloader.view,
-        )
-        console = Console(windows, listen, self._console_hosts())
-        place = self._config.operator
-        operator = OperatorWindow(windows, devices, overrides, place.socket, place.group, reload=reloader.ask)
+        _, devices, gate, admit, door = self._parts
+        console, operator = self._windows(advisories, reloader, listen)
         _settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -305,6 +312,7 @@ class _Service:
             async with asyncio.TaskGroup() as tasks:
                 hands = [
                     tasks.create_task(gate.run(), name="gate"),
+                    *(tasks.create_task(run(), name="link") for run in linking.runs(self._link)),
                     tasks.create_task(watch.run(), name="watch"),
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
@@ -320,13 +328,14 @@ class _Service:
                 if self._forwarder is not None:
                     hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=addresses, devices=len(inventory))
-                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands)
+                self._log.info("ready", console=console.address, doors=addresses, devices=len(self._config.devices))
+                await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands, *hint_tasks)
                 self._ready = False
                 await _ended(reload_task)
-                for door_task in door_tasks:
-                    await _ended(door_task)
+                for task in (*hint_tasks, *door_tasks):
+                    await _ended(task)
                 if self._forwarder is not None:
                     await self._forwarder.finish()
                 admit.drain()
@@ -335,12 +344,39 @@ class _Service:
                     async with asyncio.timeout(FLUSH_SECONDS):
                         await devices.flush()
                         await gate.flush()
+                        await linking.flush(self._link)
                 for task in hands:
                     await _ended(task)
         finally:
             await operator.stop()
             await console.stop()
         self._log.info("stopped; admissions end with their leases")
+
+    def _windows(
+        self, advisories: Sequence[Advisory], reloader: Reloader, listen: socket.socket
+    ) -> tuple[Console, OperatorWindow]:
+        """Where people and programs look in, and where operators act."""
+        journal, devices, _, _, _ = self._parts
+        overrides, site = self._levels
+        explainer = Explainer(devices, self._gates, self._clock)
+        inventory = tuple(device.id for device in self._config.devices)
+        windows = Windows(
+            directory=devices,
+            history=journal.history,
+            inventory=lambda: inventory,
+            health=lambda: [*self._health(advisories), reloader.health()],
+            exposition=self.metrics.exposition,
+            explained=explainer.explained,
+            site=site.now,
+            book=reloader.view,
+        )
+        console = Console(windows, listen, self._console_hosts())
+        place = self._config.operator
+        asking = (self._hinting.asking,)
+        operator = OperatorWindow(
+            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+        )
+        return console, operator
 
     async def _console_socket(self) -> socket.socket:
         """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""
@@ -361,6 +397,8 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        if self._link is not None:
+            lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
         lines.append(Health("site", True, f"{site.profile}: {site.chain[-1]}"))
         lines += [Health(f"resource {name}", True, said) for name, said in site.now().alarms.items()]
@@ -375,6 +413,7 @@ class _Service:
             lines.append(Health("relying party", self._ready, detail if self._ready else "not open"))
         if self._forwarder is not None:
             lines.append(Health("relying forwarding", True, self._forwarder.state()))
+        lines.extend(self._hinting.health())
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
@@ -392,6 +431,13 @@ class _Service:
 def _of_the_gate(gate: Reconciler) -> str:
     remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
+
+
+def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | Hinting | None) -> None:
+    """Close what was opened."""
+    for part in parts:
+        if part is not None:
+            part.close()
 
 
 def _settle_garbage() -> None:

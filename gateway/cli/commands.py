@@ -7,12 +7,14 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gateway import __version__
+from gateway.cli.certs import certs_app
 from gateway.cli.devices import about, devices_app
+from gateway.cli.doctor import doctor
 from gateway.cli.policy import policy_app
 from gateway.cli.rehearsing import plan, what_if
 from gateway.cli.reloading import reload_book
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices")
 app.add_typer(policy_app, name="policy")
+app.add_typer(certs_app, name="certs")
 
 
 def _version(asked: bool) -> None:
@@ -99,6 +102,23 @@ def serve(
 
 
 @app.command()
+def agent(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", envvar="RAGATE_AGENT", help="The agent's agent.yaml.")
+    ] = Path("agent.yaml"),
+) -> None:
+    """Enforce on this host what the gateway tells it, in the foreground until SIGTERM or Ctrl-C."""
+    with declared():
+        from gateway.config import load_agent  # noqa: PLC0415
+
+        loaded = load_agent(config)
+        from gateway import app as service  # noqa: PLC0415
+
+        code = service.run_agent(loaded)
+    raise typer.Exit(code)
+
+
+@app.command()
 def run(
     once: Annotated[bool, typer.Option("--once", help="End after the story; 1 if a step did not happen.")] = False,
 ) -> None:
@@ -129,6 +149,8 @@ def check(
     with declared():
         from gateway.config import find_findings  # noqa: PLC0415
 
+        if _is_agents(config):
+            _check_agent(config, output)
         loaded = _load(config)
         listed = [finding._asdict() for finding in find_findings(loaded)]
         if journal:
@@ -141,6 +163,29 @@ def check(
         print_json({"findings": listed, "service": ready})
     else:
         _print_check(config, listed, ready, silent)
+    raise typer.Exit(EXIT_NO if bad else 0)
+
+
+def _is_agents(config: Path) -> bool:
+    """Whether the file is an agent's and not the gateway's."""
+    from gateway.config import is_agent_file  # noqa: PLC0415
+
+    return is_agent_file(config)
+
+
+def _check_agent(config: Path, output: Output) -> NoReturn:
+    """``check`` for a host with an agent. Exit code 0, 1 or 2, likewise."""
+    from gateway import app as service  # noqa: PLC0415
+    from gateway.config import agent_findings, load_agent  # noqa: PLC0415
+
+    loaded = load_agent(config)
+    listed = [finding._asdict() for finding in agent_findings(loaded, service.plan_file(loaded))]
+    state, silent = service.agent_state(loaded)
+    if output is Output.JSON:
+        print_json({"findings": listed, "service": state})
+    else:
+        _print_check(config, listed, state, silent)
+    bad = any(each["severity"] == "error" for each in listed) or (state is not None and not state["ready"])
     raise typer.Exit(EXIT_NO if bad else 0)
 
 
@@ -211,20 +256,26 @@ def _print_check(
 def baseline(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print the nftables baseline (default deny, corridor) to load at boot, before the network comes up."""
     with declared():
-        loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
+        from gateway.config import load_agent  # noqa: PLC0415
 
-        typer.echo(service.baseline_text(loaded), nl=False)
+        if _is_agents(config):
+            typer.echo(service.agent_baseline_text(load_agent(config)), nl=False)
+        else:
+            typer.echo(service.baseline_text(_load(config)), nl=False)
 
 
 @app.command()
 def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove every trace of enforcement from this host. The protected services are then open to everybody."""
     with declared():
-        loaded = _load(config)
         from gateway import app as service  # noqa: PLC0415
+        from gateway.config import load_agent  # noqa: PLC0415
 
-        print_lines(service.uninstall(loaded))
+        if _is_agents(config):
+            print_lines(service.agent_uninstall(load_agent(config)))
+        else:
+            print_lines(service.uninstall(_load(config)))
 
 
 @app.command()
@@ -239,6 +290,7 @@ def explain(
     about(device, config, socket, output, text.explain, Client.explanation)
 
 
+app.command()(doctor)
 app.command()(plan)
 app.command("reload")(reload_book)
 app.command("what-if")(what_if)

@@ -12,6 +12,7 @@ import typer
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_CONFIG,
+    EXIT_NO,
     EXITS,
     ConfigOption,
     DeviceArgument,
@@ -130,6 +131,30 @@ def _seconds(lasting: str) -> float:
         raise ConfigError("--for", str(error)) from error
 
 
+@devices_app.command()
+def attest(
+    device: DeviceArgument,
+    reason: ReasonOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Have a device attest again: its verifier asks it at the next opportunity.
+
+    A trusted device then has the source's grace (5 minutes) to pass, if its deadline is not nearer. Exit code 1
+    also when the verifier could not be asked; within its budget a request may wait, which is an answer.
+    """
+    with declared():
+        done = client(config, socket).attest(device, reason)
+    if output is Output.JSON:
+        print_json(done)
+    else:
+        for each in done["asked"]:
+            typer.echo(text.clean(f"{done['device']}: {each['source']}: {each['state']}: {each['detail']}"))
+    if all(each["state"] == "failed" for each in done["asked"]):
+        raise typer.Exit(EXIT_NO)
+
+
 def about(
     device: str,
     config: Path,
@@ -158,10 +183,15 @@ def _act(verb: str, device: str, reason: str, config: Path, socket: Path | None,
 
 @devices_app.command("import")
 def import_devices(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="SEDIMENT's SQLite database, or a YAML inventory.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="SEDIMENT's SQLite database, a .csv table, or a YAML inventory.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="The source of a database's devices, if several.")
+        str | None,
+        typer.Option(
+            "--source", metavar="NAME", help="The source of a database's or a table's devices, if several."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
     overwrite: Annotated[
@@ -197,3 +227,58 @@ def import_devices(
         from gateway.cli.importing import Wishes, import_inventory  # noqa: PLC0415
 
         import_inventory(file, config, Wishes(source, dry_run, overwrite, partial, rebind, unseen))
+
+
+@devices_app.command()
+def learn(
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="FILE", help="Write an inventory with these addresses, to be looked at."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Propose bindings: where verifiers see devices that the inventory binds elsewhere. Nothing is admitted by it.
+
+    An address is where the evidence came from, which a neighbour or a NAT can stand between. With --write the known
+    addresses stay and the seen one is added, with anchor none: look at each, set its anchor, and take it over with
+    ragate devices import FILE --overwrite.
+    """
+    with declared():
+        from gateway.cli.learning import learn as run  # noqa: PLC0415
+
+        run(config, socket, write, as_json=output is Output.JSON)
+
+
+@devices_app.command()
+def seal(
+    config: ConfigOption = DEFAULT_CONFIG,
+    new_key: Annotated[
+        Path | None,
+        typer.Option("--new-key", metavar="FILE", help="Seal with this key; name it in --config afterwards."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written and write nothing.")
+    ] = False,
+) -> None:
+    """Seal the devices' HMAC keys with the key that `sealing` in --config names, and change the inventory to match.
+
+    All keys, also those with a file of their own, come into one sealed file. Sealing again takes a new nonce.
+    """
+    with declared():
+        from gateway.cli.sealing import seal_keys  # noqa: PLC0415
+
+        seal_keys(config, new_key, dry_run=dry_run)
+
+
+@devices_app.command("make-key")
+def make_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to put it; it must not exist.")],
+) -> None:
+    """Make a key to seal device keys with, readable by its owner alone. Keep a copy elsewhere: nothing else opens
+    them."""
+    with declared():
+        from gateway.cli.sealing import make_key as run  # noqa: PLC0415
+
+        run(file)

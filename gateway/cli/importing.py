@@ -16,9 +16,11 @@ import typer
 
 from gateway.cli.terminal import EXIT_CONFIG, EXIT_NO, end
 from gateway.config import Consent, Import, Inventory, Source, import_sediment_db, import_yaml, load_inventory
+from gateway.config.csv_import import import_csv
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.imports import KEYS_NAME, inventory_text
+from gateway.config.sealing import Sealing, seal
 from gateway.config.settings import read_settings
 from gateway.console import text
 from gateway.core.errors import ConfigError
@@ -59,8 +61,9 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
     """
     settings = read_settings(config)
     inventory = settings.inventory
-    present = load_inventory(inventory, settings.sources) if inventory.exists() else Inventory((), {})
-    proposal, overwrites = propose(file, settings.sources, wishes, present)
+    sealing = settings.sealing
+    present = load_inventory(inventory, settings.sources, sealing) if inventory.exists() else Inventory((), {})
+    proposal, overwrites = propose(file, settings.sources, wishes, present, sealing)
     for finding in proposal.findings:
         typer.echo(text.clean(f"{finding.severity}: {finding.subject}: {finding.what}; {finding.mend}"), err=True)
     for line in proposal.changes:
@@ -73,7 +76,9 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
         raise ConfigError(str(file), "has no device that can be taken over; nothing was written")
     if overwrites and not wishes.overwrite:
         end("devices of the inventory would change or go; nothing was written; --overwrite lets them", EXIT_NO)
-    rehearse(inventory, proposal, settings.sources)
+    if sealing is not None:
+        proposal = proposal._replace(keys=seal(proposal.keys.encode("ascii"), sealing))
+    rehearse(inventory, proposal, settings.sources, sealing)
     if wishes.dry_run:
         typer.echo("dry run: nothing was written")
         return
@@ -83,22 +88,31 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
     typer.echo(f"written: {inventory} and {inventory.parent / KEYS_NAME}; restart the service to take them up")
 
 
-def propose(file: Path, sources: Sequence[Source], wishes: Wishes, present: Inventory) -> Proposal:
-    """Read a SEDIMENT database or an inventory file, with its keys. Raises ``ConfigError``."""
+def propose(
+    file: Path, sources: Sequence[Source], wishes: Wishes, present: Inventory, sealing: Sealing | None = None
+) -> Proposal:
+    """Read a SEDIMENT database, a table or an inventory file, with its keys. Raises ``ConfigError``."""
     if _is_sqlite(file):
         source = _source(wishes.source, sources)
         consent = Consent(wishes.rebind, wishes.overwrite, wishes.unseen, source.allow_published)
         found = import_sediment_db(file, source.name, present, consent)
         changed = _key_changes(present.hmac_keys, _keys(found.keys))
         return Proposal(found._replace(changes=(*found.changes, *changed)), overwrites=False)
+    if file.suffix.lower() == ".csv":
+        only = sources[0].name if len(sources) == 1 else None
+        source_name = only if wishes.source is None else _source(wishes.source, sources).name
+        found = import_csv(file, sources, source_name, present)
+        changes = (*found.changes, *_key_changes(present.hmac_keys, _keys(found.keys)))
+        overwrites = any(not line.startswith("+") for line in changes)
+        return Proposal(found._replace(changes=changes), overwrites)
     found = import_yaml(file, [each.name for each in sources], present.devices)
-    inventory, keys = _with_keys_beside(file, sources)
+    inventory, keys = _with_keys_beside(file, sources, sealing)
     changes = (*found.changes, *_key_changes(present.hmac_keys, _keys(keys)))
     whole = found._replace(inventory=inventory, keys=keys, changes=changes)
     return Proposal(whole, overwrites=any(not line.startswith("+") for line in changes))
 
 
-def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source]) -> None:
+def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source], sealing: Sealing | None = None) -> None:
     """Load the proposed inventory and keys from a folder aside: what could not be loaded is never put in place.
     Raises ``ConfigError``."""
     try:
@@ -110,7 +124,7 @@ def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source]) -> No
         write_whole(staged.with_name(KEYS_NAME), proposal.keys, _KEYS_MODE)
         write_whole(staged, proposal.inventory, _INVENTORY_MODE)
         try:
-            load_inventory(staged, sources)
+            load_inventory(staged, sources, sealing)
         except ConfigError as error:
             # The folder aside will be gone when the message is read.
             said = (part.replace(aside, str(inventory.parent)) for part in (error.where, error.what, error.mend))
@@ -167,12 +181,12 @@ def _source(named: str | None, sources: Sequence[Source]) -> Source:
     raise ConfigError("--source", f"{named or 'nothing'} is no single source", f"name one of {names}")
 
 
-def _with_keys_beside(file: Path, sources: Sequence[Source]) -> tuple[str, str]:
+def _with_keys_beside(file: Path, sources: Sequence[Source], sealing: Sealing | None) -> tuple[str, str]:
     """An inventory file and all its keys, wherever it keeps them, as one inventory with one key file beside it."""
     problems = Problems()
     written = read_entries(read_text(file, LARGE_FILE), file, problems)
     problems.settle()
-    keys = load_inventory(file, sources).hmac_keys
+    keys = load_inventory(file, sources, sealing).hmac_keys
     entries = [entry._replace(key_file="") for entry in written.entries]
     lines = [f"{device} {key.hex()}\n" for device, key in keys.items()]
     return inventory_text(entries, KEYS_NAME), "".join(lines)

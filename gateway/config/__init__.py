@@ -10,32 +10,45 @@ from gateway.config.book import load_book
 from gateway.config.findings import find_findings
 from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
+from gateway.config.link_findings import agent_findings
 from gateway.config.load import load
+from gateway.config.remotes import is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.templates import check_library, document_targets, read_library
 from gateway.config.values import (
+    FEED,
+    HOOK,
+    AgentConfig,
+    Api,
     Config,
     Console,
     Door,
     DoorLimits,
     Endpoint,
+    Hook,
     Inventory,
     KubeArmor,
     OperatorSocket,
     RelayEntry,
     Relying,
     RelyingLimits,
+    RemoteTarget,
     Source,
     Target,
 )
 
 __all__ = [
+    "FEED",
+    "HOOK",
+    "AgentConfig",
+    "Api",
     "Config",
     "Consent",
     "Console",
     "Door",
     "DoorLimits",
     "Endpoint",
+    "Hook",
     "Import",
     "Inventory",
     "KubeArmor",
@@ -43,14 +56,18 @@ __all__ = [
     "RelayEntry",
     "Relying",
     "RelyingLimits",
+    "RemoteTarget",
     "Source",
     "Target",
+    "agent_findings",
     "check_library",
     "document_targets",
     "find_findings",
     "import_sediment_db",
     "import_yaml",
+    "is_agent_file",
     "load",
+    "load_agent",
     "load_book",
     "load_inventory",
     "read_library",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from gateway.config.book_levels import Levels
 from gateway.config.book_profiles import read_profiles
 from gateway.config.book_site import read_site, read_targets, read_thresholds
-from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
+from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, did_you_mean, read_text
 from gateway.config.values import Network, parse_name, parse_network
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, Standing
@@ -44,6 +44,7 @@ BOOK_KEYS = (
     "devices",
     "site",
     "thresholds",
+    "cut_on_hints",
 )
 SERVICE_KEYS = ("name", "address", "port", "protocol", "path", "profiles")
 CORRIDOR_KEYS = ("name", "address", "port", "protocol")
@@ -120,7 +121,27 @@ def _book(top: Section, levels: Levels, profiles: Mapping[ProfileName, Profile])
         profiles=profiles,
         targets=top.take("targets", lambda value: read_targets(value.section(), places), {}),
         thresholds=top.take("thresholds", lambda value: read_thresholds(value.section()), Thresholds()),
+        cut_on_hints=top.take("cut_on_hints", lambda value: _hint_sources(value, places), frozenset()),
     )
+
+
+def check_hints(placed: Placed, known: Sequence[str], problems: Problems) -> None:
+    """Remember as mistakes the sources of hints that the book names and nobody has configured."""
+    for name in sorted(placed.book.cut_on_hints - set(known)):
+        what = f"the main file has no source of hints named {name!r}"
+        mend = did_you_mean(name, known) if known else "configure doors.hook, or a feed at a source"
+        problems.add(placed.places[f"hints {name}"], what, mend)
+
+
+def _hint_sources(value: Value, places: dict[str, str]) -> frozenset[str]:
+    found: set[str] = set()
+    for item in value.items():
+        name = item.parsed(parse_name)
+        if name in found:
+            raise item.wrong(f"{name} is listed twice", "keep one of the two")
+        places[f"hints {name}"] = item.where
+        found.add(name)
+    return frozenset(found)
 
 
 def _profiles(value: Value, path: Path, places: dict[str, str]) -> dict[ProfileName, Profile]:

@@ -9,8 +9,15 @@ import yaml
 
 from gateway.config.document import Section, Value
 from gateway.config.inventory import LABEL, LABELS
-from gateway.config.settings import AGE_LEAST, AGE_MOST
-from gateway.config.values import Network, parse_duration, parse_name, parse_network
+from gateway.config.values import (
+    AGE_LEAST,
+    AGE_MOST,
+    PASSES_MOST,
+    Network,
+    parse_duration,
+    parse_name,
+    parse_network,
+)
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, DeviceId, Standing, parse_device_id
 from gateway.core.policy import ADMITTED, Deployment, DeviceClass, Level, Match, Profile, ProfileName
@@ -23,8 +30,6 @@ DEVICE_KEYS = ("standings", *MARK_KEYS)
 DEPLOYMENT_KEYS = ("name", "match", "services", "standings")
 #: Standings by label, highest first.
 STANDINGS: Mapping[str, Standing] = {standing.label: standing for standing in sorted(Standing, reverse=True)}
-#: As for a source; more would mean that a device never recovers.
-PASSES_MOST = 10
 #: Sources that anybody has.
 QUORUM_MOST = 16
 

@@ -17,6 +17,18 @@ from typing import NamedTuple
 from gateway.config.document import Problems, Section, Value, compose
 from gateway.core.errors import ConfigError
 
+#: The keys of one device.
+ENTRY_KEYS = (
+    "id",
+    "source",
+    "addresses",
+    "anchor",
+    "hmac_key_file",
+    "labels",
+    "max_age",
+    "recovery_passes",
+)
+
 
 class Entry(NamedTuple):
     """One device as written."""
@@ -27,6 +39,8 @@ class Entry(NamedTuple):
     anchor: str
     key_file: str
     labels: tuple[tuple[str, str], ...]
+    max_age: str = ""
+    recovery_passes: str = ""
 
 
 class Entries(NamedTuple):
@@ -60,6 +74,8 @@ _ENTRY = re.compile(
     rf"(?:[ ]{{4}}anchor:[ ](?P<anchor>{_PLAIN})\n)?"
     rf"(?:[ ]{{4}}hmac_key_file:[ ](?P<hmac_key_file>{_FILE})\n)?"
     rf"(?:[ ]{{4}}labels:[ ]\{{(?P<labels>{_PLAIN}:[ ]{_WORD}(?:,[ ]{_PLAIN}:[ ]{_WORD})*)\}}\n)?"
+    rf"(?:[ ]{{4}}max_age:[ ](?P<max_age>{_WORD})\n)?"
+    rf"(?:[ ]{{4}}recovery_passes:[ ](?P<recovery_passes>{_WORD})\n)?"
 )
 _TAIL = re.compile(_GAP)
 
@@ -75,7 +91,7 @@ def read_common(text: str, path: Path) -> Entries | None:
     known_labels: dict[str | None, tuple[tuple[str, str], ...]] = {None: ()}
     at = head.end()
     while (match := _ENTRY.match(text, at)) is not None:
-        device, source, addresses, anchor, key_file, written = match.groups()
+        device, source, addresses, anchor, key_file, written, max_age, passes = match.groups()
         labels = known_labels.get(written)
         if labels is None:
             pairs = [pair.split(": ") for pair in written.split(", ")]
@@ -90,6 +106,8 @@ def read_common(text: str, path: Path) -> Entries | None:
                 anchor or "none",
                 (key_file or "").strip('"'),
                 labels,
+                max_age=(max_age or "").strip('"'),
+                recovery_passes=(passes or "").strip('"'),
             )
         )
         starts.append(at)
@@ -145,7 +163,7 @@ def read_any(text: str, path: Path, problems: Problems) -> Entries:
 def _entry(item: Value) -> tuple[Entry, Section]:
     section = item.section()
     section.name = "a device"
-    section.known("id", "source", "addresses", "anchor", "hmac_key_file", "labels")
+    section.known(*ENTRY_KEYS)
     entry = Entry(
         section.need("id", "cam-1").text(),
         section.need("source", "the name of a source").text(),
@@ -153,6 +171,8 @@ def _entry(item: Value) -> tuple[Entry, Section]:
         section.take("anchor", Value.text, "none"),
         section.take("hmac_key_file", Value.text, ""),
         section.take("labels", _labels, ()),
+        max_age=section.take("max_age", Value.text, ""),
+        recovery_passes=section.take("recovery_passes", Value.text, ""),
     )
     return entry, section
 

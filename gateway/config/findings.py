@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from gateway.config.keyfiles import UNSAFE
+from gateway.config.link_findings import of_link
 from gateway.config.values import Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
@@ -26,7 +27,9 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_keys(config),
         *_of_doors(config),
         *_of_relying(config),
+        *_of_hints(config),
         *_of_windows(config),
+        *of_link(config),
     )
 
 
@@ -68,6 +71,10 @@ def _of_keys(config: Config) -> Iterator[Finding]:
         if source.allow_published:
             what = "published keys are allowed: anyone can sign its verdicts"
             yield Finding("warning", f"source {source.name}", what, f"remove {UNSAFE}")
+    if config.sealing is not None and config.plain_keys:
+        names = ", ".join(path.name for path in config.plain_keys[:NAMED])
+        mend = "ragate devices seal, and restart the service"
+        yield Finding("warning", f"key files {names}", "they are plain, though sealing is configured", mend)
     first: dict[bytes, DeviceId] = {}
     shared: list[DeviceId] = []
     for device, key in config.hmac_keys.items():
@@ -120,6 +127,19 @@ def _may_connect(device: Device, peers: Sequence[Network]) -> bool:
             if within and not own.is_loopback:
                 return True
     return False
+
+
+def _of_hints(config: Config) -> Iterator[Finding]:
+    for source in config.sources:
+        if source.api is None:
+            what = "replayable: old evidence sent to its verifier again yields a new, well signed pass"
+            mend = "write api: HOST:8102, so that one question after each pass discards what could be replayed"
+            yield Finding("warning", f"source {source.name}", what, mend)
+    if config.hint_sources:
+        loose = [device.id for device in config.devices if device.binding.anchor is AnchorKind.NONE]
+        if loose:
+            what = f"hints ({', '.join(config.hint_sources)}) are not taken of them: no anchor says who they are"
+            yield Finding("warning", _subject(loose), what, "set anchor to l2, l3 or upstream where it is true")
 
 
 def _of_windows(config: Config) -> Iterator[Finding]:

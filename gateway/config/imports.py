@@ -77,6 +77,10 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
         if entry.labels:
             labels = ", ".join(f"{_word(name)}: {_word(word)}" for name, word in entry.labels)
             lines.append(f"    labels: {{{labels}}}")
+        if entry.max_age:
+            lines.append(f"    max_age: {_word(entry.max_age)}")
+        if entry.recovery_passes:
+            lines.append(f"    recovery_passes: {_word(entry.recovery_passes)}")
     if lines[-1] == "devices:":
         lines[-1] = "devices: []"
     return "\n".join(lines) + "\n"
@@ -110,4 +114,6 @@ def changes_between(proposed: Iterable[Device], present: Sequence[Device]) -> tu
 def _shown(device: Device) -> str:
     addresses = ",".join(map(str, device.binding.addresses))
     labels = "".join(f" {name}={word}" for name, word in device.labels)
-    return f"{device.source} {addresses} {device.binding.anchor.value}{labels}"
+    age = "" if device.max_age is None else f" max_age={device.max_age:g}s"
+    passes = "" if device.recovery_passes is None else f" recovery_passes={device.recovery_passes}"
+    return f"{device.source} {addresses} {device.binding.anchor.value}{labels}{age}{passes}"

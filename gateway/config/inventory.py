@@ -8,8 +8,18 @@ from typing import NamedTuple
 
 from gateway.config.document import LARGE_FILE, Problems, did_you_mean, read_text
 from gateway.config.entries import Entries, Entry, read_entries
-from gateway.config.keyfiles import read_hmac_key, read_hmac_keys, refusal_of
-from gateway.config.values import Inventory, Source, parse_address, parse_name
+from gateway.config.keyfiles import is_plain, read_hmac_key, read_hmac_keys, refusal_of
+from gateway.config.sealing import Sealing
+from gateway.config.values import (
+    AGE_LEAST,
+    AGE_MOST,
+    PASSES_MOST,
+    Inventory,
+    Source,
+    parse_address,
+    parse_duration,
+    parse_name,
+)
 from gateway.control.collecting import no_collection
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName, parse_device_id
@@ -29,26 +39,34 @@ class Located(NamedTuple):
     where: Callable[[int, str], str]
 
 
-def load_inventory(path: Path, sources: Sequence[Source]) -> Inventory:
-    """Return the devices and their HMAC keys. Raises ``ConfigError`` for an inventory that cannot be used."""
-    return read_inventory(path, sources).inventory
+def load_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None = None) -> Inventory:
+    """Return the devices and their HMAC keys, opened with the sealing key if they are sealed. Raises
+    ``ConfigError`` for an inventory that cannot be used."""
+    return read_inventory(path, sources, sealing).inventory
 
 
-def read_inventory(path: Path, sources: Sequence[Source]) -> Located:
+def read_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None = None) -> Located:
     """As ``load_inventory``, with the places."""
     with no_collection():
-        return _read_inventory(path, sources)
+        return _read_inventory(path, sources, sealing)
 
 
-def _read_inventory(path: Path, sources: Sequence[Source]) -> Located:
+def _read_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None) -> Located:
     problems = Problems()
     written = read_entries(read_text(path, LARGE_FILE), path, problems)
     devices = read_devices(written, [source.name for source in sources], problems)
     problems.settle()
     unsafe = {source.name for source in sources if source.allow_published}
-    keys = _read_keys(path, written, devices, unsafe, problems)
+    keys = _read_keys(path, written, devices, unsafe, problems, sealing)
     problems.settle()
-    return Located(Inventory(devices, keys), written.where)
+    plain = () if sealing is None else _plain(path, written)
+    return Located(Inventory(devices, keys, plain), written.where)
+
+
+def _plain(path: Path, written: Entries) -> tuple[Path, ...]:
+    """The key files that are not sealed."""
+    names = dict.fromkeys((written.hmac_keys, *(entry.key_file for entry in written.entries)))
+    return tuple(path.parent / name for name in names if name and is_plain(path.parent / name))
 
 
 def read_devices(written: Entries, sources: Sequence[SourceName], problems: Problems) -> tuple[Device, ...]:
@@ -98,9 +116,30 @@ def _device(
         if entry.labels not in checked:
             _check_labels(entry)
             checked.add(entry.labels)
+        key = "max_age"
+        max_age = _age(entry.max_age) if entry.max_age else None
+        key = "recovery_passes"
+        passes = _passes(entry.recovery_passes) if entry.recovery_passes else None
     except ValueError as error:
         raise ConfigError(written.where(number, key), f"{entry.id[:64]}: {error}") from error
-    return Device(device, source, Binding(device, addresses, anchor), entry.labels)
+    return Device(
+        device, source, Binding(device, addresses, anchor), entry.labels, max_age=max_age, recovery_passes=passes
+    )
+
+
+def _age(text: str) -> float:
+    seconds = parse_duration(text)
+    if not AGE_LEAST <= seconds <= AGE_MOST:
+        msg = f"max_age of {seconds:g} seconds is out of range; write {AGE_LEAST:g} to {AGE_MOST:g} seconds"
+        raise ValueError(msg)
+    return seconds
+
+
+def _passes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= PASSES_MOST):
+        msg = f"recovery_passes {text[:64]!r} must be a whole number from 1 to {PASSES_MOST}"
+        raise ValueError(msg)
+    return int(text)
 
 
 def _addresses(entry: Entry) -> tuple[Address, ...]:
@@ -126,7 +165,12 @@ def _check_labels(entry: Entry) -> None:
 
 
 def _read_keys(
-    path: Path, written: Entries, devices: Sequence[Device], unsafe: set[SourceName], problems: Problems
+    path: Path,
+    written: Entries,
+    devices: Sequence[Device],
+    unsafe: set[SourceName],
+    problems: Problems,
+    sealing: Sealing | None,
 ) -> Mapping[DeviceId, bytes]:
     """Find exactly one key for every device."""
     listed: Mapping[DeviceId, bytes] = {}
@@ -135,7 +179,7 @@ def _read_keys(
     if written.hmac_keys:
         file = written.hmac_keys
         try:
-            listed, where_listed = read_hmac_keys(path.parent / file, problems)
+            listed, where_listed = read_hmac_keys(path.parent / file, problems, sealing)
         except ConfigError as error:
             problems.add(written.keys_where, str(error))
             return {}
@@ -151,7 +195,7 @@ def _read_keys(
             continue
         if own:
             try:
-                key = read_hmac_key(path.parent / own)
+                key = read_hmac_key(path.parent / own, sealing)
             except ConfigError as error:
                 problems.add(written.where(number, "hmac_key_file"), str(error))
                 continue

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.config.document import Problems, read_bytes
+from gateway.config.sealing import HEAD, Sealing, is_sealed, opened
+from gateway.config.secrets import read_secret
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId
 from gateway.sediment.keys import is_published_hmac_key, is_published_signing_key, load_public_key, parse_hmac_key
@@ -35,23 +35,36 @@ def read_public_key(path: Path, *, allow_published: bool) -> RSAPublicKey:
     return key
 
 
-def read_hmac_key(path: Path) -> bytes:
+def read_hmac_key(path: Path, sealing: Sealing | None = None) -> bytes:
     """Return the device key in a file of its own. Raises ``ConfigError``, also when others may read the file."""
-    data = read_bytes(path, KEY_FILE, _secret)
+    data = opened(read_secret(path, KEY_FILE), path, sealing)
     try:
         return parse_hmac_key(data)
     except ValueError as error:
         raise ConfigError(str(path), str(error)) from error
 
 
-def read_hmac_keys(path: Path, problems: Problems) -> tuple[Mapping[DeviceId, bytes], Callable[[DeviceId], str]]:
-    """Return the device keys of a file with one ``DEVICE 64-hex`` a line, and where each stands.
+def is_plain(path: Path) -> bool:
+    """Whether a key file, which could be read just before, is not sealed. Raises ``ConfigError``."""
+    try:
+        with path.open("rb") as file:
+            return not is_sealed(file.read(len(HEAD)))
+    except OSError as error:
+        raise ConfigError(
+            str(path), f"cannot be read: {error.strerror}", "check the path and its rights"
+        ) from error
+
+
+def read_hmac_keys(
+    path: Path, problems: Problems, sealing: Sealing | None = None
+) -> tuple[Mapping[DeviceId, bytes], Callable[[DeviceId], str]]:
+    """Return the device keys of a file with one ``DEVICE 64-hex`` a line, sealed or not, and where each stands.
 
     Raises ``ConfigError`` when the file cannot be read or others may read it; wrong lines are remembered.
     """
     keys: dict[DeviceId, bytes] = {}
     lines: dict[DeviceId, int] = {}
-    for number, line in enumerate(read_bytes(path, KEYS_FILE, _secret).splitlines(), 1):
+    for number, line in enumerate(opened(read_secret(path, KEYS_FILE), path, sealing).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith(b"#"):
             continue
@@ -80,12 +93,3 @@ def refusal_of(device: DeviceId, key: bytes) -> tuple[str, str] | None:
         return None
     what = f"the key of {device} is one of SEDIMENT's published demo keys: anyone can use it"
     return what, f"enrol it with a key of its own (for a demonstration only: {UNSAFE}: true at its source)"
-
-
-def _secret(path: Path, found: os.stat_result) -> None:
-    """Refuse a key file that is none, or that others may read."""
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(str(path), "is no regular file", "name the key file")
-    if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-        what = f"others may use this key file (mode {stat.S_IMODE(found.st_mode):04o})"
-        raise ConfigError(str(path), what, f"chmod 640 {path.name}, or 600, and make a new key")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.config.book import Placed, read_book
+from gateway.config.book import Placed, check_hints, read_book
 from gateway.config.book_links import links_of
 from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
@@ -12,7 +12,7 @@ from gateway.config.inventory import Located, read_inventory
 from gateway.config.relying import check_relying
 from gateway.config.settings import Settings, read_settings
 from gateway.config.templates import check_library, document_targets, read_library
-from gateway.config.values import Config
+from gateway.config.values import HOOK, Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
 
@@ -25,7 +25,7 @@ def load(path: Path) -> Config:
     """
     settings = read_settings(path)
     try:
-        located = read_inventory(settings.inventory, settings.sources)
+        located = read_inventory(settings.inventory, settings.sources, settings.sealing)
     except ConfigError as error:
         raise _named(error, settings.inventory, settings.places["inventory"]) from error
     try:
@@ -53,6 +53,13 @@ def load(path: Path) -> Config:
         library,
         settings.relying,
         book_digest(settings.book, placed.book, placed.places),
+        hook=settings.hook,
+        sealing=settings.sealing,
+        plain_keys=inventory.plain_keys,
+        doctor=settings.doctor,
+        remotes=settings.remotes,
+        agents=settings.agents,
+        certificates=settings.certificates,
     )
 
 
@@ -75,12 +82,15 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
     for finding in check_lockout(None, placed.book, links_of(settings)):
         where = placed.places.get(finding.subject, str(settings.book))
         problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
-    known = [settings.target.name]
+    known = [settings.target.name, *(remote.name for remote in settings.remotes)]
     for name in placed.book.targets:
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    hints = [str(source.hints) for source in settings.sources if source.feed is not None]
+    check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
+    _check_remotes(settings, placed, problems)
     check_relying(settings, placed.book, problems)
     problems.settle()
 
@@ -95,3 +105,21 @@ def _check_relay(settings: Settings, placed: Placed, problems: Problems) -> None
             problems.add(where, f"the book has no service {entry.service!r}", "name one of the book's services")
         elif service.protocol != "tcp":
             problems.add(where, f"the relay carries TCP only, and {entry.service} is udp", "use path_gate: nft")
+
+
+def _check_remotes(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """Services that are named for an agent's host and are none, and relayed ones that nobody could reach there."""
+    services = {service.name: service for service in placed.book.services}
+    for remote in settings.remotes:
+        where = settings.places.get(f"services of {remote.name}", settings.places["targets"])
+        for name in remote.services or ():
+            if name not in services:
+                problems.add(where, f"the book has no service {name!r}", did_you_mean(name, list(services)))
+        here = services if remote.services is None else {name: services.get(name) for name in remote.services}
+        relayed = [name for name, service in here.items() if service is not None and service.path == "relayed"]
+        if relayed and not remote.relays:
+            what = f"{', '.join(relayed)} is relayed, and target {remote.name} names no relay to admit"
+            problems.add(where, what, "write relays: [address of the relaying host] at that target")
+        if remote.relays and not relayed:
+            what = f"target {remote.name} lets relays pass, and no service there is relayed"
+            problems.add(where, what, "leave relays out, or write path: relayed at the service")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, relying, settings
+from gateway.config import book, book_levels, book_profiles, book_site, relying, remotes, settings
+from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
+from gateway.config.values import PASSES_MOST, Places
 from gateway.core.model import AnchorKind
 from gateway.core.policy import KINDS
 
@@ -65,7 +67,7 @@ _STANDINGS = _either(
 )
 _MARKS: Mapping[str, Schema] = {
     "max_age": _DURATION,
-    "recovery_passes": _whole(book_levels.PASSES_MOST),
+    "recovery_passes": _whole(PASSES_MOST),
     "quorum": _whole(book_levels.QUORUM_MOST),
 }
 _MATCH = _section(
@@ -99,6 +101,7 @@ def book_schema() -> Schema:
         "always_allowed": _list(_TEXT),
         "node_default": _STANDINGS,
         "suspect": _PROFILE,
+        "cut_on_hints": _list(_NAME),
         "deployments": _list(
             _section(
                 book_levels.DEPLOYMENT_KEYS,
@@ -173,7 +176,7 @@ def devices_schema() -> Schema:
     labels = _WORDS | {"propertyNames": {"pattern": _NAME["pattern"]}, "maxProperties": LABELS}
     labels["additionalProperties"] = {"type": ["string", "number", "boolean"], "maxLength": LABEL}
     device = _section(
-        ("id", "source", "addresses", "anchor", "hmac_key_file", "labels"),
+        ENTRY_KEYS,
         {
             "id": {"type": "string", "pattern": _DEVICE},
             "source": _NAME,
@@ -181,6 +184,8 @@ def devices_schema() -> Schema:
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
             "hmac_key_file": _TEXT,
             "labels": labels,
+            "max_age": _DURATION,
+            "recovery_passes": _whole(PASSES_MOST),
         },
         ("id", "source", "addresses"),
     )
@@ -192,6 +197,9 @@ def devices_schema() -> Schema:
 
 def settings_schema() -> Schema:
     """The main settings file, ``ragate.yaml``."""
+    api = {"address": _ENDPOINT, "requests": _whole(settings.REQUESTS_MOST), "per": _DURATION}
+    hook = {"socket": _TEXT, "users": _list(_either(_NAME, {"type": "integer", "minimum": 0})), "group": _NAME}
+    paths = _list(_TEXT)
     source = {
         "name": _NAME,
         "format": _choice(("sediment",)),
@@ -200,8 +208,10 @@ def settings_schema() -> Schema:
         "peers": _list(_TEXT),
         "max_age": _DURATION,
         "grace": _DURATION,
-        "recovery_passes": _whole(settings.PASSES_MOST),
+        "recovery_passes": _whole(PASSES_MOST),
         UNSAFE: _TRUTH,
+        "feed": _ENDPOINT,
+        "api": _either(_ENDPOINT, _exactly(api, ("address",))),
     }
     target = {
         "name": _NAME,
@@ -209,21 +219,41 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(settings.TABLES)}),
+        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
     }
     values = {
         "journal": _TEXT,
         "console": _exactly({"listen": _ENDPOINT, "hosts": _list(_TEXT)}),
         "operator": _exactly({"socket": _TEXT, "group": _NAME}),
-        "doors": _exactly({"sediment": _sediment_door(), "relying": _relying_door()}, ("sediment",)),
+        "doors": _exactly(
+            {"sediment": _sediment_door(), "relying": _relying_door(), "hook": _exactly(hook, ("users",))},
+            ("sediment",),
+        ),
         "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
-        "targets": _list(_exactly(target, ("name",))) | {"minItems": 1, "maxItems": 1},
+        # Of this host, or of an agent's: which keys go together the reader says.
+        "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
         "inventory": _TEXT,
         "book": _TEXT,
         "management": _list(_TEXT),
+        "sealing": _exactly({"file": _TEXT, "credential": _TEXT}) | {"minProperties": 1, "maxProperties": 1},
+        "doctor": _exactly(dict.fromkeys(Places._fields, paths)),
+        "agents": _exactly({"listen": _ENDPOINT}, ("listen",)),
+        "certificates": _exactly(dict.fromkeys(remotes.CERTIFICATE_KEYS, _TEXT), remotes.CERTIFICATE_KEYS[:3]),
     }
     need = ("doors", "sources", "targets", "inventory", "book")
     return _file("The main settings file of ragate", _exactly(values, need))
+
+
+def _remote() -> dict[str, Schema]:
+    """A target that an agent enforces on."""
+    return {
+        "name": _NAME,
+        "agent": _NAME,
+        "required": _TRUTH,
+        "lease": _DURATION,
+        "services": _list(_NAME) | {"minItems": 1},
+        "relays": _list(_TEXT),
+    }
 
 
 def _sediment_door() -> Schema:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,8 +131,9 @@ def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent:
         binding = Binding(row.device, (parse_address(row.address),))
     else:
         binding = old.binding
-    labels = () if old is None else old.labels
-    return _Judged(Device(row.device, source, binding, labels), "warning", tuple(told))
+    if old is None:
+        return _Judged(Device(row.device, source, binding), "warning", tuple(told))
+    return _Judged(replace(old, source=source, binding=binding), "warning", tuple(told))
 
 
 def _bound(device: Device, address: str) -> bool:
@@ -150,7 +152,18 @@ def _kept_binding(row: SedimentDevice, device: Device) -> Iterable[str]:
 def _entry(device: Device) -> Entry:
     binding = device.binding
     addresses = tuple(map(str, binding.addresses))
-    return Entry(device.id, device.source, addresses, binding.anchor.value, "", device.labels)
+    age = "" if device.max_age is None else f"{device.max_age:g}"
+    passes = "" if device.recovery_passes is None else str(device.recovery_passes)
+    return Entry(
+        device.id,
+        device.source,
+        addresses,
+        binding.anchor.value,
+        "",
+        device.labels,
+        max_age=age,
+        recovery_passes=passes,
+    )
 
 
 def _in_one(told: Iterable[str]) -> tuple[str, str]:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import yaml
+
+from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.keyfiles import UNSAFE, read_public_key
 from gateway.config.relying import read_relying
+from gateway.config.remotes import (
+    read_certificates,
+    read_kubearmor,
+    read_lease,
+    read_relay,
+    read_remote,
+)
+from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.values import (
+    AGE_LEAST,
+    AGE_MOST,
+    FEED,
+    HOOK,
+    PASSES_MOST,
+    Api,
     Console,
     Door,
     DoorLimits,
     Endpoint,
-    KubeArmor,
+    Hook,
     Network,
     OperatorSocket,
+    Places,
     RelayEntry,
     Relying,
+    RemoteTarget,
     Source,
     Target,
     parse_duration,
@@ -31,21 +51,36 @@ from gateway.core.model import SourceName
 
 #: Bytes of a name in SEDIMENT's messages: its length is one byte.
 VERIFIER_ID = 255
-#: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
-#: the gateway's death.
-LEASE_LEAST, LEASE_MOST = 5.0, 3_600.0
-#: Seconds. A verdict older than a week says nothing of today.
-AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 #: Seconds to send one frame.
 FRAME_LEAST, FRAME_MOST = 0.1, 60.0
 
+#: Requests to attest in a budget, and its seconds: SEDIMENT's verifier attests some ninety devices a second.
+REQUESTS_MOST = 10_000
+PER_LEAST, PER_MOST = 1.0, 3_600.0
+
 #: Open connections: one would let a single silent peer shut the door; no process has more descriptors than ports.
 CONNECTIONS_LEAST, CONNECTIONS_MOST = 2, 65_536
-#: Envelopes that wait, each up to 4 KiB; one pass more than ten would keep a failed device out for hours.
-QUEUE_MOST, PASSES_MOST = 1_000_000, 10
+#: Envelopes that wait, each up to 4 KiB.
+QUEUE_MOST = 1_000_000
 
 GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
-TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
+
+
+KEYS = (
+    "journal",
+    "console",
+    "operator",
+    "doors",
+    "sources",
+    "targets",
+    "inventory",
+    "book",
+    "management",
+    "agents",
+    "certificates",
+    "sealing",
+    "doctor",
+)
 
 
 class Settings(NamedTuple):
@@ -62,6 +97,12 @@ class Settings(NamedTuple):
     places: dict[str, str]
     management: tuple[Network, ...] = ()
     relying: Relying | None = None
+    hook: Hook | None = None
+    sealing: Sealing | None = None
+    doctor: Places = Places()
+    remotes: tuple[RemoteTarget, ...] = ()
+    agents: Endpoint | None = None
+    certificates: MaterialFiles | None = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -69,12 +110,15 @@ def read_settings(path: Path) -> Settings:
     problems = Problems()
     base = path.absolute().parent
     top = compose(read_text(path, SMALL_FILE), path, problems)
-    top.known("journal", "console", "operator", "doors", "sources", "targets", "inventory", "book", "management")
+    top.known(*KEYS)
     places: dict[str, str] = {}
     no_sources: tuple[Source, ...] = ()
     sources = top.take("sources", lambda value: _sources(value, base), no_sources)
-    target = top.take("targets", lambda value: _only_target(value, places), None)
-    door = top.take("doors", _door, None)
+    targets = top.take("targets", lambda value: _targets(value, places), None)
+    agents = top.take("agents", _agents, None)
+    certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
+    doors = top.take("doors", lambda value: _doors(value, base), None)
+    door, hook = doors or (None, None)
     relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
         ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
@@ -99,11 +143,34 @@ def read_settings(path: Path) -> Settings:
     )
     no_networks: tuple[Network, ...] = ()
     management = top.take("management", _networks, no_networks)
+    sealing = top.take("sealing", lambda value: read_sealing(value.section(), base), None)
+    doctor = top.take("doctor", lambda value: _doctor(value.section(), base), Places())
+    if targets is not None:
+        _check_link(top, targets[1], agents, certificates)
     problems.settle()
     assert door is not None
-    assert target is not None
+    assert targets is not None
+    target, remotes = targets
     journal, console, operator, inventory, book = settings
-    return Settings(journal, console, operator, door, sources, target, inventory, book, places, management, relying)
+    return Settings(
+        journal,
+        console,
+        operator,
+        door,
+        sources,
+        target,
+        inventory,
+        book,
+        places,
+        management,
+        relying,
+        hook,
+        sealing,
+        doctor,
+        remotes,
+        agents,
+        certificates,
+    )
 
 
 # --- windows ------------------------------------------------------------------------------------------------------
@@ -127,18 +194,56 @@ def _operator(value: Value, base: Path) -> OperatorSocket:
     )
 
 
+def _doctor(section: Section, base: Path) -> Places:
+    section.known(*Places._fields)
+    no_paths: tuple[Path, ...] = ()
+    found = (
+        section.take(name, lambda value: value.gather(lambda item: base / item.text()), no_paths)
+        for name in Places._fields
+    )
+    return Places(*found)
+
+
 # --- the door -----------------------------------------------------------------------------------------------------
 
 
-def _door(value: Value) -> Door:
+def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
-    doors.known("sediment", "relying")
+    doors.known("sediment", "relying", "hook")
+    hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
+    return _door(doors), hook
+
+
+def _hook(section: Section, base: Path) -> Hook:
+    section.known("socket", "users", "group")
+    users = section.need("users", "[sediment]")
+    uids = users.gather(lambda item: item.parsed(_user_id))
+    if not uids and not section.problems:
+        raise users.wrong("no user is listed: nobody could hand in a hint", "name the user that SEDIMENT runs as")
+    return Hook(
+        section.take("socket", lambda item: base / item.text(), base / "var/hook.sock"),
+        frozenset(uids),
+        section.take("group", lambda item: item.parsed(parse_name), None),
+    )
+
+
+def _user_id(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        return int(text)
+    try:
+        return pwd.getpwnam(parse_name(text)).pw_uid
+    except KeyError:
+        msg = f"there is no user {text!r} on this host; name one, or write its number"
+        raise ValueError(msg) from None
+
+
+def _door(doors: Section) -> Door:
     section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
         _listen(section.need("listen", "0.0.0.0:8000")),
         section.take("peers", _networks, ()),
-        section.take("forward_to", lambda item: item.parsed(_relying_party), None),
+        section.take("forward_to", lambda item: item.parsed(_named_endpoint), None),
         section.take("limits", _limits, DoorLimits()),
     )
 
@@ -170,7 +275,7 @@ def _listen(value: Value) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _relying_party(text: str) -> Endpoint:
+def _named_endpoint(text: str) -> Endpoint:
     return parse_endpoint(text, names=True)
 
 
@@ -231,9 +336,19 @@ def _sources(value: Value, base: Path) -> tuple[Source, ...]:
 
 def _source(section: Section, base: Path) -> Source:
     section.known(
-        "name", "format", "public_key", "verifier_id", "peers", "max_age", "grace", "recovery_passes", UNSAFE
+        "name",
+        "format",
+        "public_key",
+        "verifier_id",
+        "peers",
+        "max_age",
+        "grace",
+        "recovery_passes",
+        "feed",
+        "api",
+        UNSAFE,
     )
-    name = SourceName(section.need("name", "verifier").parsed(parse_name))
+    name = SourceName(section.need("name", "verifier").parsed(_source_name))
     section.need("format", "sediment").choice(("sediment",))
     unsafe = section.take(UNSAFE, Value.truth, default=False)
     place = section.need("public_key", "verifier.pem")
@@ -258,6 +373,31 @@ def _source(section: Section, base: Path) -> Source:
             ),
         ),
         allow_published=unsafe,
+        feed=section.take("feed", lambda item: item.parsed(_named_endpoint), None),
+        api=section.take("api", _api, None),
+    )
+
+
+def _source_name(text: str) -> str:
+    name = parse_name(text)
+    if name == HOOK or name.endswith(FEED):
+        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
+        raise ValueError(msg)
+    return name
+
+
+def _api(value: Value) -> Api:
+    """``HOST:PORT``, or a section with the budget."""
+    if isinstance(value.node, yaml.ScalarNode):
+        return Api(value.parsed(_named_endpoint))
+    section = value.section()
+    section.known("address", "requests", "per")
+    address = section.need("address", "10.77.2.2:8102").parsed(_named_endpoint)
+    standard = Api(address)
+    return Api(
+        address,
+        section.take("requests", lambda item: item.whole(1, REQUESTS_MOST), standard.requests),
+        section.take("per", lambda item: _seconds(item, PER_LEAST, PER_MOST), standard.per),
     )
 
 
@@ -271,31 +411,75 @@ def _verifier_id(text: str) -> str:
 # --- the target ---------------------------------------------------------------------------------------------------
 
 
-def _only_target(value: Value, places: dict[str, str]) -> Target:
+def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[RemoteTarget, ...]]:
+    """The target on this host, and those that agents enforce on."""
     items = value.items()
-    if len(items) > 1:
-        raise items[1].wrong("a second target arrives with the agent", "list exactly one target in this version")
     if not items:
         raise value.wrong("no target is listed: nothing would be enforced", "write targets: [{name: gateway}]")
-    return _target(items[0].section(), places)
+    own: list[Target] = []
+    remotes: list[RemoteTarget] = []
+    for item in items:
+        section = item.section()
+        section.name = "a target"
+        if section.get("agent") is not None:
+            found: Target | RemoteTarget = read_remote(section, places)
+        elif own:
+            mend = "name its agent: {name: app-server, agent: app-server}"
+            raise item.wrong("a second target of this host: a host has one path gate", mend)
+        else:
+            found = _target(section, places)
+        others: list[Target | RemoteTarget] = [*own, *remotes]
+        for other in others:
+            if other.name == found.name:
+                raise item.wrong(f"two targets are called {found.name}", "give each a name of its own")
+            if isinstance(found, RemoteTarget) and isinstance(other, RemoteTarget) and other.agent == found.agent:
+                raise item.wrong(f"agent {found.agent} is named twice", "one agent enforces on one host")
+        if isinstance(found, RemoteTarget):
+            remotes.append(found)
+        else:
+            own.append(found)
+    if not own:
+        mend = "add the gateway's own: {name: gateway, path_gate: nft}"
+        raise value.wrong("no target of this host is listed: nothing would be enforced here", mend)
+    return own[0], tuple(remotes)
+
+
+def _agents(value: Value) -> Endpoint:
+    section = value.section()
+    section.known("listen")
+    return section.need("listen", "10.77.3.1:8444").parsed(parse_endpoint)
+
+
+def _check_link(
+    top: Section, remotes: tuple[RemoteTarget, ...], agents: Endpoint | None, certificates: MaterialFiles | None
+) -> None:
+    """Targets with agents, where agents attach, and with which certificate, go together."""
+    if remotes and agents is None:
+        what = f"target {remotes[0].name} has an agent, and nowhere agents could attach"
+        top.problems.add(top.where, what, "write agents: {listen: 10.77.3.1:8444}")
+    if agents is not None and certificates is None:
+        mend = "write certificates: {authority: certs/ca.pem, certificate: ..., key: ..., revoked: certs/ca.crl}"
+        top.problems.add(top.where, "agents attach by certificates, and none are named", mend)
+    if agents is not None and not remotes:
+        what = "agents may attach, but no target names one"
+        top.problems.add(top.where, what, "add {name: app-server, agent: app-server} to targets, or leave it out")
 
 
 def _target(section: Section, places: dict[str, str]) -> Target:
-    section.name = "a target"
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
     gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
-    relay = section.take("relay", lambda value: value.gather(lambda item: _relay(item, places)), no_relay)
+    relay = section.take("relay", lambda value: value.gather(lambda item: read_relay(item, places)), no_relay)
     target = Target(
         section.need("name", "gateway").parsed(parse_name),
         section.take("required", Value.truth, default=True),
         gate,
-        section.take("lease", lambda item: _seconds(item, LEASE_LEAST, LEASE_MOST), Target("").lease),
+        section.take("lease", read_lease, Target("").lease),
         relay,
-        section.take("kubearmor", _kubearmor, None),
+        section.take("kubearmor", read_kubearmor, None),
     )
     if not target.required:
-        what = "the only target must be required: without it nothing is enforced"
+        what = "the target of this host must be required: without it nothing is enforced"
         section.problems.add(section.where, what, "write required: true, or leave it out")
     if gate == "nft" and relay:
         section.problems.add(section.where, "relay entries need path_gate: relay", "change one of the two")
@@ -303,37 +487,3 @@ def _target(section: Section, places: dict[str, str]) -> Target:
         mend = "write relay: [{service: feed, listen: 127.0.0.1:8001}]"
         section.problems.add(section.where, "path_gate relay without relay entries would carry nothing", mend)
     return target
-
-
-def _relay(item: Value, places: dict[str, str]) -> RelayEntry:
-    section = item.section()
-    section.name = "a relay entry"
-    section.known("service", "listen")
-    entry = RelayEntry(
-        section.need("service", "feed").parsed(parse_name),
-        section.need("listen", "127.0.0.1:8001").parsed(parse_endpoint),
-    )
-    for key in (f"relay {entry.service}", f"relay at {entry.listen}"):
-        earlier = places.setdefault(key, section.where)
-        if earlier != section.where:
-            raise section.wrong(f"{key} is listed at {earlier} already", "keep one of the two")
-    return entry
-
-
-def _kubearmor(value: Value) -> KubeArmor:
-    section = value.section()
-    section.known("address", "health", "tables")
-    standard = KubeArmor()
-    return KubeArmor(
-        section.take("address", lambda item: item.parsed(_loopback), standard.address),
-        section.take("health", lambda item: item.parsed(_loopback), standard.health),
-        section.take("tables", lambda item: item.choice(TABLES), standard.tables),
-    )
-
-
-def _loopback(text: str) -> Endpoint:
-    endpoint = parse_endpoint(text)
-    if not (endpoint.host.startswith("127.") or endpoint.host == "::1"):
-        msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
-        raise ValueError(msg)
-    return endpoint

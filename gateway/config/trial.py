@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.config.book import Placed, read_book
+from gateway.config.book import Placed, check_hints, read_book
 from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
 from gateway.config.templates import check_library, document_targets, read_library
@@ -38,7 +38,7 @@ class Ground:
     """What a running service gives to judge a book by.
 
     ``running`` is its book, of which the links to verifiers are kept; ``target`` its one target, ``relayed`` the
-    services that its relay listens for.
+    services that its relay listens for, ``hints`` the sources of hints.
     """
 
     path: Path
@@ -46,6 +46,7 @@ class Ground:
     links: Links
     target: str
     relayed: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 class Fit(NamedTuple):
@@ -89,6 +90,7 @@ def _settle(ground: Ground, placed: Placed, found: Sequence[Finding]) -> None:
         if name != ground.target:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, [ground.target]))
+    check_hints(placed, ground.hints, problems)
     services = {service.name: service for service in placed.book.services}
     for name in ground.relayed:
         if name not in services:

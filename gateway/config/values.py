@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gateway.certs.material import MaterialFiles
+from gateway.config.sealing import Sealing
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
 from gateway.core.policy import Book
@@ -29,6 +31,15 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
+#: Seconds that a pass may admit at most: a verdict older than a week says nothing of today.
+AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
+#: Passes that a recovery may ask for.
+PASSES_MOST = 10
+
+#: The hint sources' names: the hook's, and what a source's name gets for its feed.
+HOOK, FEED = SourceName("hook"), ".feed"
+
+
 class Endpoint(NamedTuple):
     """A host (address text, or a name where names are allowed) and a port."""
 
@@ -40,10 +51,20 @@ class Endpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Api:
+    """A verifier's API, and its budget: so many requests to attest within ``per`` seconds."""
+
+    address: Endpoint
+    requests: int = 30
+    per: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One configured origin of verdicts. ``peers`` have a connection budget of their own.
 
-    ``allow_published`` stands for ``allow_published_keys_that_anyone_can_sign_with``.
+    ``feed`` is the verifier's GUI feed, taken as hints, and ``api`` what it can be asked. ``allow_published``
+    stands for ``allow_published_keys_that_anyone_can_sign_with``.
     """
 
     name: SourceName
@@ -54,6 +75,13 @@ class Source:
     rules: Rules = Rules()  # noqa: RUF009 - frozen value
     format: Literal["sediment"] = "sediment"
     allow_published: bool = False
+    feed: Endpoint | None = None
+    api: Api | None = None
+
+    @property
+    def hints(self) -> SourceName:
+        """The name under which its feed's hints are known."""
+        return SourceName(f"{self.name}{FEED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +140,15 @@ class Relying:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """The Unix socket for ``ragate-hook``, the user ids that may use it, and the group that may reach it."""
+
+    socket: Path
+    uids: frozenset[int]
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Console:
     """The read-only windows. ``hosts``: further accepted Host names."""
 
@@ -156,12 +193,53 @@ class Target:
     kubearmor: KubeArmor | None = None
 
 
+class Places(NamedTuple):
+    """Where to look, as given on the command line or under ``doctor`` in the main file."""
+
+    sediment: tuple[Path, ...] = ()
+    compose: tuple[Path, ...] = ()
+    kubearmor: tuple[Path, ...] = ()
+
+
+#: Seconds. Over a link a lease is renewed when half of it is over, in batches.
+LINK_LEASE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTarget:
+    """A host that an agent enforces on. ``lease`` in seconds; ``services`` those of the book that are on that host,
+    None: all; ``relays`` from where data of relayed services arrives there."""
+
+    name: str
+    agent: str
+    required: bool = True
+    lease: float = LINK_LEASE
+    services: tuple[str, ...] | None = None
+    relays: tuple[Network, ...] = ()
+
+
+class AgentConfig(NamedTuple):
+    """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
+    admission stands on this host."""
+
+    path: Path
+    gateway: Endpoint
+    certificates: MaterialFiles
+    path_gate: Literal["nft", "relay"]
+    state: Path
+    relay: tuple[RelayEntry, ...] = ()
+    lease: float = LINK_LEASE
+    kubearmor: KubeArmor | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The devices in file order and their HMAC keys (32 bytes)."""
+    """The devices in file order and their HMAC keys (32 bytes). ``plain_keys``: key files that are not
+    sealed, where there is a key to seal with."""
 
     devices: tuple[Device, ...]
     hmac_keys: Mapping[DeviceId, bytes]
+    plain_keys: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +247,9 @@ class Config:
     """Everything that a service is built from. Paths are absolute.
 
     ``management``: prefixes from which the site is administered, which every book must always allow.
-    ``library``: the templates of the book's profiles, tried for every device.
-    ``digest``: sha256 over all files of the book.
+    ``library``: the templates of the book's profiles, tried for every device. ``digest``: sha256 over all files of
+    the book. ``remotes``: targets on other hosts; ``agents``: where their agents attach; ``certificates``: this
+    host's own.
     """
 
     path: Path
@@ -189,6 +268,20 @@ class Config:
     library: Library = Library()  # noqa: RUF009 - frozen value
     relying: Relying | None = None
     digest: str = ""
+    hook: Hook | None = None
+    sealing: Sealing | None = None
+    plain_keys: tuple[Path, ...] = ()
+    doctor: Places = Places()  # noqa: RUF009 - immutable value
+
+    remotes: tuple[RemoteTarget, ...] = ()
+    agents: Endpoint | None = None
+    certificates: MaterialFiles | None = None
+
+    @property
+    def hint_sources(self) -> tuple[SourceName, ...]:
+        """The names of everything that may hint."""
+        hook = () if self.hook is None else (HOOK,)
+        return (*hook, *(source.hints for source in self.sources if source.feed is not None))
 
 
 def parse_name(text: str) -> str:

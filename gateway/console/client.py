@@ -87,6 +87,15 @@ class Client:
         path = f"/v1/devices/{quote(device, safe='')}/override"
         return self._checked("POST", path, {"profile": profile, "seconds": seconds, "reason": reason})
 
+    def attest(self, device: str, reason: str) -> dict[str, Any]:
+        """Have a device attest again."""
+        return self._checked("POST", f"/v1/devices/{quote(device, safe='')}/attest", {"reason": reason})
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Where devices are seen and not bound."""
+        found: list[dict[str, Any]] = self._checked("GET", "/v1/claims")["claims"]
+        return found
+
     def act(self, device: str, verb: str, reason: str) -> dict[str, Any]:
         """``hold``, ``release`` or ``end-override`` a device."""
         path = f"/v1/devices/{quote(device, safe='')}/{verb}"

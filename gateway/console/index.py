@@ -37,6 +37,8 @@ _READS = (
 
 _ACTS = (
     ("POST /v1/devices/{id}/hold", "", 'Hold a device. Body: {"reason": "..."}.'),
+    ("POST /v1/devices/{id}/attest", "", 'Have a device attest again. Body: {"reason": "..."}.'),
+    ("GET /v1/claims", "", "Devices that their verifiers see at an address which the inventory does not bind."),
     ("POST /v1/devices/{id}/release", "", 'Release a held device to what lies beneath. Body: {"reason": "..."}.'),
     (
         "POST /v1/devices/{id}/override",

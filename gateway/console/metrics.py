@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.control.running import RESULTS, Books
@@ -87,14 +88,27 @@ NOTICE_KINDS = (
     "late-failure",
     "book",
     "bypass",
+    "agent",
+    "certificate",
     "override",
     "site",
     "resources",
+    "asked",
 )
 
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED, _VERIFIED = Applied.FAILED, Applied.VERIFIED
+
+#: What an agent tells of its host, and what it means. NaN: not attached, or its host does not tell.
+AGENT_RESOURCES = {
+    "load1": "Load average of one minute of the agent's host.",
+    "cpus": "CPUs of the agent's host.",
+    "memory_total_bytes": "Memory of the agent's host.",
+    "memory_available_bytes": "Memory of the agent's host that is available without swapping.",
+    "disk_free_bytes": "Free bytes where the agent keeps its plan.",
+    "open_files": "Open files on the agent's host.",
+}
 
 #: What became of a frame for SEDIMENT's own relying party.
 FORWARD_RESULTS = ("forwarded", "failed", "dropped")
@@ -146,7 +160,9 @@ class Metrics:
         self._facts = _FactCollector()
         self._live = _LiveCollector()
         self._host = HostCollector()
-        for collector in (self._facts, self._live, self._host):
+        #: Hints, feeds and inquiries; whoever runs them sets what it reads.
+        self.hinted = HintCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(
@@ -205,9 +221,24 @@ class Metrics:
         scrape."""
         self._live.forwarding = counts
 
+    def set_agents(self, states: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]]) -> None:
+        """Read ``ragate_agent_*`` from ``states`` (by agent: attached or not, newest numbers of its host) at every
+        scrape."""
+        self._live.agents = states
+
+    def set_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Read ``ragate_certificate_not_after_timestamp_seconds`` from ``ends`` (by holder) at every scrape."""
+        self._live.certificates = ends
+
     def set_relying(self, counts: Callable[[], RelyingCounts]) -> None:
         """Read ``ragate_relying_*`` from ``counts`` at every scrape."""
         self._live.relying = counts
+
+    def add_hints(self, source: str) -> None:
+        """Make the refusals' series of one source of hints. Of refusals alone: a source that never has verdicts
+        must not look like one that has fallen silent."""
+        for refusal in Refusal:
+            self._facts.rejections.setdefault((source, refusal), 0)
 
     def set_devices(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Read ``ragate_devices`` from ``counts`` (``Directory.counts``) at every scrape."""
@@ -391,6 +422,8 @@ class _LiveCollector(Collector):
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
+        self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
+        self.certificates: Callable[[], Mapping[str, float]] | None = None
         self.relying: Callable[[], RelyingCounts] | None = None
         self.overrides: Callable[[], int] | None = None
         self.site: Callable[[], SiteNow] | None = None
@@ -446,7 +479,32 @@ class _LiveCollector(Collector):
                     value=float(self.writable()),
                 )
             )
-        return families
+        return [*families, *self._link()]
+
+    def _link(self) -> Iterable[Metric]:
+        """What is known of agents and of certificates, where there are any."""
+        if self.agents is not None:
+            states = self.agents()
+            attached = GaugeMetricFamily(
+                "ragate_agent_attached", "1 while the agent is attached to this gateway.", labels=("agent",)
+            )
+            for agent, (is_attached, _) in states.items():
+                attached.add_metric((agent,), float(is_attached))
+            yield attached
+            for resource, text in AGENT_RESOURCES.items():
+                family = GaugeMetricFamily(f"ragate_agent_{resource}", text, labels=("agent",))
+                for agent, (_, resources) in states.items():
+                    family.add_metric((agent,), resources.get(resource, float("nan")))
+                yield family
+        if self.certificates is not None:
+            ends = GaugeMetricFamily(
+                "ragate_certificate_not_after_timestamp_seconds",
+                "When each certificate in use expires, UNIX time, by its holder.",
+                labels=("holder",),
+            )
+            for holder, at in self.certificates().items():
+                ends.add_metric((holder,), at)
+            yield ends
 
     def _site(self) -> Iterable[Metric]:
         if self.site is None:

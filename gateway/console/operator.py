@@ -16,11 +16,11 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from aiohttp import web
@@ -196,6 +196,49 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
+class Routes(Protocol):
+    """Further routes of the window."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Register them."""
+        ...
+
+
+class SocketFile:
+    """A Unix socket's file at ``path``, for its owner and ``group`` (a name; ``None``: the process's).
+
+    ``setting`` is what the operator calls it, for messages; ``kind`` as in ``socket(2)``.
+    """
+
+    def __init__(
+        self, path: Path, group: str | None = None, setting: str = "operator", kind: int = socket.SOCK_STREAM
+    ) -> None:
+        self._path = path
+        self._group = group
+        self._setting = setting
+        self._kind = kind
+        self._identity: tuple[int, int] | None = None
+
+    def open(self) -> socket.socket:
+        """Open the socket. Raises ``ConfigError`` when the path is taken, too long or not ours to use."""
+        sock = open_socket(self._path, self._group, self._setting, self._kind)
+        found = self._path.lstat()
+        self._identity = (found.st_dev, found.st_ino)
+        return sock
+
+    def remove(self) -> None:
+        """Remove the file, if it is still the one that was made."""
+        if self._identity is None:
+            return
+        try:
+            found = self._path.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+        except FileNotFoundError:
+            pass
+        self._identity = None
+
+
 class OperatorWindow:
     """The window on a Unix socket at ``path``, for its owner and ``group`` (a name; ``None``: the process's)."""
 
@@ -208,53 +251,45 @@ class OperatorWindow:
         group: str | None = None,
         limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen value
         reload: Reload | None = None,
+        further: Sequence[Routes] = (),
     ) -> None:
-        self._path = path
-        self._group = group
-        self._identity: tuple[int, int] | None = None
+        self._file = SocketFile(path, group)
         app = application(Reads(windows, acts=True), limits)
         Acts(operator, overrides, reload).add_to(app)
+        for routes in further:
+            routes.add_to(app)
         self._server = HttpServer(app, limits)
 
     async def start(self) -> None:
         """Open the window. Raises ``ConfigError`` when the path is taken, too long or not ours to use."""
-        sock = open_socket(self._path, self._group)
-        found = self._path.lstat()
-        self._identity = (found.st_dev, found.st_ino)
-        await self._server.start(sock)
+        await self._server.start(self._file.open())
 
     async def stop(self) -> None:
         """Close the window and remove the file, if it is still the one that was made."""
         await self._server.stop()
-        if self._identity is None:
-            return
-        try:
-            found = self._path.lstat()
-            if (found.st_dev, found.st_ino) == self._identity:
-                self._path.unlink()
-        except FileNotFoundError:
-            pass
-        self._identity = None
+        self._file.remove()
 
 
-def open_socket(path: Path, group: str | None) -> socket.socket:
-    """A bound Unix socket with mode 0660. Raises ``ConfigError`` naming ``operator.socket`` or ``operator.group``.
+def open_socket(
+    path: Path, group: str | None, setting: str = "operator", kind: int = socket.SOCK_STREAM
+) -> socket.socket:
+    """A bound Unix socket with mode 0660. Raises ``ConfigError`` naming the setting's ``socket`` or ``group``.
 
     Nobody can connect before ``listen``, and until then the file has no permissions at all: the mode that a
     socket has before ``bind`` is the mode its file is made with, so the process's umask need not change.
     """
     if len(os.fsencode(path)) > PATH_MOST:
-        raise ConfigError("operator.socket", f"{path} is longer than {PATH_MOST} bytes", "choose a shorter path")
-    gid = _group_id(group)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        raise ConfigError(f"{setting}.socket", f"{path} is longer than {PATH_MOST} bytes", "choose a shorter path")
+    gid = _group_id(group, setting)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         if not path.parent.exists():
             path.parent.mkdir(mode=FOLDER_MODE, parents=True)
             os.chown(path.parent, -1, gid)
         if group is not None:
-            _check_way(path, gid, group)
+            _check_way(path, gid, group, setting)
         with _folder_lock(path.parent):
-            _clear(path)
+            _clear(path, setting, kind)
             os.fchmod(sock.fileno(), 0)
             sock.bind(os.fspath(path))
             os.chown(path, -1, gid, follow_symlinks=False)
@@ -265,30 +300,32 @@ def open_socket(path: Path, group: str | None) -> socket.socket:
         mend = "let the folder belong to the user that runs the service"
         if error.errno == errno.EPERM and group is not None:
             mend = f"run the service as a member of {group!r}, or as root"
-        raise ConfigError("operator.socket", f"{path}: {error.strerror}", mend) from error
+        raise ConfigError(f"{setting}.socket", f"{path}: {error.strerror}", mend) from error
     except ConfigError:
         sock.close()
         raise
     return sock
 
 
-def _group_id(group: str | None) -> int:
+def _group_id(group: str | None, setting: str) -> int:
     if group is None:
         return -1
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ConfigError("operator.group", f"there is no group {group!r}", "groupadd it, or write null") from None
+        raise ConfigError(
+            f"{setting}.group", f"there is no group {group!r}", "groupadd it, or write null"
+        ) from None
 
 
-def _check_way(path: Path, gid: int, group: str) -> None:
+def _check_way(path: Path, gid: int, group: str, setting: str) -> None:
     """A group that may use the socket must also be able to get there."""
     for folder in path.absolute().parents:
         found = folder.stat()
         if not (found.st_mode & stat.S_IXOTH or (found.st_gid == gid and found.st_mode & stat.S_IXGRP)):
             what = f"group {group!r} cannot pass {folder} on its way to {path.name}"
             mend = f"give the socket a folder of its own, or: chgrp {group} {folder}; chmod g+x {folder}"
-            raise ConfigError("operator.socket", what, mend)
+            raise ConfigError(f"{setting}.socket", what, mend)
 
 
 @contextmanager
@@ -302,7 +339,7 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, setting: str, kind: int) -> None:
     """Remove a socket that nobody listens on any more; refuse anything else that is in the way."""
     try:
         found = path.lstat()
@@ -310,9 +347,9 @@ def _clear(path: Path) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigError(
-            "operator.socket", f"{path} exists and is no socket", "move it away or choose another path"
+            f"{setting}.socket", f"{path} exists and is no socket", "move it away or choose another path"
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(PROBE_SECONDS)
         try:
             probe.connect(os.fspath(path))
@@ -323,4 +360,4 @@ def _clear(path: Path) -> None:
             return
         except TimeoutError:
             pass  # its backlog is full: somebody listens
-    raise ConfigError("operator.socket", f"another service listens on {path}", "stop it, or choose another path")
+    raise ConfigError(f"{setting}.socket", f"another service listens on {path}", "stop it, or choose another path")

@@ -196,6 +196,9 @@ def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
     for name, text in facts:
         if text:
             yield f"{name:<9} {clean(text)}"
+    if device.get("replayable"):
+        at = ", ".join(device["replayable"])
+        yield f"Replayable: at {clean(at)}, evidence from before the newest pass could be sent again"
 
 
 def _overridden(word: Mapping[str, Any] | None, now: float) -> str:
@@ -218,7 +221,7 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
     return (f"  {line}" for line in lines)
 
 
-_TARGET_HEAD = ("TARGET", "BACKEND", "REQUIRED", "WANTED", "STATE", "ENDS IN", "DETAIL")
+_TARGET_HEAD = ("TARGET", "BACKEND", "REQUIRED", "WANTED", "STATE", "READ BACK", "ENDS IN", "DETAIL")
 
 
 def _target_line(target: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -228,6 +231,7 @@ def _target_line(target: Mapping[str, Any], now: float) -> tuple[str, ...]:
         "yes" if target["required"] else "no",
         target["wanted"],
         target["state"],
+        instant(target["verified_at"]) if target.get("verified_at") else "-",
         until(target["latest_end"], now),
         target["detail"],
     )

@@ -19,6 +19,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
     ``last`` is the newest transition since this process started, None before there is one. ``newest`` is when the
     newest verdict that counted was issued (UNIX seconds), also one of before the start; None without any. A target
     is ``pending`` while it has not been told the profile: a verdict raises only once it is in the journal.
+    ``replayable`` names the sources at whose verifier evidence from before the newest pass could be sent again.
     """
     return {
         "id": view.device.id,
@@ -32,6 +33,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
         "last": None if view.last is None else _last(view.last),
         "newest": max((record.newest for record in view.records.values()), default=0) or None,
         "verified_ms": view.last_ms,
+        "replayable": list(view.replayable),
         "targets": [_target(target, view.decision) for target in view.targets],
         "override": None if view.override is None else _override(view.override),
     }
@@ -169,6 +171,7 @@ def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
         "state": state,
         "detail": detail,
         "latest_end": target.latest_end,
+        "verified_at": target.verified_at,
     }
 
 

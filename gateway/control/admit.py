@@ -7,15 +7,19 @@ What lives here: the queue between doors and the single writer, and its limits. 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from gateway.control.devices import Devices
+from gateway.control.hints import HintLimits, HintRate
 from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer
 from gateway.core.errors import Refusal
-from gateway.core.model import DeviceId, Envelope, Outcome, Record, Rejected, SourceName, Verdict
+from gateway.core.model import DeviceId, Envelope, Hint, Outcome, Record, Rejected, SourceName, Verdict
+
+#: What comes of a hint that is taken: it made a device suspect (or cut it), changed nothing, or was no bad word.
+HINT_RESULTS = ("lowered", "no-effect", "ignored")
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _PASSED = Outcome.PASSED
@@ -45,6 +49,7 @@ class Admit:
         observers: Sequence[Observer],
         clock: Clock,
         limits: AdmissionLimits = AdmissionLimits(),
+        hint_limits: HintLimits = HintLimits(),  # noqa: B008 - frozen value
     ) -> None:
         self._authenticators = authenticators
         self._devices = devices
@@ -57,6 +62,9 @@ class Admit:
         self._waiting: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._hint_rate = HintRate(hint_limits)
+        #: Hints taken, by source and by what came of them: one of ``HINT_RESULTS``.
+        self.hints: Counter[tuple[SourceName, str]] = Counter()
 
     @property
     def depth(self) -> int:
@@ -119,8 +127,24 @@ class Admit:
                 self._rejected(_degraded(result, envelope, devices.why_not))
                 return
             devices.verdict(result, envelope.received)
+        elif isinstance(result, Hint):
+            self._hint(result, envelope)
         else:
             self._rejected(result)
+
+    def _hint(self, hint: Hint, envelope: Envelope) -> None:
+        """A hint may lower, within its rate; one that is not adverse is only counted."""
+        if not hint.adverse:
+            self.hints[hint.source, "ignored"] += 1
+            return
+        received = envelope.received
+        objection = self._hint_rate.objection(hint, received.boot)
+        if objection:
+            refusal = Refusal.RATE
+            self._rejected(Rejected(hint.source, refusal, objection, envelope.peer, received.wall, hint.device))
+            return
+        lowered = self._devices.hint(hint, received)
+        self.hints[hint.source, "lowered" if lowered else "no-effect"] += 1
 
     def _rejected(self, fact: Rejected) -> None:
         self._journal.record((Entry(fact),))

@@ -33,7 +33,9 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Hint,
     Instant,
+    Outcome,
     Record,
     Rule,
     SourceName,
@@ -46,6 +48,7 @@ from gateway.core.policy import Book, Override
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED_LATE = EventKind.FAILED_LATE
+_REQUESTED = Outcome.REQUESTED
 _RETIRED = Standing.RETIRED
 _VERIFIED = Applied.VERIFIED
 
@@ -95,6 +98,12 @@ class Devices:
         self._touched: list[_Touch] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
+        #: Told of every authenticated verdict that was stepped.
+        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
+        #: Whether a REQUESTED answers a request of ours.
+        self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
+        #: At which of a device's sources its old evidence can be replayed; for windows only.
+        self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
@@ -150,7 +159,9 @@ class Devices:
     def view(self, device: DeviceId) -> DeviceView | None:
         """Everything a window shows of one device."""
         slot = self._slots.get(device)
-        return None if slot is None else shown(slot, self._gates, self._clock.now())
+        if slot is None:
+            return None
+        return shown(slot, self._gates, self._clock.now(), self.replayable(slot.device, slot.records))
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
@@ -163,12 +174,31 @@ class Devices:
 
     def verdict(self, verdict: Verdict, received: Instant) -> Transition:
         """Take an authenticated verdict. The caller ends its turn with ``commit``."""
-        event = lifecycle.event_of(verdict, received.wall)
+        requested = verdict.outcome is _REQUESTED
+        solicited = requested and self.solicited(verdict.device, verdict.source, received)
+        event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
         transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
+        self.on_verdict(verdict, transition, received)
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
         return transition
+
+    def hint(self, hint: Hint, received: Instant) -> bool:
+        """Take an adverse hint; says whether it lowered anything. The caller ends its turn with ``commit``."""
+        slot = self._slots[hint.device]
+        cut = hint.source in self.book.cut_on_hints
+        reason = f"{hint.source}: {hint.reason}"
+        event = Event(EventKind.HINTED, received.wall, reason=reason, actor=hint.source, cut=cut)
+        lowered = False
+        for source, record in list(slot.records.items()):
+            if hint.of is not None and hint.of != source:
+                continue
+            # A hint that changes nothing is counted and no more: it must not hide what really happened last.
+            if lifecycle.step(record, event, self.rules_of(slot, source)).effect is Effect.LOWERED:
+                self.apply(slot, source, event, received, 0.0)
+                lowered = True
+        return lowered
 
     def hold(self, device: DeviceId, actor: str, reason: str) -> Transition:
         """Hold a device in every source; raises ``KeyError`` when the inventory does not list it."""

@@ -21,6 +21,7 @@ from gateway.core.model import (
     Enforced,
     Envelope,
     Event,
+    Hint,
     Instant,
     Record,
     Rejected,
@@ -48,12 +49,12 @@ class Authenticator(Protocol):
     """One source's pure authentication (``gateway.sediment.authenticate`` is one).
 
     Takes the envelope and the device's record of this source (``None``: unknown device) by look-up; returns a
-    verdict or the refusal. Never raises for any bytes.
+    verdict, a hint where the source is one of hints, or the refusal. Never raises for any bytes.
     """
 
     def authenticate(
         self, envelope: Envelope, record_of: Callable[[DeviceId], Record | None]
-    ) -> Verdict | Rejected:
+    ) -> Verdict | Hint | Rejected:
         """Judge one envelope at ``envelope.received``."""
         ...
 
@@ -76,6 +77,34 @@ class Admission(Protocol):
 
     def when_ready(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once, on the loop, as soon as ``full`` is false again."""
+        ...
+
+
+class Confirmed(NamedTuple):
+    """What a verifier's own memory says of the device at an address: when (UNIX seconds), and whether it was
+    good."""
+
+    at: int
+    good: bool | None
+
+
+class Verifier(Protocol):
+    """A verifier that can be asked. Every wait has a limit of its own."""
+
+    def check(self, device: DeviceId) -> None:
+        """Raise ``SourceError`` when this device cannot be asked for, whatever the verifier does."""
+        ...
+
+    def address_of(self, claim: str) -> str:
+        """The address that a verdict's claim would be asked about; "": none."""
+        ...
+
+    async def attest(self, device: DeviceId) -> None:
+        """Ask it to have a device attest again. Raises ``SourceError``."""
+        ...
+
+    async def confirm(self, address: str) -> Confirmed | None:
+        """Ask about the last attestation from an address; None: it knows of none. Raises ``SourceError``."""
         ...
 
 
@@ -123,6 +152,26 @@ class Backend(Protocol):
 
     async def stop(self) -> None:
         """Release sockets and threads; leave enforcement with its ends in place."""
+        ...
+
+
+class Resync(str):
+    """A sentence among a backend's damages that tells of no damage: what stands is not known any more (a link was
+    lost and is there again), so it is read back and brought to what is wanted."""
+
+    __slots__ = ()
+
+
+class Contact(Protocol):
+    """Whether a backend that is not of this process can be reached."""
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be reached; "" when it can."""
+        ...
+
+    async def reached(self) -> None:
+        """Return as soon as it can be reached."""
         ...
 
 
@@ -270,6 +319,7 @@ class TargetState(NamedTuple):
     state: str  # pending, accepted, verified, failed
     detail: str
     latest_end: float | None  # wall time at which an admission there ends by itself
+    verified_at: float | None = None  # wall time of the newest read-back that showed what is wanted
 
 
 class DeviceView(NamedTuple):
@@ -283,6 +333,7 @@ class DeviceView(NamedTuple):
     last: Transition | None
     last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
     override: Override | None = None  # in force now
+    replayable: Sequence[SourceName] = ()  # sources at whose verifier the device's old evidence can be replayed
 
 
 class ReadBack(NamedTuple):
@@ -468,7 +519,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, override, site, resources.
+    # bypass, agent, certificate, override, site, resources, asked.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway.control.followed import Cause, drift
 from gateway.control.ports import Backend, Clock, Notice, TargetState
 from gateway.core import plan
-from gateway.core.errors import BackendError
+from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import (
     DENY,
     Address,
@@ -62,6 +62,9 @@ class Report(Protocol):
     def __call__(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None: ...
 
 
+WaitsFor = Callable[[Address, Rule, Rule | None, float], str]
+"""Why opening an address has to wait for another target (rule, what stands, boot time); "" when it need not."""
+
 Lane = Callable[[Sequence[Change]], Awaitable[Sequence[ChangeOutcome]]]
 
 
@@ -100,6 +103,11 @@ class Reconciler:
         self._cut_wake = asyncio.Event()
         self._wake = asyncio.Event()
         self._admitted: set[Address] = set()
+        self._parked: dict[Address, str] = {}
+        self._verified_at: dict[Address, float] = {}
+        #: Set where the order between targets matters: asked before an opening, told after one.
+        self.waits_for: WaitsFor | None = None
+        self.on_opened: Callable[[Address], None] | None = None
         self.admitted_version = 0
         self.repairs = 0
         #: Why nothing that stands here can be relied on; "" while it can. Every device is then shown as failed.
@@ -116,6 +124,8 @@ class Reconciler:
                 self._causes[address] = [cause]
             else:
                 waiting.append(cause)
+        if self._parked:
+            self._parked.pop(address, None)
         if rule is None or rule.profile == DENY:
             self._dirty.pop(address, None)
             self._cuts[address] = None
@@ -144,6 +154,26 @@ class Reconciler:
         """Addresses waiting in the ordinary lane."""
         return len(self._dirty)
 
+    @property
+    def unreachable(self) -> str:
+        """Why the target cannot be reached now; "" when it can. A backend of this process always can."""
+        return ""
+
+    @property
+    def parked(self) -> int:
+        """Addresses whose opening waits for another target."""
+        return len(self._parked)
+
+    def stands(self, address: Address) -> Rule | None:
+        """What was verified to stand for an address; None: nothing, or not known."""
+        return self._have.get(address)
+
+    def recheck(self, address: Address) -> None:
+        """Another target has verified this address: what waited for it may go on."""
+        if self._parked.pop(address, None) is not None:
+            self._dirty[address] = None
+            self._wake.set()
+
     def lease_until(self, address: Address) -> float | None:
         """Boot time at which the admission that stands for ``address`` ends by itself."""
         have = self._have.get(address)
@@ -151,30 +181,43 @@ class Reconciler:
 
     def state(self, addresses: Iterable[Address], to_wall: float) -> TargetState:
         """What this gate has of a device. ``to_wall`` turns boot seconds into UNIX seconds when added."""
-        state, detail, wanted, end = "verified", "", DENY, None
+        state, detail, wanted, end, verified = "verified", "", DENY, None, None
+        now = self._clock.now().boot
         for address in addresses:
             rule = self._want.get(address)
             if rule is not None:
                 wanted = rule.profile
+            until = self.lease_until(address)
             if address in self._failing:
                 state, detail = "failed", self._failing[address]
-            elif state != "failed" and self._moving(address):
-                state = "pending"
-            until = self.lease_until(address)
-            if until is not None:
+            elif state != "failed" and (self._moving(address) or self._lost(rule, until, now)):
+                state, detail = "pending", self._parked.get(address, "") or self.unreachable
+            if until is not None and until > now:
                 end = max(end or 0.0, until + to_wall)
+            at = self._verified_at.get(address)
+            if at is not None:
+                verified = at + to_wall if verified is None else min(verified, at + to_wall)
         if self.obstacle:
             state, detail = "failed", self.obstacle
-        return TargetState(self.target, self.backend.name, self.required, wanted, state, detail, end)
+        return TargetState(self.target, self.backend.name, self.required, wanted, state, detail, end, verified)
+
+    def _lost(self, _rule: Rule | None, _until: float | None, _now: float) -> bool:
+        """Whether an admission ended though it is still wanted, because it could not be renewed."""
+        return False
 
     def _moving(self, address: Address) -> bool:
         return (
-            address in self._cuts or address in self._dirty or address in self._cutting or address in self._applying
+            address in self._cuts
+            or address in self._dirty
+            or address in self._cutting
+            or address in self._applying
+            or address in self._parked
         )
 
     def unsettled(self, address: Address) -> bool:
-        """Whether something wished for ``address`` has not been read back yet."""
-        return self._moving(address) or address in self._failing
+        """Whether something wished for ``address`` has not been read back yet. An opening that waits for another
+        target does not count: nothing is to be done here."""
+        return (self._moving(address) and address not in self._parked) or address in self._failing
 
     # --- lanes ------------------------------------------------------------------------------------------
 
@@ -203,6 +246,9 @@ class Reconciler:
             await self._cut_wake.wait()
             self._cut_wake.clear()
             while self._cuts:
+                if self.unreachable:
+                    await self._reached()
+                    continue
                 batch = self._take(self._cuts)
                 self._cutting.update(batch)
                 self._cut_serial += 1
@@ -224,13 +270,37 @@ class Reconciler:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while batch := self._take(self._dirty, self._cutting):
+            while self._dirty:
+                if self.unreachable:
+                    await self._reached()
+                    continue
+                batch = self._take(self._dirty, self._cutting)
+                if not batch:
+                    break
+                if self.waits_for is not None:
+                    batch = self._may_open(batch, self.waits_for)
                 self._applying.update(batch)
                 ok = await self._attempt(batch, self.backend.apply)
                 self._applying.difference_update(batch)
                 retry = FIRST_RETRY if ok else min(retry * 2, LONGEST_RETRY)
                 if not ok:
                     await asyncio.sleep(retry)
+
+    async def _reached(self) -> None:
+        """Wait until the target can be reached: meanwhile the newest wish of each address is all that is kept."""
+
+    def _may_open(self, batch: Sequence[Address], waits_for: WaitsFor) -> list[Address]:
+        """Those of a batch that need not wait for another target; the others are parked until it has verified."""
+        now = self._clock.now().boot
+        ready: list[Address] = []
+        for address in batch:
+            rule = self._want.get(address)
+            why = "" if rule is None else waits_for(address, rule, self._have.get(address), now)
+            if why:
+                self._parked[address] = why
+            else:
+                ready.append(address)
+        return ready
 
     @staticmethod
     def _take(queue: dict[Address, None], without: set[Address] | None = None) -> list[Address]:
@@ -256,6 +326,9 @@ class Reconciler:
         if changes:
             try:
                 outcomes = await lane(changes)
+            except Unreached:
+                self._put_back(batch, changes, causes)
+                return True
             except BackendError as error:
                 outcomes = [ChangeOutcome(change, _FAILED, error.what) for change in changes]
         now = self._clock.now().boot
@@ -270,6 +343,17 @@ class Reconciler:
                 self._done(waiting, _VERIFIED, "stood already", now)
         return ok
 
+    def _put_back(
+        self, batch: Sequence[Address], _changes: Sequence[Change], causes: dict[Address, list[Cause]]
+    ) -> None:
+        """The target could not be reached: nothing failed, and the newest wishes are told once it can."""
+        for address in batch:
+            if address in causes:
+                self._causes.setdefault(address, [])[:0] = causes[address]
+            rule = self._want.get(address)
+            queue = self._cuts if rule is None or rule.profile == DENY else self._dirty
+            queue[address] = None
+
     def _settle(
         self, outcome: ChangeOutcome, rule: Rule | None, causes: Sequence[Cause], serial: int, now: float
     ) -> bool:
@@ -282,6 +366,7 @@ class Reconciler:
             return True
         if outcome.state is _VERIFIED:
             self._failing.pop(address, None)
+            self._verified_at[address] = now
             after = plan.after(change, rule.device if rule is not None else DeviceId(""))
             if after is None:
                 self._forget(address, rule)
@@ -331,6 +416,8 @@ class Reconciler:
             self.admitted_version += 1
         due = int(rule.until - self.lease / 2)
         self._renewals.setdefault(due, []).append(address)
+        if self.on_opened is not None:
+            self.on_opened(address)
 
     def _forget(self, address: Address, rule: Rule | None) -> None:
         self._have.pop(address, None)
@@ -340,6 +427,7 @@ class Reconciler:
         if rule is None and self._want.get(address) is None:
             self._want.pop(address, None)
             self._last_cut.pop(address, None)
+            self._verified_at.pop(address, None)
 
     # --- leases, read-back, repair ----------------------------------------------------------------------
 
@@ -371,8 +459,12 @@ class Reconciler:
 
     async def _check(self, addresses: Sequence[Address]) -> None:
         asked = {a: self._have.get(a) for a in addresses if not self._moving(a)}
+        if self.unreachable:
+            return
         try:
             stands = await self.backend.observe(list(asked))
+        except Unreached:
+            return
         except BackendError as error:
             self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
             return
@@ -381,6 +473,8 @@ class Reconciler:
             if self._have.get(address) is not expected or self._moving(address):
                 continue  # it moved while we looked
             wrong = drift(expected, stands[address], now.boot)
+            if not wrong:
+                self._verified_at[address] = now.boot
             if wrong:
                 self.repairs += 1
                 self._notice(Notice("drift", self.backend.name, f"{address}: {wrong}", now.wall))
@@ -398,13 +492,16 @@ class Reconciler:
     async def _watch(self) -> None:
         """The static part was damaged and has been laid again, shut and empty: tell everything again."""
         async for sentence in self.backend.damages():
-            self.repairs += 1
-            self._notice(Notice("drift", self.backend.name, sentence, self._clock.now().wall))
-            self._have.clear()
-            tombstones = [a for a, r in self._want.items() if r is not None and r.profile == DENY]
-            others = [a for a, r in self._want.items() if r is not None and r.profile != DENY]
-            for queue in (tombstones, others):
-                for start in range(0, len(queue), BATCH):
-                    for address in queue[start : start + BATCH]:
-                        self.want(address, self._want.get(address))
-                    await asyncio.sleep(0)
+            await self._laid_again(sentence)
+
+    async def _laid_again(self, sentence: str) -> None:
+        self.repairs += 1
+        self._notice(Notice("drift", self.backend.name, sentence, self._clock.now().wall))
+        self._have.clear()
+        tombstones = [a for a, r in self._want.items() if r is not None and r.profile == DENY]
+        others = [a for a, r in self._want.items() if r is not None and r.profile != DENY]
+        for queue in (tombstones, others):
+            for start in range(0, len(queue), BATCH):
+                for address in queue[start : start + BATCH]:
+                    self.want(address, self._want.get(address))
+                await asyncio.sleep(0)

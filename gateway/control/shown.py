@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from gateway.control.ports import DeviceView
 from gateway.control.reconcile import Reconciler
 from gateway.control.slots import Slot
-from gateway.core.model import Instant
+from gateway.core.model import Instant, SourceName
 
 
-def shown(slot: Slot, gates: Sequence[Reconciler], now: Instant) -> DeviceView:
+def shown(
+    slot: Slot, gates: Sequence[Reconciler], now: Instant, replayable: Sequence[SourceName] = ()
+) -> DeviceView:
     """Everything a window shows of one device, as it is now."""
     to_wall = now.wall - now.boot
     addresses = slot.device.binding.addresses
@@ -27,4 +29,5 @@ def shown(slot: Slot, gates: Sequence[Reconciler], now: Instant) -> DeviceView:
         last=slot.last,
         last_ms=slot.last_ms,
         override=slot.override,
+        replayable=replayable,
     )

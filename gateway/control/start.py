@@ -157,6 +157,22 @@ def _withhold(
     return withheld
 
 
+def withhold(devices: Devices, address: Address, reason: str, now: Instant) -> None:
+    """Another target has negative evidence of before this start: its tombstone outranks the journal, too."""
+    for owner in devices.addresses.owners(address):
+        slot = devices.slot(owner)
+        if slot is not None and slot.decision.until is not None:
+            for source in list(slot.records):
+                devices.apply(slot, source, Event(EventKind.WITHHELD, now.wall, reason=reason), now, 0.0)
+            devices.notice(Notice("withheld", "start", f"{owner} was withheld: {reason}", now.wall))
+    devices.commit()
+
+
+def tell(devices: Devices, gates: Sequence[Reconciler]) -> None:
+    """Wish for every address what its devices may have now, at gates that were not there at the start."""
+    _tell(devices, gates)
+
+
 def _disagreement(slot: Slot, stands: Mapping[Address, Stands]) -> str:
     for address in slot.device.binding.addresses:
         seen = stands[address]

@@ -132,6 +132,13 @@ class AddressBook:
         return judged
 
 
+def backs(binding: Binding, claimed: Address | None) -> bool:
+    """Whether a hint may name a device by this binding: it is anchored and covers the claimed address, if any."""
+    if not _is_anchored(binding):
+        return False
+    return claimed is None or any(address.covers(claimed.packed) for address in binding.addresses)
+
+
 def _is_anchored(binding: Binding) -> bool:
     return binding.anchor is not AnchorKind.NONE
 

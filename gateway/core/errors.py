@@ -4,6 +4,7 @@
 ``ConfigError``    the operator wrote something wrong; say where and what to write instead; exit 2.
 ``LifecycleError`` an event the table does not know: a bug, the process stops.
 ``BackendError``   a way of enforcing failed; ``transient`` tells whether trying again may help.
+``SourceError``    a verifier could not be asked; whoever wanted to know is told, standings stay.
 ``JournalError``   the memory cannot be read or written; admissions stop, cuts go on.
 ``NotNow``         an operator's act has to wait until something may be raised again; told to the operator.
 
@@ -32,6 +33,8 @@ class Refusal(Enum):
     REPLAY = "replay"
     ORDER = "order"
     RETIRED = "retired"
+    BINDING = "binding"  # a hint that no anchored binding of the device backs
+    RATE = "rate"  # more hints of one source, or about one device, than are taken in a minute
     DEGRADED = "degraded"  # the journal cannot be written: raising is refused, lowering still acts
 
     __hash__ = object.__hash__  # members are singletons; the library's own hash costs a Python call each time
@@ -79,6 +82,22 @@ class BackendError(RagateError):
         self.backend = backend
         self.what = what
         self.transient = transient
+
+
+class SourceError(RagateError):
+    """A verifier could not be asked, or did not answer as it should."""
+
+    def __init__(self, source: str, what: str) -> None:
+        super().__init__(f"{source}: {what}" if source else what)
+        self.source = source
+        self.what = what
+
+
+class Unreached(BackendError):
+    """The link to a backend was lost, or is not there: nothing is known of what was asked, and nothing failed."""
+
+    def __init__(self, backend: str, what: str) -> None:
+        super().__init__(backend, what, transient=True)
 
 
 class JournalError(RagateError):

@@ -170,6 +170,8 @@ class Device:
     source: SourceName
     binding: Binding
     labels: tuple[tuple[str, str], ...] = ()
+    max_age: float | None = None  # seconds; its own, where the source's does not fit
+    recovery_passes: int | None = None  # likewise
 
 
 class Envelope(NamedTuple):
@@ -194,6 +196,20 @@ class Verdict(NamedTuple):
     claim: str  # endpoint the source reported; a claim, never a binding
     valid_until: int | None = None
     tier: Tier = Tier.NONE
+
+
+class Hint(NamedTuple):
+    """An unauthenticated word about a device that an anchored binding backs: it may lower, never raise.
+
+    ``adverse`` whether it speaks of a failure; any other hint is counted and changes nothing. ``of`` the source
+    whose verdicts it speaks of (``None``: every source of the device).
+    """
+
+    device: DeviceId
+    source: SourceName
+    adverse: bool
+    reason: str  # the source's own word, e.g. "FAILED_ATTEST"
+    of: SourceName | None = None
 
 
 class EventKind(Enum):

@@ -102,6 +102,11 @@ class SurrogateDevice:
         """Change what the device runs: its measurement no longer matches the reference."""
         self.firmware = bytes([self._genuine[0] ^ 0xFF]) + self._genuine[1:]
 
+    @property
+    def tampered(self) -> bool:
+        """Whether it runs something else than the genuine firmware."""
+        return self.firmware != self._genuine
+
     def repair(self) -> None:
         """Put the genuine firmware back."""
         self.firmware = self._genuine

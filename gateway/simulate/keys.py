@@ -1,6 +1,6 @@
 """Keys made for the occasion: one signing key for the verifier, one authentication key per device.
 
-Nothing here is ever read from a repository or kept after the site has ended.
+Nothing here is ever read from a repository; a site of one process keeps nothing after it has ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 
 HMAC_KEY_BYTES = 32
@@ -45,11 +46,29 @@ class Keys:
 
     def write(self, folder: Path) -> None:
         """Write ``verifier.pem``, ``verifier.key`` and ``devices.keys`` into ``folder``, each mode 0600."""
+        for name, data in self.files().items():
+            write_private(folder / name, data)
+
+    def files(self) -> Mapping[str, bytes]:
+        """What ``write`` writes: the content of each file by its name."""
         private = self.signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         lines = "".join(f"{device} {key.hex()}\n" for device, key in self.hmac.items())
-        write_private(folder / "verifier.pem", self.public_pem())
-        write_private(folder / "verifier.key", private)
-        write_private(folder / "devices.keys", lines.encode())
+        return {"verifier.pem": self.public_pem(), "verifier.key": private, "devices.keys": lines.encode()}
+
+
+def read_signing_key(path: Path) -> rsa.RSAPrivateKey:
+    """The verifier's key from its ``verifier.key``. Raises ``OSError`` or ``ValueError``."""
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        msg = f"{path} holds no RSA key"
+        raise ValueError(msg)
+    return key
+
+
+def read_device_keys(path: Path) -> dict[str, bytes]:
+    """The devices' keys, from lines of ``DEVICE HEX``. Raises ``OSError`` or ``ValueError``."""
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {device: bytes.fromhex(key) for device, key in pairs}
 
 
 def write_private(path: Path, data: bytes) -> None:

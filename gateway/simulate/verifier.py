@@ -58,20 +58,28 @@ class SurrogateVerifier:
     def appraise(self, device: SurrogateDevice) -> Reason:
         """Challenge ``device`` with a fresh nonce and judge the answer. Raises ``SilentError``."""
         nonce = secrets.token_bytes(32)
-        expected = measure(self.references[device.id], nonce, self.keys[device.id])
-        return Reason.PASS if compare_digest(device.evidence(nonce), expected) else Reason.FAILED_ATTEST
+        return self.judge(device.id, nonce, device.evidence(nonce))
+
+    def judge(self, device: str, nonce: bytes, evidence: bytes) -> Reason:
+        """What this answer to this challenge says of the firmware of a device that is known here."""
+        expected = measure(self.references[device], nonce, self.keys[device])
+        return Reason.PASS if compare_digest(evidence, expected) else Reason.FAILED_ATTEST
 
     def alert(self, device: SurrogateDevice, reason: Reason, issued_at: int) -> bytes:
         """The signed ALERT about ``device``; ``issued_at`` in whole UNIX seconds of this verifier's clock."""
+        return self.alert_about(device.id, Peer(device.addresses[0], device.endpoint_port), reason, issued_at)
+
+    def alert_about(self, device: str, seen_at: Peer, reason: Reason, issued_at: int) -> bytes:
+        """The same where only the device's id and the endpoint of its evidence are known."""
         return compose_alert(
-            device=device.id.encode(),
+            device=device.encode(),
             verifier_id=VERIFIER_ID,
             reason=reason,
-            endpoint=evidence_endpoint(device.addresses[0].encode(), device.endpoint_port),
+            endpoint=evidence_endpoint(seen_at.host.encode(), seen_at.port),
             timestamp=issued_at,
             nonce=secrets.token_bytes(32),
             signing_key=self.signing,
-            hmac_key=self.keys[device.id],
+            hmac_key=self.keys[device],
         )
 
     async def attest(self, device: SurrogateDevice) -> Attestation | None:

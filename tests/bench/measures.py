@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
-from tests.bench import live, rival
+from tests.bench import linked, live, rival
 from tests.bench import reload as reloading
 from tests.bench import relying as data
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
@@ -37,12 +37,14 @@ class Sizes:
     rival_alone: int = 30
     rival_burst: int = 100
     reloaded: int = 12_000
+    linked: int = 200
+    renewal_seconds: float = 60.0
     senders: int = 1_000
     data_seconds: float = 10.0
 
 
 FULL = Sizes()
-QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, data_seconds=4.0)
+QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, linked=50, data_seconds=4.0)
 FEW = 100
 IDLE_RATE = 50.0
 REFUSED_SHARE = 0.02
@@ -287,6 +289,23 @@ def ends(bench: Bench) -> None:
     bench.rows.append(Row("ends", "packets after a new start", again, "", "at most", 0, 0))
 
 
+def both_ends(bench: Bench) -> None:
+    """One verdict on two hosts, and the leases of many devices over the link."""
+    found = linked.two_hosts(bench.net, bench.scratch / "site-linked", bench.sizes.linked)
+    bench.raw["both_ends"] = found
+    for name, told in found.items():
+        note = f"max {told['p100']:.3g} ms, {bench.sizes.linked} devices"
+        bench.rows += [
+            Row("both_ends", f"{name} → read back on both hosts, p50", told["p50"], "ms", "at most", None, 5.0),
+            Row("both_ends", f"the same, p99 ({name})", told["p99"], "ms", "at most", None, 20.0, note),
+        ]
+    shares = linked.renewals(bench.scratch / "site-renewals", bench.sizes.many, bench.sizes.renewal_seconds)
+    bench.raw["renewals"] = shares
+    for side, share in shares.items():
+        what = f"leases of {bench.sizes.many:,} devices, {side}"
+        bench.rows.append(Row("both_ends", what, share * 100, "% of a core", "at most", None, 10.0))
+
+
 def relying(bench: Bench) -> None:
     """DATA of connected devices through the relying party's port."""
     sizes = bench.sizes
@@ -350,5 +369,6 @@ def reload(bench: Bench) -> None:
 
 
 PARTS: Mapping[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, relying)
+    each.__name__: each
+    for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, both_ends, relying)
 }

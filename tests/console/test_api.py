@@ -34,6 +34,7 @@ ROW_KEYS = {
     "last",
     "newest",
     "verified_ms",
+    "replayable",
     "targets",
     "override",
 }

@@ -140,7 +140,7 @@ async def test_explain_tells_everything() -> None:
         "1.2 ms from the last verdict to read-back",
         "1. built-in: deny",
         "2. node default: admitted",
-        "gateway  nft      yes       admitted  verified  1m 50s",
+        "gateway  nft      yes       admitted  verified  -          1m 50s",
         "unknown → trusted  1.2",
         "refused: replay",
     ):

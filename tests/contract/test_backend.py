@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -16,9 +19,12 @@ from gateway.core.errors import BackendError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import RelayBackend, RelayRoute
+from tests.agentlink.pair import Pair, plan, site_certificates, until
+from tests.agentlink.process import AgentProcess
 from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import ManualClock
 from tests.netns import KernelClock, in_namespaces
+from tests.ports import free_place
 
 ONE = Address.parse("10.77.1.11")
 TWO = Address.parse("fd77:1::11")
@@ -89,7 +95,30 @@ def run_relay(scenario: Scenario) -> None:
     asyncio.run(_life(Rig(RelayBackend(routes, profiles, clock), clock, pass_time), scenario))
 
 
-RIGS: Mapping[str, Callable[[Scenario], None]] = {"fake": run_fake, "nft": run_nft, "relay": run_relay}
+async def _over_a_link(scenario: Scenario, **settings: Any) -> None:
+    """The gateway's end here, a real agent process with a real path gate at the other."""
+    with TemporaryDirectory(prefix="ragate-") as name:
+        pair = Pair(site_certificates(Path(name) / "certs", "app"), lease=3_600.0)
+        pair.plan = plan(*map(str, ALL))
+        agent = AgentProcess(Path(name) / "agent", pair.folder, f"{pair.host}:{pair.port}", lease="1h", **settings)
+        async with pair.listening():
+            with agent.running():
+                await until(lambda: not pair.gate.why, lambda: agent.log)
+                await scenario(Rig(pair.gate, pair.clock, asyncio.sleep))
+
+
+def run_link(scenario: Scenario) -> None:
+    host, port = free_place()
+    entry = {"service": "feed", "listen": f"{host}:{port}"}
+    asyncio.run(_over_a_link(scenario, path_gate="relay", relay=[entry]))
+
+
+RIGS: Mapping[str, Callable[[Scenario], None]] = {
+    "fake": run_fake,
+    "nft": run_nft,
+    "relay": run_relay,
+    "link": run_link,
+}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.netns if name == "nft" else ()) for name in RIGS])

@@ -283,6 +283,8 @@ class Book:
     ``devices``       single devices: the profile when trusted, or a whole level.
     ``profiles``      every profile by name; the built-in ones are added.
     ``targets``       kinds of documents per target of the main file; empty: nothing is said of them.
+    ``cut_on_hints``  hint sources (``hook``, ``verifier.feed``) whose word of a failure cuts at once: a suspect
+                      device then keeps nothing until its deadline.
     ``compiled``      rulings made ahead for an inventory; any other device's are made when asked for.
 
     Raises ``ValueError`` for a profile that is none, or one that does not fit a standing.
@@ -301,6 +303,7 @@ class Book:
     profiles: Mapping[ProfileName, Profile] = field(default_factory=dict)
     targets: Mapping[str, tuple[Kind, ...]] = field(default_factory=dict)
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - immutable value
+    cut_on_hints: frozenset[str] = frozenset()
     compiled: Compiled = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

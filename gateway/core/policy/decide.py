@@ -144,14 +144,26 @@ class Weighing(Protocol):
 
 
 W = TypeVar("W", bound=Weighing)
+N = TypeVar("N", int, float)
 
 
 def rules_for(device: Device, source_rules: W, book: Book) -> W:
-    """Return the rules by which a source's verdicts of a device are weighed: the book's own before the source's."""
+    """Return the rules by which a source's verdicts of a device are weighed.
+
+    The book's and the inventory's own go before the source's; where both say something, the stricter does.
+    """
     marks = ruled_by(device, book).marks
-    if marks.max_age is None and marks.recovery_passes is None:
+    max_age = _stricter(min, marks.max_age, device.max_age)
+    passes = _stricter(max, marks.recovery_passes, device.recovery_passes)
+    if max_age is None and passes is None:
         return source_rules
-    return source_rules.with_own(max_age=marks.max_age, recovery_passes=marks.recovery_passes)
+    return source_rules.with_own(max_age=max_age, recovery_passes=passes)
+
+
+def _stricter(choose: Callable[[N, N], N], first: N | None, second: N | None) -> N | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return choose(first, second)
 
 
 def quorum_for(device: Device, book: Book) -> int | None:

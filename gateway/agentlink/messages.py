@@ -1,0 +1,340 @@
+"""What the two ends of the link say: typed messages, their encoding, and the limits of both.
+
+Pure: values in, bytes out. Encoding: MessagePack arrays, each beginning with the number of its kind; a field added
+at the end with a default is understood by older ends. What must not live here: streams, backends, clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.agentlink.clocks import DRIFT
+from gateway.core.errors import RagateError
+from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
+
+METHOD_SERVICE = "ragate.link.v1.Link"
+METHOD_NAME = "Attach"
+
+#: Versions of the protocol that this program speaks, oldest first.
+PROTOCOLS: Final = (1,)
+
+#: Changes or addresses in one message: a reconciler's batch.
+MOST_CHANGES = 1_000
+#: Bytes of one message: the plan of a site with a million addresses.
+MESSAGE_BYTES = 32 << 20
+#: Bytes of one sentence that the other end wrote: it goes into notices.
+SENTENCE = 300
+
+#: What the gateway's proof of its key is for.
+PROOF = "ragate link v1: gateway"
+
+
+class LinkProtocolError(RagateError):
+    """The other end sent something that this protocol does not have; the link is ended."""
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Root of all messages."""
+
+
+# --- from the agent
+# --------------------------------------------------------------------------------------------------
+
+
+class Hello(Message, tag=1, frozen=True):
+    """The agent's first message. ``boot`` is its boot clock in seconds when it was sent; ``digest`` that of the
+    plan it has kept ("": none); ``nonce`` what the gateway has to sign; ``program`` its version, for people."""
+
+    protocols: tuple[int, ...]
+    program: str
+    boot_id: str
+    boot: float
+    digest: str
+    nonce: bytes
+    path_gate: str
+
+
+class Ready(Message, tag=2, frozen=True):
+    """The plan is in force. ``found``: enforcement state was found on the host and kept."""
+
+    backend: str
+    found: bool
+
+
+class Unable(Message, tag=3, frozen=True):
+    """The plan cannot be brought into force; the agent tries again with the next attachment."""
+
+    why: str
+
+
+class Beat(Message, tag=4, frozen=True):
+    """Said every second. ``boot``: the agent's boot clock when it was sent. ``resources`` and ``notes`` are given
+    now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state)."""
+
+    boot: float
+    not_after: float
+    resources: dict[str, float] = {}
+    notes: dict[str, str] = {}
+
+
+class Done(Message, tag=5, frozen=True):
+    """What came of one ``Work``. ``states``: one byte a change, empty when all are verified; ``details`` by place;
+    ``accepted``: the agent's boot clock when the path gate had taken the last of them (0: not told)."""
+
+    number: int
+    states: bytes
+    details: dict[int, str]
+    accepted: float
+
+
+class Seen(Message, tag=6, frozen=True):
+    """Read-back for one ``Look``, in its order: profile ("": none), milliseconds left (-1: no end), tombstone."""
+
+    number: int
+    stands: tuple[tuple[str, int, bool], ...]
+
+
+class Failed(Message, tag=7, frozen=True):
+    """A ``Work`` or ``Look`` could not be done at all; nothing is known about it."""
+
+    number: int
+    why: str
+    transient: bool
+
+
+class Damage(Message, tag=8, frozen=True):
+    """The static part of the path gate was found damaged and has been laid again, shut and empty."""
+
+    sentence: str
+
+
+# --- from the gateway
+# -------------------------------------------------------------------------------------------------
+
+
+class Plan(Message, frozen=True):
+    """The static part of one host: what is gated there, what always passes, whose addresses are known.
+
+    ``services``: (address, port, protocol, profiles that reach it). ``corridor``: (address, port, protocol).
+    ``rates``: profile → (new connections, seconds). ``known``: addresses of devices as (packed, prefix).
+    """
+
+    services: tuple[tuple[str, str, int, str, tuple[str, ...]], ...]  # the name in the book comes first
+    corridor: tuple[tuple[str, int, str], ...]
+    always_allowed: tuple[str, ...]
+    profiles: tuple[str, ...]
+    rates: dict[str, tuple[int, int]]
+    known: tuple[tuple[bytes, int], ...]
+
+
+class Welcome(Message, tag=20, frozen=True):
+    """The gateway's first message. ``certificate`` and ``proof`` show that it holds the key of a gateway's
+    certificate of this site; ``plan`` is absent when the agent's digest is that of the plan wanted."""
+
+    protocol: int
+    program: str
+    certificate: bytes
+    proof: bytes
+    lease: float
+    digest: str
+    plan: Plan | None
+
+
+class Work(Message, tag=21, frozen=True):
+    """Changes for the path gate. ``reference``: a moment of the agent's own boot clock that was not after the
+    moment at which the remaining times were taken; ``profiles`` are named once. Each change: kind (its place in
+    ``ChangeKind``), packed address, prefix, place of the profile (-1: none), milliseconds that remain."""
+
+    number: int
+    cut: bool
+    reference: float
+    profiles: tuple[str, ...]
+    changes: tuple[tuple[int, bytes, int, int, int], ...]
+
+
+class Look(Message, tag=22, frozen=True):
+    """Read these addresses back: (packed, prefix)."""
+
+    number: int
+    addresses: tuple[tuple[bytes, int], ...]
+
+
+FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage
+FromGateway = Welcome | Work | Look
+
+_encoder = msgspec.msgpack.Encoder()
+_from_agent = msgspec.msgpack.Decoder(FromAgent)
+_from_gateway = msgspec.msgpack.Decoder(FromGateway)
+_plan = msgspec.msgpack.Decoder(Plan)
+
+_KINDS = tuple(ChangeKind)
+_PLACE = {kind: place for place, kind in enumerate(_KINDS)}
+_OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
+_STATES = tuple(Applied)
+_STATE = {state: place for place, state in enumerate(_STATES)}
+#: Milliseconds told of each second that remains: the other clock may be the slower one.
+_KEPT_MS = 1_000 * (1 - DRIFT)
+_PREFIXES = {32: 4, 128: 16, 64: 16}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    return _encoder.encode(message)
+
+
+def digest_of(plan: bytes) -> str:
+    """What tells one encoded plan from another."""
+    return hashlib.sha256(plan).hexdigest()
+
+
+def read_from_agent(data: bytes) -> FromAgent:
+    """Return what an agent sent. Raises ``LinkProtocolError``."""
+    try:
+        found: FromAgent = _from_agent.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unread(error) from error
+    return found
+
+
+def read_from_gateway(data: bytes) -> FromGateway:
+    """Return what the gateway sent. Raises ``LinkProtocolError``."""
+    try:
+        found: FromGateway = _from_gateway.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unread(error) from error
+    return found
+
+
+def read_plan(data: bytes) -> Plan:
+    """Return a kept plan. Raises ``LinkProtocolError``."""
+    try:
+        found: Plan = _plan.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unread(error) from error
+    return found
+
+
+def _unread(error: Exception) -> LinkProtocolError:
+    return LinkProtocolError(f"a message cannot be read: {str(error)[:120]}")
+
+
+# --- changes
+# ----------------------------------------------------------------------------------------------------------
+
+
+def pack_work(number: int, changes: Sequence[Change], now: float, reference: float, *, cut: bool) -> Work:
+    """Make the message for ``changes``, whose ends are boot seconds of the gateway, ``now`` among them.
+
+    Remaining times are shortened by what the clocks may drift apart and rounded down, never below -1 ms. At most
+    ``MOST_CHANGES``: ``ValueError`` otherwise.
+    """
+    if len(changes) > MOST_CHANGES:
+        msg = f"{len(changes)} changes in one message; at most {MOST_CHANGES}"
+        raise ValueError(msg)
+    names: dict[str, int] = {}
+    packed: list[tuple[int, bytes, int, int, int]] = []
+    for kind, address, profile, until in changes:
+        if kind in _OPENS:
+            place = names.setdefault(profile, len(names))
+            left = max(-1, int((until - now) * _KEPT_MS))
+            packed.append((_PLACE[kind], address.packed, address.prefix, place, left))
+        else:
+            packed.append((_PLACE[kind], address.packed, address.prefix, -1, 0))
+    return Work(number, cut, reference, tuple(names), tuple(packed))
+
+
+def unpack_work(work: Work, now: float, longest: float) -> list[Change]:
+    """Return the changes of a message, their ends on the receiver's boot clock, which shows ``now``.
+
+    No end is later than ``reference`` plus what remained, nor than ``now + longest`` seconds.
+    Raises ``LinkProtocolError`` for changes that are none.
+    """
+    if len(work.changes) > MOST_CHANGES:
+        raise LinkProtocolError(f"{len(work.changes)} changes in one message; at most {MOST_CHANGES}")
+    reference, latest = min(work.reference, now), now + longest
+    names = work.profiles
+    found: list[Change] = []
+    for place, packed, prefix, profile, left in work.changes:
+        if not 0 <= place < len(_KINDS) or _PREFIXES.get(prefix) != len(packed) or not -1 <= profile < len(names):
+            raise LinkProtocolError("a change names a kind, an address or a profile that there is not")
+        kind = _KINDS[place]
+        address = Address(packed, prefix)
+        if kind in _OPENS:
+            if profile < 0:
+                raise LinkProtocolError("an opening names no profile")
+            found.append(Change(kind, address, names[profile], min(reference + left / 1_000, latest)))
+        else:
+            if profile >= 0 or left:
+                raise LinkProtocolError("a closing names a profile or an end")
+            found.append(Change(kind, address))
+    if work.cut and any(change.kind in _OPENS for change in found):
+        raise LinkProtocolError("the cut lane takes CUT, WITHDRAW and FORGET only")
+    return found
+
+
+def pack_done(number: int, outcomes: Sequence[ChangeOutcome]) -> Done:
+    """Make the message for the outcomes of one ``Work``."""
+    states = b""
+    if any(outcome.state is not Applied.VERIFIED for outcome in outcomes):
+        states = bytes(_STATE[outcome.state] for outcome in outcomes)
+    details = {place: one.detail[:SENTENCE] for place, one in enumerate(outcomes) if one.detail}
+    return Done(number, states, details, max((outcome.accepted for outcome in outcomes), default=0.0))
+
+
+def unpack_done(done: Done, changes: Sequence[Change], accepted: float) -> list[ChangeOutcome]:
+    """Return one outcome a change. ``accepted``: the same on the reader's clock. Raises ``LinkProtocolError``."""
+    if not done.states and not done.details:
+        return [ChangeOutcome(change, Applied.VERIFIED, "", accepted) for change in changes]
+    states = done.states or bytes([_STATE[Applied.VERIFIED]]) * len(changes)
+    if len(states) != len(changes) or max(states, default=0) >= len(_STATES):
+        raise LinkProtocolError("the outcomes do not fit the changes")
+    details = done.details
+    return [
+        ChangeOutcome(change, _STATES[state], details.get(place, "")[:SENTENCE], accepted)
+        for place, (change, state) in enumerate(zip(changes, states, strict=True))
+    ]
+
+
+# --- read-back
+# --------------------------------------------------------------------------------------------------------
+
+
+def pack_addresses(addresses: Sequence[Address]) -> tuple[tuple[bytes, int], ...]:
+    """Addresses as a message carries them."""
+    return tuple((address.packed, address.prefix) for address in addresses)
+
+
+def unpack_addresses(packed: Sequence[tuple[bytes, int]]) -> list[Address]:
+    """Return the addresses of a message. Raises ``LinkProtocolError`` for what is none."""
+    found = []
+    for data, prefix in packed:
+        if _PREFIXES.get(prefix) != len(data):
+            raise LinkProtocolError("an address has another length than its prefix says")
+        found.append(Address(data, prefix))
+    return found
+
+
+def pack_seen(number: int, addresses: Sequence[Address], stands: Mapping[Address, Stands]) -> Seen:
+    """Make the message for a read-back."""
+    rows = (stands[address] for address in addresses)
+    return Seen(
+        number,
+        tuple(
+            (row.profile, -1 if row.remaining is None else int(row.remaining * 1_000), row.tombstone)
+            for row in rows
+        ),
+    )
+
+
+def unpack_seen(seen: Seen, addresses: Sequence[Address]) -> dict[Address, Stands]:
+    """Return what stands at each address. Raises ``LinkProtocolError``."""
+    if len(seen.stands) != len(addresses):
+        raise LinkProtocolError("the read-back does not fit the question")
+    return {
+        address: Stands(profile, None if left < 0 else left / 1_000, tombstone)
+        for address, (profile, left, tombstone) in zip(addresses, seen.stands, strict=True)
+    }
