@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -11,6 +12,7 @@ import pytest
 from gateway.core.model import DENY, Address, Binding, Decision, Device, DeviceId, SourceName, Standing
 from gateway.core.policy import (
     ADMITTED,
+    KINDS,
     PROBATION,
     Book,
     Condition,
@@ -345,3 +347,36 @@ def test_conditions_as_people_read_them(condition: Condition, text: str) -> None
 def test_a_profile_carries_the_names_of_its_documents() -> None:
     assert Profile("quarantine", rank=1, documents=("a.yaml", "b.yaml")).documents == ("a.yaml", "b.yaml")
     assert Profile("quarantine", rank=1).documents == ()
+
+
+def test_a_profile_carries_the_parameters_of_its_documents() -> None:
+    assert Profile("quarantine", rank=1, parameters={"path": "/tmp"}).parameters == {"path": "/tmp"}
+    assert Profile("quarantine", rank=1).parameters == {}
+
+
+def test_a_book_carries_the_kinds_of_documents_of_each_target() -> None:
+    assert KINDS == ("path_gate", "network", "host", "container")
+    assert Book(targets={"edge": KINDS}).targets == {"edge": KINDS}
+    assert Book().targets == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: Level(recovery_passes=0), "recovery_passes 0 must be 1 or more"),
+        (lambda: Level(quorum=0), "quorum 0 must be 1 or more"),
+        (
+            lambda: Book((replace(FEED, profiles=(ADMITTED, "vpi")),)),
+            "service feed: profile 'vpi' must be one of deny, probation, admitted",
+        ),
+        (
+            lambda: Book(devices={CAMERA.id: "lockdown"}, profiles={"lockdown": Profile("lockdown", site=True)}),
+            "devices: profile 'lockdown' must be one of deny, probation, admitted",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_book_is_said_with_its_place_and_the_mend(
+    wrong: Callable[[], object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        wrong()

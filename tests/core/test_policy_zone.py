@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +93,47 @@ def test_between_a_book_and_itself_is_the_book(zone: Zone) -> None:
         name: set(reached) for name, reached in zone.reaches.items()
     }
     assert between.rates == zone.rates
+    assert set(between.always_allowed) == set(zone.always_allowed)
+
+
+def test_a_zone_is_what_the_book_says_and_has_only_profiles_that_admit() -> None:
+    vip = Profile("vip", 120, "all", Rate(5, 1.0))
+    corridor = (CorridorEntry("verifier", HOSTS[1], 5001),)
+    profiles = {"vip": vip, "quarantine": Profile("quarantine", 10, ()), "lockdown": Profile("lockdown", site=True)}
+    assert zone_of(Book((EVERY[0],), corridor, (NETWORKS[0],), profiles=profiles)) == Zone(
+        services=(EVERY[0],),
+        corridor=corridor,
+        always_allowed=(NETWORKS[0],),
+        reaches={"probation": (), "admitted": (EVERY[0],), "vip": (EVERY[0],)},
+        rates={"vip": Rate(5, 1.0)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("10.1.0.0/16", "10.1.0.0/16", ["10.1.0.0/16"]),
+        ("10.1.0.0/16", "10.1.2.0/24", ["10.1.2.0/24"]),
+        ("10.1.2.0/24", "10.9.0.0/16", []),
+        ("fd00::/16", "fd00::/16", ["fd00::/16"]),
+        ("fd00::/16", "fd00:1::/32", ["fd00:1::/32"]),
+        ("fd00:1::/32", "fd01::/16", []),
+        ("0.0.0.0/0", "::/0", []),
+    ],
+)
+def test_of_two_prefixes_the_inner_one_is_allowed_by_both(one: str, other: str, both: list[str]) -> None:
+    def zone(text: str) -> Zone:
+        return zone_of(Book(always_allowed=(ip_network(text),)))
+
+    for between in (meet(zone(one), zone(other)), meet(zone(other), zone(one))):
+        assert [str(network) for network in between.always_allowed] == both
+
+
+def test_what_is_gated_is_never_in_the_corridor_between() -> None:
+    """Nor when both books say so, which their checks would have refused."""
+    entry = CorridorEntry("open", EVERY[0].address, EVERY[0].port)
+    both = zone_of(Book((EVERY[0],), (entry,)))
+    assert meet(both, both).corridor == ()
 
 
 def test_a_host_that_becomes_protected_stays_reachable_for_those_who_keep_it() -> None:

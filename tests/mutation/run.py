@@ -4,7 +4,8 @@ What lives here: children, limits, results. What must not: which mutants there a
 
 A change inside a function is put into that function's code in a child forked behind the collection of the tests,
 and the tests are called without ceremony: milliseconds. A change of a module's values is tried likewise. Where
-nobody noticed and the code runs at import too, and for classes, all is imported anew.
+nobody noticed and the code runs at import too, and for classes, all is imported anew: seconds. There the tests that
+noticed other changes of the module come first, and properties last.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def run(chosen: Sequence[Mutant], jobs: int, report: Report) -> list[Result]:
         else:
             results.append(result)
             report(result)
-    for result in _several(anew, jobs, lambda mutant: lambda: _anew(mutant)):
+    for result in _several(anew, jobs, lambda mutant: lambda: _anew(mutant, _likely(mutant, results))):
         results.append(result)
         report(result)
     return results
@@ -277,9 +278,13 @@ class _Server:
 def _fewer(item: pytest.Item) -> None:
     """Let a property try few examples: what it alone would find with many, an example of its own should show."""
     test: Any = getattr(item, "obj", None)
-    if hasattr(test, "hypothesis"):
+    if _is_property(item):
         given = test._hypothesis_internal_use_settings
         test._hypothesis_internal_use_settings = settings(given, max_examples=EXAMPLES)
+
+
+def _is_property(item: pytest.Item) -> bool:
+    return hasattr(getattr(item, "obj", None), "hypothesis")
 
 
 def _passes(item: pytest.Item) -> bool:
@@ -331,20 +336,33 @@ def _by_itself() -> str:
     return _read(pipe)
 
 
-def _anew(mutant: Mutant | None) -> str:
+def _likely(mutant: Mutant, results: Sequence[Result]) -> list[str]:
+    """The tests that noticed other changes of the module: of the same class or function first, then the latest."""
+    noticed = [result for result in reversed(results) if result.killed and result.mutant.module == mutant.module]
+    noticed.sort(key=lambda result: result.mutant.function != mutant.function)
+    return list(dict.fromkeys(result.by for result in noticed))
+
+
+def _anew(mutant: Mutant | None, likely: Sequence[str] = ()) -> str:
     sys.meta_path[:0] = [] if mutant is None else [_Mutated(_named(mutant.module), mutant)]
     folders = TESTS if mutant is None else [mutant.module.partition("/")[0]]
     files = sorted({file for folder in folders for file in TESTS[folder]})
-    failed = _Failed()
+    failed = _Failed(likely)
     code = pytest.main(_options(files), plugins=[failed])
     return SURVIVED if code == pytest.ExitCode.OK else failed.by or f"at import ({code!r})"
 
 
 class _Failed:
-    """Remembers the first test that failed."""
+    """Runs the tests in the order in which they are likely to fail, and remembers the first that did."""
 
-    def __init__(self) -> None:
+    def __init__(self, likely: Sequence[str]) -> None:
+        self._place = {nodeid: number for number, nodeid in enumerate(likely)}
         self.by = ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            _fewer(item)
+        items.sort(key=lambda item: (self._place.get(item.nodeid, len(self._place)), _is_property(item)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.by:

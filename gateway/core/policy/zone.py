@@ -66,7 +66,7 @@ def meet(old: Zone, new: Zone) -> Zone:
     """
     gated = {place(service): service for service in (*old.services, *new.services)}
     corridor = {place(entry): entry for entry in (*old.corridor, *new.corridor) if place(entry) not in gated}
-    names = (*new.reaches, *(name for name in old.reaches if name not in new.reaches))
+    names = dict.fromkeys((*new.reaches, *old.reaches))
     return Zone(
         services=tuple(gated.values()),
         corridor=tuple(each for each in corridor.values() if _is_open(old, each) and _is_open(new, each)),
