@@ -49,6 +49,8 @@ def _holds(word: str, said: object, value: object, schema: Mapping[str, object])
             return all(fits(each, said) for each in value)
         case (("minItems" | "maxItems" | "minProperties" | "maxProperties"), int(), (list() | dict())):
             return len(value) >= said if word.startswith("min") else len(value) <= said
+        case "uniqueItems", bool(), list():
+            return not said or all(each not in value[:place] for place, each in enumerate(value))
         case "required", list(), dict():
             return set(said) <= set(value)
         case "propertyNames", dict(), dict():
@@ -59,7 +61,8 @@ def _holds(word: str, said: object, value: object, schema: Mapping[str, object])
             listed = schema.get("properties", {})
             assert isinstance(listed, dict)
             return all(fits(each, said) for key, each in value.items() if key not in listed)
-    known = {"pattern", "minLength", "maxLength", "minimum", "maximum", "items", "minItems", "maxItems", "required"}
+    known = {"pattern", "minLength", "maxLength", "minimum", "maximum", "required"}
+    lists = {"items", "minItems", "maxItems", "uniqueItems"}
     objects = {"minProperties", "maxProperties", "propertyNames", "properties", "additionalProperties"}
-    assert word in known | objects
+    assert word in known | lists | objects
     return True

@@ -210,7 +210,7 @@ SETTINGS_MISTAKES = [
     ("path_gate: nft", "path_gate: relay", "20:5: path_gate relay without relay entries would carry nothing"),
     ("required: true", "required: yes", "required 'yes' is not known; use one of: true, false"),
     ("required: true", "required: false", "the target of this host must be required"),
-    ("format: sediment", "format: jwt", "12:13: format 'jwt' is not known; use one of: sediment"),
+    ("format: sediment", "format: jwt", "12:13: format 'jwt' is not known; did you mean 'ear-jwt'?"),
     ("    format: sediment\n", "", "a source needs 'format'; write format: sediment"),
     ("verifier_id: RAP_Server", "verifier_id: ''", "verifier_id: must be 1 to 255 bytes"),
     ("public_key: verifier.pem", "public_key: none.pem", "13:17: {site}/none.pem: cannot be read: No such file"),

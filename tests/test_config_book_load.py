@@ -57,5 +57,5 @@ def test_warnings_of_levels_are_findings(site: Path) -> None:
 
 def test_a_quorum_that_the_inventory_cannot_meet_is_refused(site: Path) -> None:
     edit(site / "policies/book.yaml", "{cam-1: probation}", "{cam-1: {quorum: 2}}")
-    expected = "book.yaml:8:11: devices cam-1: quorum 2: a device of the inventory has 1 source"
+    expected = "book.yaml:8:11: devices cam-1: quorum 2: no device of the inventory has more than 1 source,"
     assert expected in error_of(lambda: load(site / "ragate.yaml"))

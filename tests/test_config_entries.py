@@ -117,6 +117,7 @@ entries = st.builds(
     st.sampled_from(["l2", "l3", "upstream", "none"]),
     words,
     st.dictionaries(names, words, max_size=3).map(lambda labels: tuple(labels.items())),
+    st.lists(names, max_size=2).map(tuple),
     words,
     words,
 )
@@ -139,6 +140,7 @@ plain = st.builds(
     st.just("l2"),
     st.sampled_from(["", "keys/a.key"]),
     st.sampled_from([(), (("class", "camera"),)]),
+    st.just(()),
     st.sampled_from(["", "15m", "900", "90.5"]),
     st.sampled_from(["", "3"]),
 )

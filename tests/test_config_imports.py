@@ -16,7 +16,7 @@ from gateway.config.document import Problems
 from gateway.config.entries import read_common, read_entries
 from gateway.config.inventory import read_devices
 from gateway.core.errors import ConfigError
-from gateway.core.model import AnchorKind, Device, SourceName
+from gateway.core.model import AnchorKind, Device, DeviceId, SourceName
 
 VERIFIER, OTHER = SourceName("verifier"), SourceName("other")
 RECORDED = Path(__file__).parent / "fixtures" / "sediment" / "sediment.db"
@@ -297,3 +297,19 @@ def test_changes_name_what_is_new_other_and_gone(tmp_path: Path) -> None:
         "devices:\n" + "".join(form.format(*row) for row in (("a", "10.0.0.1", "l2"), ("b", "10.0.0.2", "l2")))
     )
     assert import_yaml(path, [VERIFIER], present).changes == ()
+
+
+# --- devices of which several speak -------------------------------------------------------------------------------
+
+
+def test_a_device_of_several_sources_keeps_them_and_one_without_a_key_needs_none(tmp_path: Path) -> None:
+    text = """devices:
+  - {id: cam-1, source: [other, verifier], addresses: [10.77.1.11], anchor: l2, max_age: 5m}
+  - {id: gas-1, source: other, addresses: [10.77.1.21], anchor: l3}
+"""
+    present = Inventory(devices_of(text), {DeviceId("cam-1"): key("old")})
+    path = database(tmp_path / "sediment.db", [("cam-1", "tcp:10.77.1.11:8899", key("1"))])
+    found = import_sediment_db(path, VERIFIER, present)
+    assert devices_of(found.inventory) == present.devices
+    assert keys_of(found) == {"cam-1": key("1").hex()}
+    assert found.findings == ()

@@ -14,6 +14,7 @@ from gateway.config.document import Section
 from gateway.config.schema import settings_schema
 from gateway.config.settings import read_settings
 from gateway.core.errors import ConfigError
+from tests import posting
 from tests.schemas import fits
 from tests.test_config import RAGATE, public_pem, put
 
@@ -37,6 +38,32 @@ WHOLE = RELAYED.replace(
     "doctor: {sediment: [/opt/sediment], compose: [compose.yaml], kubearmor: [kubearmor.yaml]}\ninventory:",
 )
 WHOLE = WHOLE.replace("doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0], group: root}\n")
+POSTING = """certificate: gateway.pem
+    key: gateway.key
+    client_ca: site-ca.pem
+    client_crl: site.crl
+    limits: {connections: 9, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
+"""
+WHOLE = WHOLE.replace(
+    "doors:\n",
+    f"doors:\n  rest:\n    listen: 0.0.0.0:8443\n    {POSTING}"
+    f"  rpc:\n    listen: ['0.0.0.0:8444', '[::]:8444']\n    {POSTING}",
+).replace(
+    "targets:\n",
+    """  - name: ear
+    format: ear-jwt
+    proof: both
+    keys: [{id: k1, algorithm: ES256, file: ear-key.pem}]
+    certificates: ['dns:ear.example']
+    subject: submod
+    max_age: 10m
+    grace: 1m
+    recovery_passes: 2
+    rate: 500
+  - {name: keylime, format: keylime, keys: [{id: default, file: verifier.pem}], zone: Europe/Berlin}
+targets:
+""",
+)
 #: The relying party's port in the place of SEDIMENT's own, and beside it.
 RELYING = """  relying:
     listen: 10.77.1.1:8000
@@ -58,7 +85,7 @@ BESIDE = """  relying:
     relying_party: 127.0.0.1:8002
 """
 #: What an entry of a list is called in messages.
-ENTRIES = {"sources": "a source", "targets": "a target", "relay": "a relay entry"}
+ENTRIES = {"sources": "a source", "targets": "a target", "relay": "a relay entry", "keys": "a key"}
 
 
 def sections(schema: Mapping[str, Any], name: str = "the file") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -76,6 +103,10 @@ def sections(schema: Mapping[str, Any], name: str = "the file") -> Iterator[tupl
 @pytest.fixture
 def main(tmp_path: Path, public_pem: bytes) -> Path:
     put(tmp_path / "verifier.pem", public_pem)
+    put(tmp_path / "ear-key.pem", posting.public_pem(posting.key_for("ear", "ES256")))
+    authority = posting.Authority.make(tmp_path)
+    authority.issue("gateway", server="127.0.0.1")
+    authority.revoke()
     return tmp_path / "ragate.yaml"
 
 
@@ -159,6 +190,14 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("path_gate: relay", "path_gate: iptables"),
         ("{service: feed, listen: '127.0.0.1:8001'}", "{service: feed}"),
         ("tables: read", "tables: write"),
+        ("format: ear-jwt", "format: ear"),
+        ("proof: both", "proof: none"),
+        ("algorithm: ES256", "algorithm: ES512"),
+        ("{id: k1, ", "{"),
+        ("'dns:ear.example'", "ear.example"),
+        ("rate: 500", "rate: 0"),
+        ("listen: 0.0.0.0:8443\n    certificate", "listen: []\n    certificate"),
+        ("listen: 0.0.0.0:8443\n", "listen: 0.0.0.0:8443\n    client: x\n"),
         ("inventory: devices.yaml\n", ""),
         ("book: policies/book.yaml\n", ""),
         ("management: [10.77.9.0/24]", "management: 10.77.9.0/24"),

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from gateway.app import hinting
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
-from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
+from gateway.control.reception import Reception, Sender
 from gateway.control.reload import Lay
 from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, SourceName
+from gateway.core.model import Address, DeviceId, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
+from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
+from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -34,7 +39,8 @@ from gateway.sediment.authenticate import SedimentAuthenticator, SedimentSource
 from gateway.sediment.relying import Conversation, Party
 from gateway.sediment.replay import ReplayMemory
 from gateway.sediment.wire import Endpoint as WireEndpoint
-from gateway.sediment.wire import Protocol
+from gateway.sediment.wire import Protocol as WireProtocol
+from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
 
 
@@ -174,14 +180,19 @@ def _place(book: Book, name: str) -> tuple[str, int, str] | None:
 
 def rules(config: Config) -> Mapping[SourceName, Rules]:
     """How each source's verdicts are weighed."""
-    return {source.name: source.rules for source in config.sources}
+    return {
+        **{source.name: source.rules for source in config.sources},
+        **{poster.name: poster.rules for poster in config.posting.posters},
+    }
 
 
 def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
     """One authenticator per source, with the HMAC keys of the devices that it speaks for."""
     made: dict[SourceName, Authenticator] = {}
     for source in config.sources:
-        keys = {device.id: config.hmac_keys[device.id] for device in config.devices if device.source == source.name}
+        keys = {
+            device.id: config.hmac_keys[device.id] for device in config.devices if source.name in device.sources
+        }
         made[source.name] = SedimentAuthenticator(_described(config)[source.name], keys)
     return {**made, **hinting.authenticators(config)}
 
@@ -208,6 +219,110 @@ def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[
     return SedimentDoor(
         open_listeners([str(endpoint) for endpoint in config.door.listen]), admission, clock, settings, notices
     )
+
+
+def openers(config: Config) -> Mapping[SourceName, Opener]:
+    """One authenticator per source that posts its results."""
+    return {
+        poster.name: VerdictAuthenticator(poster.verdicts, FORMATS[poster.format])
+        for poster in config.posting.posters
+    }
+
+
+def reception(config: Config, admission: Presenting, clock: Clock) -> Reception:
+    """What the doors for posted documents share."""
+    senders = [
+        Sender(
+            poster.name,
+            FORMATS[poster.format].media_types,
+            poster.certificates,
+            poster.rate,
+            # A second's worth at once, and never less than one whole document.
+            max(poster.rate, STATEMENTS),
+        )
+        for poster in config.posting.posters
+    ]
+    return Reception(senders, admission, clock)
+
+
+class PostingDoor(Protocol):
+    """A door for posted documents, as the service runs it."""
+
+    @property
+    def name(self) -> str:
+        """For logs, and the ``queue`` label of metrics that says how many connections it holds."""
+        ...
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Where it listens."""
+        ...
+
+    def depth(self) -> int:
+        """Connections, or streams, that it holds."""
+        ...
+
+    def close(self) -> None:
+        """Close it when it was never run."""
+        ...
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        ...
+
+
+def posting(
+    config: Config, admission: Presenting, clock: Clock, notices: Callable[[Notice], None]
+) -> Sequence[PostingDoor]:
+    """The doors for posted documents, listening from here on. Raises ``ConfigError`` when they cannot."""
+
+    def told(what: str) -> None:
+        notices(Notice("tls", "doors", what, clock.now().wall))
+
+    shared = reception(config, admission, clock)
+    doors = (rest(config, shared, clock, told), rpc(config, shared, clock, told))
+    return [door for door in doors if door is not None]
+
+
+def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RestDoor | None:
+    """The REST door, listening from here on, where one is configured. Raises ``ConfigError`` when it cannot."""
+    wanted = config.posting.rest
+    if wanted is None:
+        return None
+    files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
+    limits = wanted.limits
+    settings = RestSettings(
+        connections=limits.connections,
+        connections_per_peer=limits.connections_per_peer,
+        idle_seconds=limits.idle_seconds,
+        request_seconds=limits.request_seconds,
+        body=limits.body,
+    )
+    listeners = [open_listener(place.host, place.port) for place in wanted.listen]
+    return RestDoor(listeners, shared, clock, files, settings)
+
+
+def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RpcDoor | None:
+    """The gRPC door, where one is configured. Raises ``ConfigError`` for files that it cannot use."""
+    wanted = config.posting.rpc
+    if wanted is None:
+        return None
+    # The library reads changed files on threads of its own; notices belong to the loop's.
+    loop = asyncio.get_running_loop()
+    credentials = Credentials(
+        wanted.certificate,
+        wanted.key,
+        wanted.client_ca,
+        wanted.client_crl,
+        lambda what: _soon(loop, told, what),
+    )
+    limits = wanted.limits
+    settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
+    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, credentials, settings)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: str) -> None:
+    loop.call_soon_threadsafe(told, what)
 
 
 def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:
@@ -289,10 +404,7 @@ def relying_door(
         idle_seconds=limits.idle_seconds,
         onward_seconds=limits.onward_seconds,
     )
-    described = _described(config)
-    conversation = Conversation(
-        party(relying), config.hmac_keys, {device.id: described[device.source] for device in config.devices}
-    )
+    conversation = Conversation(party(relying), config.hmac_keys, speaking(config))
     return RelyingDoor(
         open_listeners([str(endpoint) for endpoint in relying.listen]),
         conversation,
@@ -305,13 +417,24 @@ def relying_door(
     )
 
 
+def speaking(config: Config) -> Mapping[DeviceId, SedimentSource]:
+    """The SEDIMENT verifier of each device that has one: the first that the inventory lists."""
+    described = _described(config)
+    return {
+        device.id: described[source]
+        for device in config.devices
+        for source in [next((each for each in device.sources if each in described), None)]
+        if source is not None
+    }
+
+
 def party(relying: Relying) -> Party:
     """What devices are told. Beside SEDIMENT's own relying party nobody is told anything by us."""
     here = relying.here or relying.listen[0]
     verifier = relying.verifier or here
     return Party(
-        WireEndpoint(Protocol.TCP, verifier.host.encode(), verifier.port),
-        WireEndpoint(Protocol.TCP, here.host.encode(), here.port),
+        WireEndpoint(WireProtocol.TCP, verifier.host.encode(), verifier.port),
+        WireEndpoint(WireProtocol.TCP, here.host.encode(), here.port),
         relying.device_settings,
     )
 

@@ -31,7 +31,7 @@ def authenticators(config: Config) -> Mapping[SourceName, Authenticator]:
         made[HOOK] = HookHints(HOOK, _bindings(config.devices))
     for source in config.sources:
         if source.feed is not None:
-            own = _bindings(device for device in config.devices if device.source == source.name)
+            own = _bindings(device for device in config.devices if source.name in device.sources)
             made[source.hints] = FeedHints(source.hints, source.name, own)
     return made
 
@@ -154,8 +154,9 @@ class Hinting:
         hinted.asked = {source: self._counts(source) for source in self._sediment}
         sizes = dict.fromkeys(self._sediment, 0)
         for device in config.devices:
-            if device.source in sizes:
-                sizes[device.source] += 1
+            for each in device.sources:
+                if each in sizes:
+                    sizes[each] += 1
         hinted.replayable = lambda: {name: size - self._confirmed(name) for name, size in sizes.items()}
 
     def _confirmed(self, source: SourceName) -> int:

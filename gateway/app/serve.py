@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.app import build
 from gateway.app import link as linking
+from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
@@ -86,6 +87,7 @@ class _Service:
     def __init__(self, config: Config, console_fd: int | None) -> None:
         self._config = config
         self._console_fd = console_fd
+        self._posting: Sequence[PostingDoor] = ()
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
@@ -128,9 +130,8 @@ class _Service:
             self._reloader.hangup()
 
     async def _run(self) -> None:
-        config, clock = self._config, self._clock
-        boot = boot_id()
-        self.metrics = Metrics(CollectorRegistry(), [source.name for source in config.sources])
+        config, clock, boot, rules = self._config, self._clock, boot_id(), build.rules(self._config)
+        self.metrics = Metrics(CollectorRegistry(), [*rules])
         journal = SqliteJournal(
             config.journal,
             loop=asyncio.get_running_loop(),
@@ -141,7 +142,7 @@ class _Service:
         loaded = journal.load()
         inquiries = build_inquiries(config, clock)
         observers: Sequence[Observer] = (self.metrics, Log(clock), inquiries)
-        devices = Devices(config.devices, config.book, rules := build.rules(config), journal, clock, observers)
+        devices = Devices(config.devices, config.book, rules, journal, clock, observers)
         gate = self._local_gate(devices)
         watch = ResourceWatch(Sampler(config.journal.parent), self.metrics.loop_lagged)
         overrides = Overrides(devices, self._gates, journal, clock, observers)
@@ -155,6 +156,7 @@ class _Service:
             observers,
             clock,
             AdmissionLimits(queue=config.door.limits.queue),
+            openers=build.openers(config),
         )
         door: SedimentDoor | None = None
         hinting: Hinting | None = None
@@ -163,6 +165,7 @@ class _Service:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
             door = build.door(config, admit, clock, devices.notice)
+            self._posting = build.posting(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
@@ -184,7 +187,7 @@ class _Service:
             self._wire_metrics(watch, advisories)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
-            _close(console, door, self._relying, hinting)
+            _close(console, door, self._relying, hinting, *self._posting)
             devices.stop()
             await linking.stop(self._link)
             overrides.stop()
@@ -271,6 +274,8 @@ class _Service:
         metrics.add_queue("apply", lambda: gate.depth)
         metrics.add_queue("backlog", door.backlog)
         metrics.add_queue("connections", lambda: door.open_connections)
+        for posted in self._posting:
+            metrics.add_queue(posted.name, posted.depth)
         self._hinting.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
@@ -320,7 +325,8 @@ class _Service:
                 if documents is not None:
                     hands.append(tasks.create_task(documents.run(), name="documents"))
                 clock_task = tasks.create_task(clockwork.run(), name="clockwork")
-                door_tasks = [tasks.create_task(door.run(), name="door")]
+                door_tasks = [tasks.create_task(each.run(), name=each.name) for each in self._posting]
+                door_tasks.append(tasks.create_task(door.run(), name="door"))
                 addresses = door.addresses
                 if self._relying is not None:
                     addresses = [*addresses, *self._relying.addresses]
@@ -330,7 +336,9 @@ class _Service:
                 reload_task = tasks.create_task(reloader.run(), name="reload")
                 hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
                 self._ready = True
-                self._log.info("ready", console=console.address, doors=addresses, devices=len(self._config.devices))
+                places = {each.name: each.addresses for each in self._posting}
+                count = len(self._config.devices)
+                self._log.info("ready", console=console.address, doors=addresses, devices=count, **places)
                 await _first(stop.wait(), *door_tasks, clock_task, reload_task, *hands, *hint_tasks)
                 self._ready = False
                 await _ended(reload_task)
@@ -433,7 +441,7 @@ def _of_the_gate(gate: Reconciler) -> str:
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 
-def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | Hinting | None) -> None:
+def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hinting | None) -> None:
     """Close what was opened."""
     for part in parts:
         if part is not None:

@@ -10,12 +10,21 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import typer
 
 from gateway.cli.terminal import EXIT_CONFIG, EXIT_NO, end
-from gateway.config import Consent, Import, Inventory, Source, import_sediment_db, import_yaml, load_inventory
+from gateway.config import (
+    Consent,
+    Import,
+    Inventory,
+    Poster,
+    Source,
+    import_sediment_db,
+    import_yaml,
+    load_inventory,
+)
 from gateway.config.csv_import import import_csv
 from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
@@ -32,6 +41,8 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 #: The inventory says what protects a site, the keys make verdicts believed.
 _INVENTORY_MODE = 0o640
 _KEYS_MODE = 0o600
+
+_Any = TypeVar("_Any", bound=Source | Poster)
 
 
 class Proposal(NamedTuple):
@@ -61,9 +72,9 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
     """
     settings = read_settings(config)
     inventory = settings.inventory
-    sealing = settings.sealing
-    present = load_inventory(inventory, settings.sources, sealing) if inventory.exists() else Inventory((), {})
-    proposal, overwrites = propose(file, settings.sources, wishes, present, sealing)
+    everyone, sealing = settings.everyone, settings.sealing
+    present = load_inventory(inventory, everyone, sealing) if inventory.exists() else Inventory((), {})
+    proposal, overwrites = propose(file, everyone, wishes, present, sealing)
     for finding in proposal.findings:
         typer.echo(text.clean(f"{finding.severity}: {finding.subject}: {finding.what}; {finding.mend}"), err=True)
     for line in proposal.changes:
@@ -78,7 +89,7 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
         end("devices of the inventory would change or go; nothing was written; --overwrite lets them", EXIT_NO)
     if sealing is not None:
         proposal = proposal._replace(keys=seal(proposal.keys.encode("ascii"), sealing))
-    rehearse(inventory, proposal, settings.sources, sealing)
+    rehearse(inventory, proposal, everyone, sealing)
     if wishes.dry_run:
         typer.echo("dry run: nothing was written")
         return
@@ -89,11 +100,15 @@ def import_inventory(file: Path, config: Path, wishes: Wishes) -> None:
 
 
 def propose(
-    file: Path, sources: Sequence[Source], wishes: Wishes, present: Inventory, sealing: Sealing | None = None
+    file: Path,
+    sources: Sequence[Source | Poster],
+    wishes: Wishes,
+    present: Inventory,
+    sealing: Sealing | None = None,
 ) -> Proposal:
     """Read a SEDIMENT database, a table or an inventory file, with its keys. Raises ``ConfigError``."""
     if _is_sqlite(file):
-        source = _source(wishes.source, sources)
+        source = _source(wishes.source, [each for each in sources if isinstance(each, Source)])
         consent = Consent(wishes.rebind, wishes.overwrite, wishes.unseen, source.allow_published)
         found = import_sediment_db(file, source.name, present, consent)
         changed = _key_changes(present.hmac_keys, _keys(found.keys))
@@ -112,7 +127,9 @@ def propose(
     return Proposal(whole, overwrites=any(not line.startswith("+") for line in changes))
 
 
-def rehearse(inventory: Path, proposal: Import, sources: Sequence[Source], sealing: Sealing | None = None) -> None:
+def rehearse(
+    inventory: Path, proposal: Import, sources: Sequence[Source | Poster], sealing: Sealing | None = None
+) -> None:
     """Load the proposed inventory and keys from a folder aside: what could not be loaded is never put in place.
     Raises ``ConfigError``."""
     try:
@@ -170,7 +187,7 @@ def _is_sqlite(file: Path) -> bool:
         raise ConfigError(str(file), error.strerror or "cannot be read", "name a readable file") from error
 
 
-def _source(named: str | None, sources: Sequence[Source]) -> Source:
+def _source(named: str | None, sources: Sequence[_Any]) -> _Any:
     """The source of devices that come without one."""
     if named is None and len(sources) == 1:
         return sources[0]
@@ -181,7 +198,7 @@ def _source(named: str | None, sources: Sequence[Source]) -> Source:
     raise ConfigError("--source", f"{named or 'nothing'} is no single source", f"name one of {names}")
 
 
-def _with_keys_beside(file: Path, sources: Sequence[Source], sealing: Sealing | None) -> tuple[str, str]:
+def _with_keys_beside(file: Path, sources: Sequence[Source | Poster], sealing: Sealing | None) -> tuple[str, str]:
     """An inventory file and all its keys, wherever it keeps them, as one inventory with one key file beside it."""
     problems = Problems()
     written = read_entries(read_text(file, LARGE_FILE), file, problems)

@@ -144,7 +144,7 @@ def suppose(device: str, event: str, config: Path, book: Path | None, socket: Pa
             return None
         candidate = load_candidate(book or ground.settings.book, ground)
         records, word, told = _records(ground, named, config, socket)
-        own = {named.source: records.get((named.id, named.source), Record())}
+        own = {source: records.get((named.id, source), Record()) for source in named.sources}
         rules = {source: rules_for(named, _rules(ground)[source], candidate.book) for source in own}
         supposed = imagine(event, time.time(), own)
         conflict = _conflict(ground, named, candidate.book, records)
@@ -222,11 +222,12 @@ def _folded(
     quorums = any(_has_quorums(book) for book in (before, after))
     for device in devices:
         name = device.id
-        record = known((name, device.source))
-        if record is not None:
+        found = [known((name, source)) for source in device.sources]
+        if any(found):
+            records = tuple(record or Record() for record in found)
             old, new = (quorum_for(device, before), quorum_for(device, after)) if quorums else (None, None)
-            state = was[name] = State(*fold((record,), old))
-            would[name] = state if old == new else State(*fold((record,), new))
+            state = was[name] = State(*fold(records, old))
+            would[name] = state if old == new else State(*fold(records, new))
     return was, would
 
 
@@ -289,8 +290,8 @@ def _conflict(ground: Ground, device: Device, book: Book, records: Records) -> t
 
     def standing_of(name: DeviceId) -> Standing:
         other = others[name]
-        record = records.get((name, other.source), Record())
-        return lifecycle.fold((record,), quorum_for(other, book))[0]
+        theirs = tuple(records.get((name, source), Record()) for source in other.sources)
+        return lifecycle.fold(theirs, quorum_for(other, book))[0]
 
     return lowest_sharer(Standing.TRUSTED, sharers, standing_of)
 
@@ -299,7 +300,7 @@ def _conflict(ground: Ground, device: Device, book: Book, records: Records) -> t
 
 
 def _rules(ground: Ground) -> Mapping[SourceName, lifecycle.Rules]:
-    return {source.name: source.rules for source in ground.settings.sources}
+    return {each.name: each.rules for each in ground.settings.everyone}
 
 
 def _replay(ground: Ground, states: States, before: Book, after: Book, span: float) -> Differences:

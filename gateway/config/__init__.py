@@ -7,11 +7,13 @@ and inventories to be imported. What must not: building anything from them, or c
 from __future__ import annotations
 
 from gateway.config.book import load_book
+from gateway.config.endpoint import Endpoint
 from gateway.config.findings import find_findings
 from gateway.config.imports import Import, import_yaml
 from gateway.config.inventory import load_inventory
 from gateway.config.link_findings import agent_findings
 from gateway.config.load import load
+from gateway.config.posters import PostDoor, Poster, PostLimits
 from gateway.config.remotes import is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
 from gateway.config.templates import check_library, document_targets, read_library
@@ -24,11 +26,11 @@ from gateway.config.values import (
     Console,
     Door,
     DoorLimits,
-    Endpoint,
     Hook,
     Inventory,
     KubeArmor,
     OperatorSocket,
+    Posting,
     RelayEntry,
     Relying,
     RelyingLimits,
@@ -53,6 +55,10 @@ __all__ = [
     "Inventory",
     "KubeArmor",
     "OperatorSocket",
+    "PostDoor",
+    "PostLimits",
+    "Poster",
+    "Posting",
     "RelayEntry",
     "Relying",
     "RelyingLimits",

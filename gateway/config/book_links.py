@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
-from gateway.config.values import Console, Door, Network, Relying, Source
+from gateway.config.values import Console, Door, Network, Posting, Relying, Source
 from gateway.core.policy import Link, Links
 
 
@@ -30,6 +30,10 @@ class Linked(Protocol):
         """The configured verifiers."""
 
     @property
+    def posting(self) -> Posting:
+        """The doors for posted documents."""
+
+    @property
     def management(self) -> tuple[Network, ...]:
         """From where the site is administered."""
 
@@ -42,6 +46,8 @@ def links_of(config: Linked, host: Iterable[IPv4Address | IPv6Address] = (), mor
     """
     ours = [Link("console", ip_address(config.console.listen.host), config.console.listen.port)]
     ours += [Link("door", ip_address(listen.host), listen.port) for listen in config.door.listen]
+    for name, door in (("rest", config.posting.rest), ("rpc", config.posting.rpc)):
+        ours += [Link(name, ip_address(place.host), place.port) for place in (door.listen if door else ())]
     if config.relying is not None:
         ours += [Link("relying party", ip_address(at.host), at.port) for at in config.relying.listen]
     verifiers = tuple(peer for source in config.sources for peer in source.peers)

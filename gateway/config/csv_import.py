@@ -17,14 +17,15 @@ from gateway.config.entries import Entries, Entry
 from gateway.config.imports import KEYS_NAME, Import, changes_between, inventory_text
 from gateway.config.inventory import read_devices
 from gateway.config.keyfiles import refusal_of
+from gateway.config.posters import Poster
 from gateway.config.values import Inventory, Source
 from gateway.core.errors import ConfigError
 from gateway.core.model import Device, DeviceId, SourceName
 from gateway.core.policy import Finding
 from gateway.sediment.keys import parse_hmac_key
 
-#: The columns, in any order; the first row names them. Several addresses or labels stand in one field, with spaces
-#: or semicolons between them.
+#: The columns, in any order; the first row names them. Several addresses, sources or labels stand in one field,
+#: with spaces or semicolons between them.
 COLUMNS = ("id", "addresses", "source", "anchor", "labels", "max_age", "recovery_passes", "hmac_key")
 _NEEDED = COLUMNS[:2]
 #: Characters of a field: sixteen IPv6 addresses, or sixteen labels of twice sixty-four.
@@ -41,11 +42,14 @@ class _Row(NamedTuple):
     published: bool = False
 
 
-def import_csv(path: Path, sources: Sequence[Source], source: SourceName | None, present: Inventory) -> Import:
+def import_csv(
+    path: Path, sources: Sequence[Source | Poster], source: SourceName | None, present: Inventory
+) -> Import:
     """Propose what a table lists as the inventory. ``source`` is that of rows without one (None: each needs its
     own).
 
-    A row without a key keeps the one that the present inventory has. Raises ``ConfigError`` for a file that is no
+    A row without a key keeps the one that the present inventory has; devices of which SEDIMENT does not speak need
+    none. Raises ``ConfigError`` for a file that is no
     table of devices.
     """
     rows = [_row(line, values, path, sources, source, present) for line, values in _read(path)]
@@ -70,7 +74,8 @@ def import_csv(path: Path, sources: Sequence[Source], source: SourceName | None,
             continue
         devices.append(row.device)
         entries.append(row.entry)
-        keys.append(f"{row.device.id} {row.key.hex()}\n")
+        if row.key:
+            keys.append(f"{row.device.id} {row.key.hex()}\n")
     text = inventory_text(entries, KEYS_NAME if keys else "", left_out)
     changes = changes_between(devices, present.devices)
     return Import(text, "".join(keys), tuple(findings), changes, len(devices), refused_key)
@@ -113,13 +118,13 @@ def _row(
     line: int,
     values: Mapping[str, str],
     path: Path,
-    sources: Sequence[Source],
+    sources: Sequence[Source | Poster],
     source: SourceName | None,
     present: Inventory,
 ) -> _Row:
     where = f"{path}:{line}"
     told: list[str] = []
-    named = values.get("source") or source or ""
+    named, *also = _several(values.get("source") or source or "") or ("",)
     if not named:
         told.append("the row names no source; fill the column, or give --source")
     entry = Entry(
@@ -129,6 +134,7 @@ def _row(
         values.get("anchor") or "none",
         "",
         _labels(values.get("labels", ""), told),
+        tuple(also),
         max_age=values.get("max_age", ""),
         recovery_passes=values.get("recovery_passes", ""),
     )
@@ -161,14 +167,16 @@ def _labels(field: str, told: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _key(
-    field: str, entry: Entry, sources: Sequence[Source], present: Inventory, told: list[str]
+    field: str, entry: Entry, sources: Sequence[Source | Poster], present: Inventory, told: list[str]
 ) -> tuple[bytes, bool]:
     """The row's key, or the one known of the device; and whether it is one that everybody has and may not be
     used."""
     device = DeviceId(entry.id)
     if not field:
         known = present.hmac_keys.get(device)
-        if known is None:
+        named = {entry.source, *entry.also}
+        keyless = named <= {each.name for each in sources if isinstance(each, Poster)}
+        if known is None and not keyless:
             told.append("it has no key here and none in the inventory; fill the column hmac_key")
         return known or b"", False
     try:
@@ -177,7 +185,8 @@ def _key(
         told.append(f"hmac_key: {error}")
         return b"", False
     refusal = refusal_of(device, key)
-    allowed = any(source.allow_published for source in sources if source.name == entry.source)
+    named = {entry.source, *entry.also}
+    allowed = any(each.allow_published for each in sources if isinstance(each, Source) and each.name in named)
     if refusal is None or allowed:
         return key, False
     told.append("; ".join(refusal))

@@ -164,6 +164,11 @@ class Value:
         """Whether nothing, ``~`` or ``null`` stands here."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _NULL
 
+    @property
+    def is_list(self) -> bool:
+        """Whether a list stands here."""
+        return isinstance(self.node, yaml.SequenceNode)
+
     def text(self) -> str:
         """A single word or sentence, as it stands."""
         node = self.node

@@ -39,6 +39,7 @@ class Entry(NamedTuple):
     anchor: str
     key_file: str
     labels: tuple[tuple[str, str], ...]
+    also: tuple[str, ...] = ()  # further sources
     max_age: str = ""
     recovery_passes: str = ""
 
@@ -164,17 +165,29 @@ def _entry(item: Value) -> tuple[Entry, Section]:
     section = item.section()
     section.name = "a device"
     section.known(*ENTRY_KEYS)
+    source, *also = _sources(section.need("source", "the name of a source"))
     entry = Entry(
         section.need("id", "cam-1").text(),
-        section.need("source", "the name of a source").text(),
+        source,
         section.need("addresses", "[10.77.1.11]").gather(Value.text),
         section.take("anchor", Value.text, "none"),
         section.take("hmac_key_file", Value.text, ""),
         section.take("labels", _labels, ()),
+        tuple(also),
         max_age=section.take("max_age", Value.text, ""),
         recovery_passes=section.take("recovery_passes", Value.text, ""),
     )
     return entry, section
+
+
+def _sources(value: Value) -> list[str]:
+    """One name, or a list of them where several verifiers speak about the device."""
+    if not value.is_list:
+        return [value.text()]
+    names = [item.text() for item in value.items()]
+    if not names:
+        raise value.wrong("source is empty: no verdict about the device could be believed", "name its verifier")
+    return names
 
 
 def _labels(value: Value) -> tuple[tuple[str, str], ...]:

@@ -26,6 +26,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_bindings(config),
         *_of_keys(config),
         *_of_doors(config),
+        *_of_posters(config),
         *_of_relying(config),
         *_of_hints(config),
         *_of_windows(config),
@@ -95,6 +96,20 @@ def _of_doors(config: Config) -> Iterator[Finding]:
     if inside:
         what = "they may connect to the door for alerts, which devices must not reach"
         yield Finding("warning", _subject(inside), what, "narrow peers to the verifier's address")
+
+
+def _of_posters(config: Config) -> Iterator[Finding]:
+    spoken_of = {source for device in config.devices for source in device.sources}
+    for poster in config.posting.posters:
+        if poster.name not in spoken_of:
+            what = "no device of the inventory lists it: every verdict of it will be refused"
+            yield Finding("warning", f"source {poster.name}", what, "add it to source of its devices")
+    for name, door in (("rest", config.posting.rest), ("rpc", config.posting.rpc)):
+        if door is not None and not config.posting.posters:
+            yield Finding("warning", f"door {name}", "no source posts its results", "list one, or remove the door")
+        if door is not None and door.client_ca is None:
+            what = "it asks for no client certificates: anybody who reaches it may try signatures"
+            yield Finding("warning", f"door {name}", what, "name client_ca")
 
 
 def _of_relying(config: Config) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ def load_ground(path: Path) -> Ground:
     settings = read_settings(path)
     problems = Problems()
     written = read_entries(read_text(settings.inventory, LARGE_FILE), settings.inventory, problems)
-    devices = read_devices(written, [source.name for source in settings.sources], problems)
+    devices = read_devices(written, [each.name for each in settings.everyone], problems)
     problems.settle()
     return Ground(settings, devices)
 

@@ -68,7 +68,7 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
         addresses = ", ".join(_word(address) for address in entry.addresses)
         lines += [
             f"  - id: {_word(entry.id)}",
-            f"    source: {_word(entry.source)}",
+            f"    source: {_sources(entry)}",
             f"    addresses: [{addresses}]",
             f"    anchor: {entry.anchor}",
         ]
@@ -84,6 +84,11 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
     if lines[-1] == "devices:":
         lines[-1] = "devices: []"
     return "\n".join(lines) + "\n"
+
+
+def _sources(entry: Entry) -> str:
+    names = ", ".join(map(_word, (entry.source, *entry.also)))
+    return f"[{names}]" if entry.also else names
 
 
 def _word(text: str) -> str:
@@ -116,4 +121,4 @@ def _shown(device: Device) -> str:
     labels = "".join(f" {name}={word}" for name, word in device.labels)
     age = "" if device.max_age is None else f" max_age={device.max_age:g}s"
     passes = "" if device.recovery_passes is None else f" recovery_passes={device.recovery_passes}"
-    return f"{device.source} {addresses} {device.binding.anchor.value}{labels}{age}{passes}"
+    return f"{','.join(device.sources)} {addresses} {device.binding.anchor.value}{labels}{age}{passes}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from gateway.config.document import LARGE_FILE, Problems, did_you_mean, read_text
 from gateway.config.entries import Entries, Entry, read_entries
 from gateway.config.keyfiles import is_plain, read_hmac_key, read_hmac_keys, refusal_of
+from gateway.config.posters import Poster
 from gateway.config.sealing import Sealing
 from gateway.config.values import (
     AGE_LEAST,
@@ -39,25 +40,26 @@ class Located(NamedTuple):
     where: Callable[[int, str], str]
 
 
-def load_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None = None) -> Inventory:
+def load_inventory(path: Path, sources: Sequence[Source | Poster], sealing: Sealing | None = None) -> Inventory:
     """Return the devices and their HMAC keys, opened with the sealing key if they are sealed. Raises
     ``ConfigError`` for an inventory that cannot be used."""
     return read_inventory(path, sources, sealing).inventory
 
 
-def read_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None = None) -> Located:
+def read_inventory(path: Path, sources: Sequence[Source | Poster], sealing: Sealing | None = None) -> Located:
     """As ``load_inventory``, with the places."""
     with no_collection():
         return _read_inventory(path, sources, sealing)
 
 
-def _read_inventory(path: Path, sources: Sequence[Source], sealing: Sealing | None) -> Located:
+def _read_inventory(path: Path, sources: Sequence[Source | Poster], sealing: Sealing | None) -> Located:
     problems = Problems()
     written = read_entries(read_text(path, LARGE_FILE), path, problems)
-    devices = read_devices(written, [source.name for source in sources], problems)
+    devices = read_devices(written, [each.name for each in sources], problems)
     problems.settle()
-    unsafe = {source.name for source in sources if source.allow_published}
-    keys = _read_keys(path, written, devices, unsafe, problems, sealing)
+    unsafe = {source.name for source in sources if isinstance(source, Source) and source.allow_published}
+    keyless = frozenset(source.name for source in sources if isinstance(source, Poster))
+    keys = _read_keys(path, written, devices, unsafe, problems, sealing, keyless)
     problems.settle()
     plain = () if sealing is None else _plain(path, written)
     return Located(Inventory(devices, keys, plain), written.where)
@@ -102,10 +104,14 @@ def _device(
     key = "id"
     try:
         device = parse_device_id(entry.id)
-        source = sources.get(entry.source)
-        if source is None:
-            mend = did_you_mean(entry.source, list(sources))
-            raise ConfigError(written.where(number, "source"), f"no source is named {entry.source[:64]!r}", mend)
+        for name in (entry.source, *entry.also):
+            if name not in sources:
+                mend = did_you_mean(name, list(sources))
+                raise ConfigError(written.where(number, "source"), f"no source is named {name[:64]!r}", mend)
+        key = "source"
+        if entry.source in entry.also or len(set(entry.also)) != len(entry.also):
+            msg = "a source is listed twice; keep one of the two"
+            raise ValueError(msg)
         key = "addresses"
         addresses = _addresses(entry)
         anchor = _ANCHORS.get(entry.anchor)
@@ -122,8 +128,10 @@ def _device(
         passes = _passes(entry.recovery_passes) if entry.recovery_passes else None
     except ValueError as error:
         raise ConfigError(written.where(number, key), f"{entry.id[:64]}: {error}") from error
+    also = tuple(sources[name] for name in entry.also)
+    binding = Binding(device, addresses, anchor)
     return Device(
-        device, source, Binding(device, addresses, anchor), entry.labels, max_age=max_age, recovery_passes=passes
+        device, sources[entry.source], binding, entry.labels, also, max_age=max_age, recovery_passes=passes
     )
 
 
@@ -171,8 +179,9 @@ def _read_keys(
     unsafe: set[SourceName],
     problems: Problems,
     sealing: Sealing | None,
+    keyless: frozenset[SourceName],
 ) -> Mapping[DeviceId, bytes]:
-    """Find exactly one key for every device."""
+    """Find exactly one key for every device of which SEDIMENT speaks. Other formats know no device's key."""
     listed: Mapping[DeviceId, bytes] = {}
     file = "a file named by hmac_keys"
     where_listed: Callable[[DeviceId], str] = str
@@ -199,11 +208,13 @@ def _read_keys(
             except ConfigError as error:
                 problems.add(written.where(number, "hmac_key_file"), str(error))
                 continue
+        if key is None and keyless.issuperset(device.sources):
+            continue
         if key is None:
             mend = f"add hmac_key_file, or a line in {file}"
             problems.add(written.where(number, "id"), f"{device.id} has no HMAC key", mend)
             continue
-        refusal = None if device.source in unsafe else refusal_of(device.id, key)
+        refusal = None if unsafe.intersection(device.sources) else refusal_of(device.id, key)
         if refusal is not None:
             problems.add(written.where(number, "hmac_key_file") if own else where_listed(device.id), *refusal)
         keys[device.id] = key

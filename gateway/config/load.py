@@ -25,7 +25,7 @@ def load(path: Path) -> Config:
     """
     settings = read_settings(path)
     try:
-        located = read_inventory(settings.inventory, settings.sources, settings.sealing)
+        located = read_inventory(settings.inventory, settings.everyone, settings.sealing)
     except ConfigError as error:
         raise _named(error, settings.inventory, settings.places["inventory"]) from error
     try:
@@ -53,6 +53,7 @@ def load(path: Path) -> Config:
         library,
         settings.relying,
         book_digest(settings.book, placed.book, placed.places),
+        posting=settings.posting,
         hook=settings.hook,
         sealing=settings.sealing,
         plain_keys=inventory.plain_keys,

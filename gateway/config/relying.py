@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, ip_address
 from typing import Literal, Protocol
 
 from gateway.config.document import Problems, Section, Value, did_you_mean
-from gateway.config.values import Door, Endpoint, Relying, RelyingLimits, Source, parse_duration, parse_endpoint
+from gateway.config.endpoint import Endpoint
+from gateway.config.values import Door, Relying, RelyingLimits, Source, parse_duration, parse_endpoint
 from gateway.core.policy import Book
 
 #: Seconds to send one message, to be silent between two, and for the app server to take one.

@@ -11,10 +11,10 @@ from typing import Literal
 
 from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
+from gateway.config.endpoint import Endpoint
 from gateway.config.values import (
     LINK_LEASE,
     AgentConfig,
-    Endpoint,
     KubeArmor,
     Network,
     RelayEntry,

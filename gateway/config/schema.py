@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, relying, remotes, settings
+from gateway.config import book, book_levels, book_profiles, book_site, posting, relying, remotes, settings
 from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.values import PASSES_MOST, Places
 from gateway.core.model import AnchorKind
 from gateway.core.policy import KINDS
+from gateway.verdicts import FORMATS, Algorithm, Proof
 
 Schema = dict[str, object]
 
@@ -179,7 +180,7 @@ def devices_schema() -> Schema:
         ENTRY_KEYS,
         {
             "id": {"type": "string", "pattern": _DEVICE},
-            "source": _NAME,
+            "source": _either(_NAME, _list(_NAME) | {"minItems": 1, "uniqueItems": True}),
             "addresses": _list(_TEXT) | {"minItems": 1, "maxItems": ADDRESSES},
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
             "hmac_key_file": _TEXT,
@@ -226,10 +227,17 @@ def settings_schema() -> Schema:
         "console": _exactly({"listen": _ENDPOINT, "hosts": _list(_TEXT)}),
         "operator": _exactly({"socket": _TEXT, "group": _NAME}),
         "doors": _exactly(
-            {"sediment": _sediment_door(), "relying": _relying_door(), "hook": _exactly(hook, ("users",))},
+            {
+                "sediment": _sediment_door(),
+                "relying": _relying_door(),
+                "hook": _exactly(hook, ("users",)),
+                "rest": _post_door(),
+                "rpc": _post_door(),
+            },
             ("sediment",),
         ),
-        "sources": _list(_exactly(source, ("name", "format", "public_key", "verifier_id"))) | {"minItems": 1},
+        "sources": _list(_either(_exactly(source, ("name", "format", "public_key", "verifier_id")), _poster()))
+        | {"minItems": 1},
         # Of this host, or of an agent's: which keys go together the reader says.
         "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
         "inventory": _TEXT,
@@ -270,6 +278,42 @@ def _sediment_door() -> Schema:
         "limits": _exactly(limits),
     }
     return _exactly(door, ("listen",))
+
+
+def _poster() -> Schema:
+    """A source that posts its results. What its format, proof and keys must be to one another the reader says."""
+    key = {"id": _TEXT, "algorithm": _choice([each.value for each in Algorithm]), "file": _TEXT}
+    subjects = dict.fromkeys(word for form in FORMATS.values() for word in form.subjects)
+    values: Mapping[str, Schema] = {
+        "name": _NAME,
+        "format": _choice(list(FORMATS)),
+        "proof": _choice([each.value for each in Proof]),
+        "keys": _list(_exactly(key, ("id", "file"))) | {"maxItems": posting.KEYS},
+        "certificates": _list(_TEXT | {"pattern": posting.CERTIFICATE}),
+        "subject": _choice(list(subjects)),
+        "zone": _TEXT,
+        "max_age": _DURATION,
+        "grace": _DURATION,
+        "recovery_passes": _whole(PASSES_MOST),
+        "rate": _whole(posting.RATE_MOST),
+    }
+    return _section(posting.POSTER_KEYS, values, ("name", "format"))
+
+
+def _post_door() -> Schema:
+    limits: Mapping[str, Schema] = {
+        "connections": _whole(posting.CONNECTIONS_MOST),
+        "connections_per_peer": _whole(posting.CONNECTIONS_MOST),
+        "body": _whole(posting.BODY_MOST, posting.BODY_LEAST),
+        "request_seconds": _DURATION,
+        "idle_seconds": _DURATION,
+    }
+    door: Mapping[str, Schema] = {
+        "listen": _either(_ENDPOINT, _list(_ENDPOINT) | {"minItems": 1, "uniqueItems": True}),
+        **dict.fromkeys(("certificate", "key", "client_ca", "client_crl"), _TEXT),
+        "limits": _section(posting.LIMIT_KEYS, limits),
+    }
+    return _section(posting.DOOR_KEYS, door, ("listen", "certificate", "key"))
 
 
 def _relying_door() -> Schema:

@@ -94,7 +94,8 @@ def import_sediment_db(
             notes.append(f"= {device.id} stays, though the database does not list it; --overwrite drops it")
         devices.append(taken.get(device.id, device))
     devices += (device for device in taken.values() if device.id not in known)
-    lines = [f"{device.id} {keys[device.id].hex()}\n" for device in devices]
+    # Devices of which SEDIMENT does not speak have none.
+    lines = [f"{device.id} {keys[device.id].hex()}\n" for device in devices if device.id in keys]
     text = inventory_text(map(_entry, devices), KEYS_NAME if lines else "", left_out)
     changes = (*changes_between(devices, present.devices), *notes)
     return Import(text, "".join(lines), tuple(findings), changes, len(taken), refused_key)
@@ -122,7 +123,7 @@ def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent:
     if binds and not row.attested:
         told.append(f"{_UNSEEN}; write the device's address, or take the row out")
     refused = row.published and not consent.published
-    if old is not None and old.source != source and not consent.overwrite:
+    if old is not None and source not in old.sources and not consent.overwrite:
         refused = True
         told.append(f"the inventory has it from source {old.source}; leave it there, or --overwrite moves it")
     if refused or (old is None and not row.address):
@@ -133,7 +134,9 @@ def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent:
         binding = old.binding
     if old is None:
         return _Judged(Device(row.device, source, binding), "warning", tuple(told))
-    return _Judged(replace(old, source=source, binding=binding), "warning", tuple(told))
+    if source in old.sources:
+        return _Judged(replace(old, binding=binding), "warning", tuple(told))
+    return _Judged(replace(old, source=source, also=(), binding=binding), "warning", tuple(told))
 
 
 def _bound(device: Device, address: str) -> bool:
@@ -161,6 +164,7 @@ def _entry(device: Device) -> Entry:
         binding.anchor.value,
         "",
         device.labels,
+        device.also,
         max_age=age,
         recovery_passes=passes,
     )

@@ -10,7 +10,10 @@ import yaml
 
 from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
+from gateway.config.endpoint import Endpoint
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.posters import PostDoor, Poster
+from gateway.config.posting import check_doors, check_posters, read_post_door, read_poster
 from gateway.config.relying import read_relying
 from gateway.config.remotes import (
     read_certificates,
@@ -23,18 +26,16 @@ from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.values import (
     AGE_LEAST,
     AGE_MOST,
-    FEED,
-    HOOK,
     PASSES_MOST,
     Api,
     Console,
     Door,
     DoorLimits,
-    Endpoint,
     Hook,
     Network,
     OperatorSocket,
     Places,
+    Posting,
     RelayEntry,
     Relying,
     RemoteTarget,
@@ -44,10 +45,12 @@ from gateway.config.values import (
     parse_endpoint,
     parse_name,
     parse_network,
+    parse_source_name,
 )
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName
+from gateway.verdicts import FORMATS
 
 #: Bytes of a name in SEDIMENT's messages: its length is one byte.
 VERIFIER_ID = 255
@@ -66,6 +69,7 @@ QUEUE_MOST = 1_000_000
 GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 
 
+DOORS_KEYS = ("sediment", "relying", "hook", "rest", "rpc")
 KEYS = (
     "journal",
     "console",
@@ -103,6 +107,17 @@ class Settings(NamedTuple):
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
+    posting: Posting = Posting()
+
+    @property
+    def posters(self) -> tuple[Poster, ...]:
+        """The sources that post their results."""
+        return self.posting.posters
+
+    @property
+    def everyone(self) -> tuple[Source | Poster, ...]:
+        """Every source of whatever kind."""
+        return (*self.sources, *self.posters)
 
 
 def read_settings(path: Path) -> Settings:
@@ -112,8 +127,12 @@ def read_settings(path: Path) -> Settings:
     top = compose(read_text(path, SMALL_FILE), path, problems)
     top.known(*KEYS)
     places: dict[str, str] = {}
-    no_sources: tuple[Source, ...] = ()
-    sources = top.take("sources", lambda value: _sources(value, base), no_sources)
+    no_sources: tuple[Source | Poster, ...] = ()
+    where: dict[SourceName, str] = {}
+    listed = top.take("sources", lambda value: _sources(value, base, where), no_sources)
+    sources = tuple(each for each in listed if isinstance(each, Source))
+    posters = tuple(each for each in listed if isinstance(each, Poster))
+    check_posters(posters, where, problems)
     targets = top.take("targets", lambda value: _targets(value, places), None)
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
@@ -131,6 +150,7 @@ def read_settings(path: Path) -> Settings:
         places[key] = top.where if value is None else value.where
         if value is None:
             problems.add(top.where, f"the file needs {key!r}", f"write {key}: {example}")
+    posting = top.take("doors", lambda value: _posting(value, base, posters, where), Posting(posters))
     if door is not None and sources and not (door.peers or any(source.peers for source in sources)):
         mend = "list the verifier's address under peers of its source"
         problems.add(places["doors"], "nobody may connect to the door: no peers are listed", mend)
@@ -170,6 +190,7 @@ def read_settings(path: Path) -> Settings:
         remotes,
         agents,
         certificates,
+        posting,
     )
 
 
@@ -209,7 +230,7 @@ def _doctor(section: Section, base: Path) -> Places:
 
 def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
-    doors.known("sediment", "relying", "hook")
+    doors.known(*DOORS_KEYS)
     hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
     return _door(doors), hook
 
@@ -275,6 +296,16 @@ def _listen(value: Value) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
+def _posting(value: Value, base: Path, posters: tuple[Poster, ...], where: dict[SourceName, str]) -> Posting:
+    doors = value.section()
+    nothing: PostDoor | None = None
+    rest = doors.take("rest", lambda item: read_post_door(item, base), nothing)
+    rpc = doors.take("rpc", lambda item: read_post_door(item, base), nothing)
+    if not doors.problems:
+        check_doors(posters, (rest, rpc), where, doors.problems)
+    return Posting(posters, rest, rpc)
+
+
 def _named_endpoint(text: str) -> Endpoint:
     return parse_endpoint(text, names=True)
 
@@ -310,18 +341,19 @@ def _seconds(value: Value, least: float, most: float) -> float:
 # --- sources ------------------------------------------------------------------------------------------------------
 
 
-def _sources(value: Value, base: Path) -> tuple[Source, ...]:
+def _sources(value: Value, base: Path, where: dict[SourceName, str]) -> tuple[Source | Poster, ...]:
     places: dict[str, str] = {}
     taken: dict[Network, str] = {}
 
-    def read(item: Value) -> Source:
+    def read(item: Value) -> Source | Poster:
         section = item.section()
         section.name = "a source"
         source = _source(section, base)
         earlier = places.setdefault(source.name, section.where)
         if earlier != section.where:
             raise section.wrong(f"source {source.name} is listed at {earlier} already", "give each its own name")
-        for peer in source.peers:
+        where[source.name] = section.where
+        for peer in source.peers if isinstance(source, Source) else ():
             other = taken.setdefault(peer, source.name)
             if other != source.name:
                 what = f"peer {peer} belongs to source {other} already: nobody could say whose rules hold"
@@ -334,7 +366,10 @@ def _sources(value: Value, base: Path) -> tuple[Source, ...]:
     return found
 
 
-def _source(section: Section, base: Path) -> Source:
+def _source(section: Section, base: Path) -> Source | Poster:
+    form = FORMATS.get(section.need("format", "sediment").choice(("sediment", *FORMATS)))
+    if form is not None:
+        return read_poster(section, base, form, _rules(section))
     section.known(
         "name",
         "format",
@@ -348,8 +383,7 @@ def _source(section: Section, base: Path) -> Source:
         "api",
         UNSAFE,
     )
-    name = SourceName(section.need("name", "verifier").parsed(_source_name))
-    section.need("format", "sediment").choice(("sediment",))
+    name = SourceName(section.need("name", "verifier").parsed(parse_source_name))
     unsafe = section.take(UNSAFE, Value.truth, default=False)
     place = section.need("public_key", "verifier.pem")
     key_path = base / place.text()
@@ -357,33 +391,17 @@ def _source(section: Section, base: Path) -> Source:
         key = read_public_key(key_path, allow_published=unsafe)
     except ConfigError as error:
         raise place.wrong(str(error)) from error
-    standard = Rules()
-    max_age = section.take("max_age", lambda item: _seconds(item, AGE_LEAST, AGE_MOST), standard.max_age)
     return Source(
         name,
         key,
         key_path,
         section.need("verifier_id", "RAP_Server").parsed(_verifier_id),
         section.take("peers", _networks, ()),
-        Rules(
-            max_age=max_age,
-            grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
-            recovery_passes=section.take(
-                "recovery_passes", lambda item: item.whole(1, PASSES_MOST), standard.recovery_passes
-            ),
-        ),
+        _rules(section),
         allow_published=unsafe,
         feed=section.take("feed", lambda item: item.parsed(_named_endpoint), None),
         api=section.take("api", _api, None),
     )
-
-
-def _source_name(text: str) -> str:
-    name = parse_name(text)
-    if name == HOOK or name.endswith(FEED):
-        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
-        raise ValueError(msg)
-    return name
 
 
 def _api(value: Value) -> Api:
@@ -398,6 +416,17 @@ def _api(value: Value) -> Api:
         address,
         section.take("requests", lambda item: item.whole(1, REQUESTS_MOST), standard.requests),
         section.take("per", lambda item: _seconds(item, PER_LEAST, PER_MOST), standard.per),
+    )
+
+
+def _rules(section: Section) -> Rules:
+    standard = Rules()
+    return Rules(
+        max_age=section.take("max_age", lambda item: _seconds(item, AGE_LEAST, AGE_MOST), standard.max_age),
+        grace=section.take("grace", lambda item: _seconds(item, 0.0, AGE_MOST), standard.grace),
+        recovery_passes=section.take(
+            "recovery_passes", lambda item: item.whole(1, PASSES_MOST), standard.recovery_passes
+        ),
     )
 
 

@@ -30,7 +30,7 @@ CHUNK = 256
 
 _LENGTH = struct.Struct("!I")
 
-_Row = tuple[str, str, str, list[tuple[bytes, int]], list[tuple[str, str]]]
+_Row = tuple[str, list[str], str, list[tuple[bytes, int]], list[tuple[str, str]], float | None, int | None]
 
 
 # --- the child ----------------------------------------------------------------------------------------------------
@@ -124,11 +124,21 @@ def pack(devices: Sequence[Device]) -> bytes:
 def _row(device: Device) -> _Row:
     binding = device.binding
     addresses = [(address.packed, address.prefix) for address in binding.addresses]
-    return device.id, device.source, binding.anchor.value, addresses, list(device.labels)
+    return (
+        device.id,
+        list(device.sources),
+        binding.anchor.value,
+        addresses,
+        list(device.labels),
+        device.max_age,
+        device.recovery_passes,
+    )
 
 
 def _device(row: _Row) -> Device:
-    name, source, anchor, addresses, labels = row
+    name, (source, *also), anchor, addresses, labels, max_age, passes = row
     device = DeviceId(name)
     bound = tuple(Address(packed, prefix) for packed, prefix in addresses)
-    return Device(device, SourceName(source), Binding(device, bound, AnchorKind(anchor)), tuple(labels))
+    binding = Binding(device, bound, AnchorKind(anchor))
+    others = tuple(map(SourceName, also))
+    return Device(device, SourceName(source), binding, tuple(labels), others, max_age, passes)

@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.certs.material import MaterialFiles
+from gateway.config.endpoint import Endpoint
+from gateway.config.posters import PostDoor, Poster
 from gateway.config.sealing import Sealing
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, Device, DeviceId, SourceName
@@ -38,16 +40,6 @@ PASSES_MOST = 10
 
 #: The hint sources' names: the hook's, and what a source's name gets for its feed.
 HOOK, FEED = SourceName("hook"), ".feed"
-
-
-class Endpoint(NamedTuple):
-    """A host (address text, or a name where names are allowed) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +95,15 @@ class Door:
     peers: tuple[Network, ...] = ()
     forward_to: Endpoint | None = None
     limits: DoorLimits = DoorLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """The sources that post their results, and the doors at which they do."""
+
+    posters: tuple[Poster, ...] = ()
+    rest: PostDoor | None = None
+    rpc: PostDoor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +269,7 @@ class Config:
     library: Library = Library()  # noqa: RUF009 - frozen value
     relying: Relying | None = None
     digest: str = ""
+    posting: Posting = Posting()
     hook: Hook | None = None
     sealing: Sealing | None = None
     plain_keys: tuple[Path, ...] = ()
@@ -290,6 +292,15 @@ def parse_name(text: str) -> str:
         msg = f"{text[:64]!r} must be 1 to 64 of A-Z a-z 0-9 . _ - and start with a letter or digit"
         raise ValueError(msg)
     return text
+
+
+def parse_source_name(text: str) -> str:
+    """The name of a source of verdicts, none that hints have. Raises ``ValueError``."""
+    name = parse_name(text)
+    if name == HOOK or name.endswith(FEED):
+        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
+        raise ValueError(msg)
+    return name
 
 
 def parse_duration(text: str) -> float:

@@ -94,6 +94,7 @@ NOTICE_KINDS = (
     "site",
     "resources",
     "asked",
+    "tls",
 )
 
 

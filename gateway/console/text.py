@@ -115,11 +115,18 @@ def show(device: Mapping[str, Any], now: float) -> Iterator[str]:
 def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
     """Everything about one device as a person reads it: first the answer, then what it rests on, in that order:
     verdicts, standing, the book's levels, the decision, what it reaches, and what stands at each target."""
+    several = len(device["records"]) > 1
     yield from show(device, now)
     if device["verdicts"]:
         yield ""
         yield "Last verdicts"
-        yield from _indented(table(_VERDICT_HEAD, (_verdict_line(row) for row in device["verdicts"])))
+        lines = (_verdict_line(row, named=several) for row in device["verdicts"])
+        yield from _indented(table(_VERDICT_HEAD, lines))
+    if several:
+        yield ""
+        yield "Sources"
+        for name, record in device["records"].items():
+            yield f"  {clean(name)} says {record['standing']}: {clean(_word_of(name, device['verdicts']))}"
     yield ""
     yield "Records"
     yield from _indented(table(_RECORD_HEAD, (_record_line(n, r, now) for n, r in device["records"].items())))
@@ -179,6 +186,14 @@ def _rule_line(rule: Mapping[str, Any], now: float) -> tuple[str, ...]:
         stands,
         until(rule["ends"], now),
     )
+
+
+def _word_of(source: str, verdicts: Iterable[Mapping[str, Any]]) -> str:
+    """The newest verdict of a source that did anything, as far as the shown ones go."""
+    for row in verdicts:
+        if row.get("source") == source and row.get("kind") == "transition" and row.get("effect") != "none":
+            return str(row.get("why") or row.get("event"))
+    return "nothing lately"
 
 
 def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
@@ -259,7 +274,7 @@ def _record_line(source: str, record: Mapping[str, Any], now: float) -> tuple[st
 _VERDICT_HEAD = ("AT", "EVENT", "EFFECT", "STANDING", "VERIFIED MS", "WHY")
 
 
-def _verdict_line(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _verdict_line(row: Mapping[str, Any], *, named: bool) -> tuple[str, ...]:
     # Rows of every kind and of older versions come along: what one does not have stays blank.
     at, outcome = row.get("at"), row.get("outcome") or {}
     before, after = row.get("before"), row.get("after")
@@ -271,5 +286,7 @@ def _verdict_line(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row.get("effect") or "-"),
         f"{before} → {after}" if before and before != after else str(after or "-"),
         milliseconds(took if isinstance(took, int | float) else None),
-        str(row.get("why") or row.get("detail") or "") + (f" (by {row['actor']})" if row.get("actor") else ""),
+        (f"{row.get('source')}: " if named and row.get("source") else "")
+        + str(row.get("why") or row.get("detail") or "")
+        + (f" (by {row['actor']})" if row.get("actor") else ""),
     )

@@ -7,6 +7,7 @@ What lives here: the queue between doors and the single writer, and its limits. 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from functools import partial
 
 from gateway.control.devices import Devices
 from gateway.control.hints import HintLimits, HintRate
-from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer
+from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer, Opener, Receipt
+from gateway.control.receipts import Bundles
 from gateway.core.errors import Refusal
 from gateway.core.model import DeviceId, Envelope, Hint, Outcome, Record, Rejected, SourceName, Verdict
 
@@ -39,7 +41,7 @@ class AdmissionLimits:
 
 
 class Admit:
-    """Implements the ``Admission`` port."""
+    """Implements the ``Admission`` port, and ``Presenting`` for the sources that have an opener."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Admit:
         clock: Clock,
         limits: AdmissionLimits = AdmissionLimits(),
         hint_limits: HintLimits = HintLimits(),  # noqa: B008 - frozen value
+        openers: Mapping[SourceName, Opener] | None = None,
     ) -> None:
         self._authenticators = authenticators
         self._devices = devices
@@ -59,6 +62,7 @@ class Admit:
         self._clock = clock
         self._limits = limits
         self._queue: deque[Envelope] = deque()
+        self._bundles = Bundles(openers or {}, devices, self._rejected, _degraded)
         self._waiting: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -68,13 +72,13 @@ class Admit:
 
     @property
     def depth(self) -> int:
-        """Envelopes waiting to be judged."""
-        return len(self._queue)
+        """Envelopes and statements waiting to be judged."""
+        return len(self._queue) + len(self._bundles)
 
     @property
     def full(self) -> bool:
         """Whether doors should stop accepting."""
-        return len(self._queue) >= self._limits.queue or self._journal.pending >= self._limits.journal
+        return self.depth >= self._limits.queue or self._journal.pending >= self._limits.journal
 
     def submit(self, envelope: Envelope) -> None:
         """Take one complete message; it is judged in one of the next turns of the loop."""
@@ -82,6 +86,14 @@ class Admit:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
+
+    def present(self, envelope: Envelope, *, follow: bool = False) -> Receipt:
+        """Take one document; its statements are judged, in order, in the next turns of the loop."""
+        bundle = self._bundles.add(envelope, follow=follow)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+        return bundle
 
     def refuse(self, source: SourceName, refusal: Refusal, detail: str, peer: str) -> None:
         """Count what a door refused by itself."""
@@ -98,19 +110,19 @@ class Admit:
         """Judge everything that waits, now (orderly stop: nothing accepted is dropped)."""
         while self._queue:
             self._judge(self._queue.popleft())
-        self._devices.commit()
+        self._devices.commit(self._bundles.turn(sys.maxsize) if self._bundles else None)
 
     def _turn(self) -> None:
         self._scheduled = False
         queue = self._queue
         for _ in range(min(self._limits.slice, len(queue))):
             self._judge(queue.popleft())
-        self._devices.commit()
+        self._devices.commit(self._bundles.turn(self._limits.slice) if self._bundles else None)
         if self._waiting and not self.full:
             waiting, self._waiting = self._waiting, []
             for wake in waiting:
                 wake()
-        if queue:
+        if queue or self._bundles:
             self._scheduled = True
             self._loop.call_soon(self._turn)
         elif self._waiting:
@@ -146,10 +158,11 @@ class Admit:
         lowered = self._devices.hint(hint, received)
         self.hints[hint.source, "lowered" if lowered else "no-effect"] += 1
 
-    def _rejected(self, fact: Rejected) -> None:
-        self._journal.record((Entry(fact),))
+    def _rejected(self, fact: Rejected) -> int:
+        (row,) = self._journal.record((Entry(fact),))
         for observer in self._observers:
             observer.observe(fact)
+        return row
 
 
 def _record_of(devices: Devices, source: SourceName, device: DeviceId) -> Record | None:

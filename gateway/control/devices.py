@@ -65,6 +65,9 @@ class _Touch(NamedTuple):
     entry: int  # place of its fact in this turn's entries; -1: another device's fact bears on this one
 
 
+Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
+"""Takes the rows of a turn's facts; returns what to call once they are durable."""
+
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
 
@@ -108,10 +111,12 @@ class Devices:
         self._turns_under_way = 0
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
+        #: Who waits to hear, by journal row, what came of it at each target.
+        self.followed: dict[int, Callable[[Enforced], None]] = {}
         for device in inventory:
             decision = policy.decide(device, Standing.UNKNOWN, None, self.book)
             slot = Slot(device, decision, self.book)
-            slot.records[device.source] = _FRESH
+            slot.records.update(dict.fromkeys(device.sources, _FRESH))
             self._slots[device.id] = slot
             self.census.add(device, Standing.UNKNOWN)
 
@@ -143,6 +148,16 @@ class Devices:
         """The record of one (device, source); None when the inventory does not pair them."""
         slot = self._slots.get(device)
         return None if slot is None else slot.records.get(source)
+
+    @property
+    def waiting(self) -> int:
+        """Facts of this turn so far: the next one's place among the rows of its commit."""
+        return len(self._entries)
+
+    @property
+    def targets(self) -> int:
+        """How many gates answer for each event."""
+        return len(self._gates)
 
     def slot(self, device: DeviceId) -> Slot | None:
         """The living state of a device, for the rooms of the clockwork."""
@@ -381,9 +396,15 @@ class Devices:
 
     # --- the end of a turn ------------------------------------------------------------------------------
 
-    def commit(self) -> None:
-        """End a turn: journal what happened, tighten now, loosen when durable."""
+    def commit(self, told: Committed | None = None) -> None:
+        """End a turn: journal what happened, tighten now, loosen when durable.
+
+        ``told`` gets the journal rows of this turn's facts, in order; it returns what to call once they are durable
+        or could not be made so.
+        """
         if not self._entries:
+            if told is not None:
+                told(())(None)
             return
         entries, self._entries = self._entries, []
         touched, self._touched = self._touched, []
@@ -392,7 +413,16 @@ class Devices:
         followed: list[Sequence[Cause]] = []
         raised = [t for t in touched if t.transition.effect in _RAISES]
         self._turns_under_way += 1
-        seqs = self._journal.record(entries, lambda error: self._durable(error, followed, opening, raised, rising))
+        after: list[Callable[[JournalError | None], None]] = []
+
+        def durable(error: JournalError | None) -> None:
+            self._durable(error, followed, opening, raised, rising)
+            for each in after:
+                each(error)
+
+        seqs = self._journal.record(entries, durable)
+        if told is not None:
+            after.append(told(seqs))
         for slot, transition, received, entry in touched:
             seq = seqs[entry] if entry >= 0 else 0
             addresses = slot.device.binding.addresses
@@ -508,6 +538,10 @@ class Devices:
         self._journal.enforced(cause.seq, fact)
         for observer in self._observers:
             observer.observe(fact)
+        if self.followed:
+            waits = self.followed.get(cause.seq)
+            if waits is not None:
+                waits(fact)
 
 
 def _lesser(rule: Rule | None, anew: Rule | None) -> Rule | None:

@@ -25,6 +25,10 @@ class Refusal(Enum):
     FRAMING = "framing"  # no SEDIMENT frame, too long, or cut short
     KIND = "kind"  # a SEDIMENT message that this door does not take
     LENGTHS = "lengths"  # an inner length or value is not exactly what the format allows
+    SOURCE = "source"  # nobody could say whose rules judge these bytes, or its proof of identity was not presented
+    FORMAT = "format"  # not exactly one document of the source's format
+    ALGORITHM = "algorithm"  # signed by an algorithm that the source's key is not for
+    KEY = "key"  # the key it names is none of this source's
     DEVICE = "device"  # not in the inventory of this source
     HMAC = "hmac"
     SIGNATURE = "signature"

@@ -83,6 +83,7 @@ class Outcome(Enum):
     REJECTED = "rejected"
     REQUESTED = "requested"
     NOTED = "noted"  # authentic, recorded, without effect (SEDIMENT reasons 1, 2, 3, 5)
+    DOUBTED = "doubted"  # authentic and not affirming, yet no failure (AR4SI warning): weighs as a hint does
 
     __hash__ = object.__hash__  # see Refusal
 
@@ -164,14 +165,35 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One inventory entry. The inventory file is the truth; the journal keeps state."""
+    """One inventory entry. The inventory file is the truth; the journal keeps state.
+
+    ``also`` are further sources that may speak about it: its standing is the fold over all of them.
+    """
 
     id: DeviceId
     source: SourceName
     binding: Binding
     labels: tuple[tuple[str, str], ...] = ()
+    also: tuple[SourceName, ...] = ()
     max_age: float | None = None  # seconds; its own, where the source's does not fit
     recovery_passes: int | None = None  # likewise
+
+    @property
+    def sources(self) -> tuple[SourceName, ...]:
+        """Every source that may speak about it, the first one first."""
+        return (self.source, *self.also)
+
+
+class Presented(NamedTuple):
+    """What came with a document beside its own bytes.
+
+    ``certificate``: the door has tied the peer's verified certificate to exactly this source. ``key_id`` and
+    ``signature``: a detached signature over the exact bytes, as the peer wrote it; untrusted.
+    """
+
+    certificate: bool = False
+    key_id: str = ""
+    signature: bytes = b""
 
 
 class Envelope(NamedTuple):
@@ -181,6 +203,20 @@ class Envelope(NamedTuple):
     source: SourceName  # the configured source whose rules judge these bytes
     peer: str  # textual address of the sender
     received: Instant  # when the last byte was read
+    presented: Presented | None = None  # None: this door takes nothing beside the bytes
+
+
+class Statement(NamedTuple):
+    """What an authentic document of a source says about one device, before anybody has asked whether that device is
+    the source's, whether it is fresh, or whether it was said before. Only a format's reader makes one."""
+
+    device: str  # as written: hostile until it matches the inventory
+    outcome: Outcome
+    issued_at: int  # UNIX seconds, the verifier's clock
+    nonce: bytes
+    reason: str  # the source's own word, tiers and vector included
+    valid_until: int | None = None
+    tier: Tier = Tier.NONE
 
 
 class Verdict(NamedTuple):

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from gateway.core.acceptance import WINDOW_FUTURE, WINDOW_PAST, Window, weigh
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import (
     DeviceId,
@@ -42,19 +43,11 @@ from gateway.core.model import (
     Record,
     Rejected,
     SourceName,
-    Standing,
     Tier,
-    Timeliness,
     Verdict,
 )
 from gateway.sediment.text import printable
 from gateway.sediment.wire import HMAC_START, Alert, Endpoint, Protocol, Reason, decode_alert
-
-WINDOW_PAST = 120
-"""Seconds that a timestamp may lie behind our clock: a slow attestation thread and clocks that drift apart."""
-
-WINDOW_FUTURE = 2
-"""Seconds that it may lie ahead: whole-second rounding and clocks kept by NTP. More would let a pass be kept."""
 
 _PADDING = PKCS1v15()
 _HASH = SHA256()
@@ -76,12 +69,9 @@ _MEANINGS = {
 _PROTOCOL_NAMES = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.BLUETOOTH: "bluetooth"}
 
 # Members that every alert is compared with, by name: reading one from its Enum costs ten times as much.
-_FRESH = Timeliness.FRESH
 _PASSED = Outcome.PASSED
 _FAILED = Outcome.FAILED
-_REJECTED = Outcome.REJECTED
 _REQUESTED = Outcome.REQUESTED
-_RETIRED = Standing.RETIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +92,13 @@ class SedimentAuthenticator:
     inventory that changes it takes effect at once.
     """
 
-    __slots__ = ("_hmac_keys", "_signature_size", "_source", "_verify")
+    __slots__ = ("_hmac_keys", "_signature_size", "_source", "_verify", "_window")
 
     def __init__(self, source: SedimentSource, hmac_keys: Mapping[DeviceId, bytes]) -> None:
         self._source = source
         self._hmac_keys = hmac_keys
         self._verify = source.public_key.verify
+        self._window = Window(source.window_past, source.window_future)
         self._signature_size = (source.public_key.key_size + 7) // 8
 
     def authenticate(  # noqa: PLR0911 -- one return for each step, in the plan's order
@@ -151,66 +142,25 @@ class SedimentAuthenticator:
 
     def _appraise(self, envelope: Envelope, alert: Alert, device: DeviceId, record: Record) -> Verdict | Rejected:
         """Steps 6 to 9, for an authentic alert."""
+        header = alert.header
         outcome, tier, reason = _MEANINGS[alert.reason]
-        timeliness = self._timeliness(alert.header.timestamp, envelope.received.wall)
-        if outcome is _PASSED:
-            refusal = self._judge_raising(alert, envelope, record, timeliness)
-        elif outcome is _FAILED or outcome is _REJECTED:
-            timeliness, refusal = _judge_lowering(alert, record, timeliness)
-        else:
-            refusal = self._judge_freshness(alert, envelope, timeliness)  # 6; nothing else applies
+        timeliness, refusal = weigh(
+            outcome, header.timestamp, header.nonce, record, envelope.received.wall, self._window
+        )
         if refusal is not None:
             return self._reject(envelope, *refusal, alert, authentic=True)
         return Verdict(
             device,
             self._source.name,
             outcome,
-            alert.header.timestamp,
+            header.timestamp,
             timeliness,
-            alert.header.nonce,
+            header.nonce,
             reason,
             _claim(alert.endpoint, outcome),
             None,
             tier,
         )
-
-    def _timeliness(self, issued_at: int, now: float) -> Timeliness:
-        if issued_at < now - self._source.window_past:
-            return Timeliness.STALE
-        if issued_at > now + self._source.window_future:
-            return Timeliness.FUTURE
-        return _FRESH
-
-    def _judge_freshness(
-        self, alert: Alert, envelope: Envelope, timeliness: Timeliness
-    ) -> tuple[Refusal, str] | None:
-        if timeliness is _FRESH:
-            return None
-        age = envelope.received.wall - alert.header.timestamp
-        if timeliness is Timeliness.STALE:
-            return Refusal.FRESHNESS, f"issued {age:.0f} s ago; at most {self._source.window_past} s are taken"
-        return Refusal.FRESHNESS, f"issued {-age:.0f} s ahead; at most {self._source.window_future} s are taken"
-
-    def _judge_raising(
-        self, alert: Alert, envelope: Envelope, record: Record, timeliness: Timeliness
-    ) -> tuple[Refusal, str] | None:
-        # 6 freshness
-        refusal = self._judge_freshness(alert, envelope, timeliness)
-        if refusal is not None:
-            return refusal
-        issued_at = alert.header.timestamp
-        # 7 replay
-        if _is_replay(alert, record):
-            return Refusal.REPLAY, f"this pass of {issued_at} was accepted before"
-        # 8 order
-        if issued_at <= record.newest:
-            return Refusal.ORDER, f"issued at {issued_at}, not after the newest accepted verdict of {record.newest}"
-        if issued_at <= record.epoch:
-            return Refusal.ORDER, f"issued at {issued_at}, not after the failure of {record.epoch}"
-        # 9 retired
-        if record.standing is _RETIRED:
-            return Refusal.RETIRED, "the device is retired"
-        return None
 
     def _reject(
         self,
@@ -224,28 +174,6 @@ class SedimentAuthenticator:
         device = "" if alert is None else printable(alert.header.device)
         at = envelope.received.wall
         return Rejected(self._source.name, refusal, detail, envelope.peer, at, device, authentic)
-
-
-def _judge_lowering(
-    alert: Alert, record: Record, timeliness: Timeliness
-) -> tuple[Timeliness, tuple[Refusal, str] | None]:
-    """Steps 7 and 8 for an authentic failure; step 6 only names its timeliness."""
-    issued_at = alert.header.timestamp
-    # 7 replay
-    if _is_replay(alert, record):
-        return timeliness, (Refusal.REPLAY, f"this failure of {issued_at} was accepted before")
-    # 8 order: what an accepted failure has already done, this one cannot do again. Epoch 0 means none.
-    if 0 < record.epoch >= issued_at:
-        what = f"issued at {issued_at}; a failure of that second or a newer one ({record.epoch}) is already counted"
-        return timeliness, (Refusal.ORDER, what)
-    if timeliness is _FRESH and issued_at < record.newest:
-        return Timeliness.LATE, None
-    return timeliness, None
-
-
-def _is_replay(alert: Alert, record: Record) -> bool:
-    """Whether this alert is one of the newest accepted second. Older ones need no memory: order refuses them."""
-    return alert.header.timestamp == record.newest and alert.header.nonce in record.nonces
 
 
 def _as_device(raw: bytes) -> DeviceId:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
-from tests.bench import linked, live, rival
+from tests.bench import linked, live, posts, rival
 from tests.bench import reload as reloading
 from tests.bench import relying as data
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
@@ -41,16 +41,35 @@ class Sizes:
     renewal_seconds: float = 60.0
     senders: int = 1_000
     data_seconds: float = 10.0
+    posting: int = 20_000
+    posted: int = 80_000
 
 
 FULL = Sizes()
-QUICK = Sizes(20_000, 100, 4_000, 1, 8_000, 6_000, 5, 3, 10, 30, 3_000, linked=50, data_seconds=4.0)
+QUICK = Sizes(
+    20_000,
+    100,
+    4_000,
+    1,
+    8_000,
+    6_000,
+    5,
+    3,
+    10,
+    30,
+    3_000,
+    linked=50,
+    data_seconds=4.0,
+    posting=10_000,
+    posted=24_000,
+)
 FEW = 100
 IDLE_RATE = 50.0
 REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
 DATA_RATE = 5_000.0
+POSTED_RATE = 8_000.0
 RELOADED_RATE = 200.0
 PROBED = ("-m", "tests.bench.probed")
 
@@ -65,6 +84,7 @@ class Bench:
     machine: Machine
     rows: list[Row] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    posting: Site | None = None
     _sites: dict[int, tuple[Site, Bodies]] = field(default_factory=dict)
 
     def site(self, count: int) -> tuple[Site, Bodies]:
@@ -326,6 +346,50 @@ def relying(bench: Bench) -> None:
         bench.rows.append(Row("relying", what, found.rate, "/s", "at least", least, least, note))
 
 
+def rest(bench: Bench) -> None:
+    """Verdicts posted over HTTPS with client certificate and signature, connections kept alive."""
+    _posted(bench, "rest", lanes=8, window=2)
+
+
+def rpc(bench: Bench) -> None:
+    """The same over gRPC streams."""
+    _posted(bench, "rpc", lanes=4, window=8)
+
+
+def _posted(bench: Bench, door: str, lanes: int, window: int) -> None:
+    place = bench.scratch / "site-posts"
+    site = bench.posting = bench.posting or posts.make_site(place, bench.sizes.posting)
+    for batch in (32, 1):
+        verdicts = bench.sizes.posted if batch > 1 else bench.sizes.posted // 4
+        many = f"{batch} verdict{'s' if batch > 1 else ''} a document"
+        shape = {"batch": batch, "lanes": lanes, "window": window}
+        with running(site, bench.net.router.descriptor) as gateway:
+            found = posts.load(bench.net, gateway, door, verdicts=verdicts, **shape)
+            turns = math.ceil(verdicts / site.count)
+            half = posts.load(
+                bench.net, gateway, door, verdicts=verdicts // 2, rate=POSTED_RATE / 2, turn=turns, **shape
+            )
+        bench.raw[f"{door} {many}"] = {"full": found, "half": half}
+        note = f"{verdicts:,} verdicts; server {found['server_us']:.0f} us, client {found['client_us']:.0f} us"
+        told = (
+            f"p50 {half['p50_ms']:.3g} ms, max {half['max_ms']:.3g} ms; server {half['server_us']:.0f} us a verdict"
+        )
+        bar = POSTED_RATE if batch > 1 else None
+        bench.rows += [
+            Row(door, f"sustained, {many}", found["per_second"], "/s", "at least", None, bar, note),
+            Row(
+                door,
+                f"p99 at {POSTED_RATE / 2:,.0f}/s, {many}",
+                half["p99_ms"],
+                "ms",
+                "at most",
+                None,
+                20.0 if batch > 1 else None,
+                told,
+            ),
+        ]
+
+
 def reload(bench: Bench) -> None:
     """The book reloaded without a pause under alerts at a modest rate, and the same alerts without it."""
     count = bench.sizes.many
@@ -370,5 +434,19 @@ def reload(bench: Bench) -> None:
 
 PARTS: Mapping[str, Callable[[Bench], None]] = {
     each.__name__: each
-    for each in (idle, paced, rate, reload, today, flows, flush, restart, ends, both_ends, relying)
+    for each in (
+        idle,
+        paced,
+        rate,
+        reload,
+        today,
+        flows,
+        flush,
+        restart,
+        ends,
+        both_ends,
+        relying,
+        rest,
+        rpc,
+    )
 }

@@ -456,6 +456,7 @@ def test_event_of_keeps_failures_and_never_raises_on_stale_passes(outcome: Outco
             Outcome.REJECTED: K.FAILED if fresh else K.FAILED_LATE,
             Outcome.REQUESTED: K.REQUESTED,
             Outcome.NOTED: K.NOTED,
+            Outcome.DOUBTED: K.HINTED if fresh else K.NOTED,
         }[outcome]
     )
     assert (event.at, event.issued_at, event.valid_until) == (T + 1.0, T, T + 60)

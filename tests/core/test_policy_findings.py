@@ -381,11 +381,16 @@ def test_a_quorum_beyond_the_sources_word_for_word() -> None:
         classes=(DeviceClass("c", ALL, level), DeviceClass("none", ALL, Level(max_age=1.0))),
         devices={CAM: level},
     )
-    what = "quorum 2: a device of the inventory has 1 source, so none would be trusted"
+    what = "quorum 2: no device of the inventory has more than 1 source, so none would be trusted"
     assert check_against(book, [device()]) == tuple(
-        ("error", subject, what, "write quorum: 1, or leave it out")
+        ("error", subject, what, "write quorum: 1, or list further sources of the devices")
         for subject in ("deployment d", "class c", "devices cam-1")
     )
+    two = replace(device(), also=(SourceName("second"),))
+    assert check_against(book, [device(), two]) == ()
+    more = replace(book, devices={CAM: Level(quorum=3)})
+    (found,) = check_against(more, [device(), two])
+    assert found.what == "quorum 3: no device of the inventory has more than 2 sources, so none would be trusted"
 
 
 # --- lock-out -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf import empty_pb2
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2
 
 from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus

@@ -57,7 +57,7 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
         "PASSED", "FAILED", "FAILED_LATE", "REQUESTED", "NOTED", "HINTED", "LAPSED", "HELD", "RELEASED", "PASSPORT",
         "RETIRED", "REINSTATED", "WITHHELD",
     ),
-    "Outcome": ("PASSED", "FAILED", "REJECTED", "REQUESTED", "NOTED"),
+    "Outcome": ("PASSED", "FAILED", "REJECTED", "REQUESTED", "NOTED", "DOUBTED"),
     "Timeliness": ("FRESH", "STALE", "FUTURE", "LATE"),
 }  # fmt: skip
 _SKIPPED = frozenset({"annotation", "returns", "decorator_list", "bases", "type_comment", "ctx"})

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from gateway.core.errors import Refusal
+from gateway.core.model import Envelope, SourceName
 from gateway.sediment.messages import (
     Acceptance,
     Admittance,
@@ -231,7 +232,7 @@ async def test_an_alert_of_the_verifier_becomes_an_envelope_and_is_not_answered(
         verifier = await Device(site, VERIFIER).send(frame)
         await until(lambda: bool(site.admission.envelopes))
         (envelope,) = site.admission.envelopes
-        assert envelope == (frame, "verifier", VERIFIER, site.clock.now())
+        assert envelope == Envelope(frame, SourceName("verifier"), VERIFIER, site.clock.now())
         verifier.close()
         await until(lambda: site.door.open_connections == 0)
     assert site.passed_on == []

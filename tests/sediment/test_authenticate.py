@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.acceptance import WINDOW_FUTURE, WINDOW_PAST
 from gateway.core.errors import Refusal
 from gateway.core.lifecycle import Rules, event_of, step
 from gateway.core.model import DeviceId, Outcome, Record, Rejected, Standing, Tier, Timeliness, Verdict
-from gateway.sediment.authenticate import WINDOW_FUTURE, WINDOW_PAST
+from gateway.sediment.authenticate import SedimentAuthenticator
 from gateway.sediment.compose import REQUESTED_ENDPOINT
 from gateway.sediment.wire import Endpoint, Protocol, Reason
 from tests.sediment.recorded import (
@@ -262,7 +263,8 @@ def test_6_the_edges_are_those_of_the_exact_time() -> None:
 
 def test_6_the_window_is_the_sources() -> None:
     bench = own_bench()
-    bench.authenticator._source = dataclasses.replace(bench.authenticator._source, window_past=10)
+    source = dataclasses.replace(bench.authenticator._source, window_past=10)
+    bench = dataclasses.replace(bench, authenticator=SedimentAuthenticator(source, bench.authenticator._hmac_keys))
     assert isinstance(bench.judge(make_alert(), NOW + 10), Verdict)
     assert isinstance(bench.judge(make_alert(), NOW + 11), Rejected)
 

@@ -177,8 +177,13 @@ def _longest_age(config: Config | None) -> float:
     if config is None:
         return MAX_AGE
     rules = {source.name: source.rules for source in config.sources}
-    ages = [rules_for(device, rules[device.source], config.book).max_age for device in config.devices]
-    return max(ages, default=max(each.max_age for each in rules.values()))
+    ages = [
+        rules_for(device, rules[source], config.book).max_age
+        for device in config.devices
+        for source in device.sources
+        if source in rules
+    ]
+    return max(ages, default=max((each.max_age for each in rules.values()), default=MAX_AGE))
 
 
 def _clocks(evidence: Evidence) -> Iterator[Found]:

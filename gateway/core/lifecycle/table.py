@@ -104,6 +104,7 @@ _FRESH_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.REJECTED: EventKind.FAILED,
     Outcome.REQUESTED: EventKind.REQUESTED,
     Outcome.NOTED: EventKind.NOTED,
+    Outcome.DOUBTED: EventKind.HINTED,
 }
 _OTHER_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.PASSED: EventKind.NOTED,  # authentication refuses these; if one came by, it would raise nothing
@@ -111,6 +112,7 @@ _OTHER_KINDS: Mapping[Outcome, EventKind] = {
     Outcome.REJECTED: EventKind.FAILED_LATE,
     Outcome.REQUESTED: EventKind.REQUESTED,
     Outcome.NOTED: EventKind.NOTED,
+    Outcome.DOUBTED: EventKind.NOTED,  # authentication refuses these, too
 }
 
 

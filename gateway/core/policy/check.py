@@ -35,7 +35,6 @@ class Finding(NamedTuple):
 
 
 #: Sources that an inventory gives one device.
-SOURCES = 1
 _SUSPECT, _TRUSTED = Standing.SUSPECT, Standing.TRUSTED
 
 
@@ -192,7 +191,7 @@ def check_against(book: Book, devices: Iterable[Device]) -> tuple[Finding, ...]:
     for name in unlisted:
         what = "the book gives it a profile, but the inventory does not list it"
         found.append(Finding("error", f"device {name}", what, "correct the name, or remove it from the book"))
-    return (*found, *met.findings(), *_quorums(book))
+    return (*found, *met.findings(), *_quorums(book, devices))
 
 
 class _Met:
@@ -236,18 +235,18 @@ def _given(rule: Deployment | DeviceClass, standing: Standing) -> str:
     return f"{standing.label} {rule.level.standings.get(standing, 'as elsewhere')}"
 
 
-def _quorums(book: Book) -> Iterator[Finding]:
-    """An inventory gives each device one source, so that no more than one can ever trust it."""
+def _quorums(book: Book, devices: Iterable[Device]) -> Iterator[Finding]:
+    """No more sources can ever trust a device than the inventory gives it."""
+    most = max((len(device.sources) for device in devices), default=1)
     levels = [(f"deployment {rule.name}", rule.level) for rule in book.deployments]
     levels += [(f"class {rule.name}", rule.level) for rule in book.classes]
     # The book's entry, not the inventory's.
     levels += [(f"devices {name}", own) for name, own in book.devices.items() if isinstance(own, Level)]
     for subject, level in levels:
-        if level.quorum is not None and level.quorum > SOURCES:
-            what = (
-                f"quorum {level.quorum}: a device of the inventory has {SOURCES} source, so none would be trusted"
-            )
-            yield Finding("error", subject, what, f"write quorum: {SOURCES}, or leave it out")
+        if level.quorum is not None and level.quorum > most:
+            what = f"quorum {level.quorum}: no device of the inventory has more than {most} source{'s'[: most - 1]}"
+            mend = f"write quorum: {most}, or list further sources of the devices"
+            yield Finding("error", subject, f"{what}, so none would be trusted", mend)
 
 
 def _bypasses(

@@ -10,7 +10,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 from google.protobuf import empty_pb2
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2
 
 from gateway.core.errors import BackendError
 from gateway.enforce.kubearmor.settings import KubeArmorSettings

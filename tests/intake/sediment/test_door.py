@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import Refusal
-from gateway.core.model import SourceName
+from gateway.core.model import Envelope, SourceName
 from tests.fakes.admission import FakeAdmission
 from tests.fakes.clock import ManualClock
 from tests.intake.sediment.site import (
@@ -40,7 +40,7 @@ async def test_an_alert_sent_as_the_verifier_sends_it_becomes_one_envelope() -> 
         await until(lambda: bool(admission.envelopes))
         await settle()
     (envelope,) = admission.envelopes
-    assert envelope == (frame(1), SOURCE, VERIFIER, ManualClock().now())
+    assert envelope == Envelope(frame(1), SOURCE, VERIFIER, ManualClock().now())
     assert admission.refusals == []
     assert door.open_connections == 0
     assert (door.accepted, door.frames) == (1, 1)

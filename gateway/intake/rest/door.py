@@ -1,0 +1,395 @@
+"""The door: accept, shake hands, read one request at a time, submit, answer.
+
+Connections are accepted by a loop of our own, so that what is still shaking hands counts against the limits, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import errno
+import hashlib
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import http_exceptions, web
+
+from gateway.control.ports import Clock
+from gateway.control.reception import Denied, Identity, Reception, Submission
+from gateway.core.errors import Refusal
+from gateway.intake.rest import answers, openapi
+from gateway.intake.rest.answers import Reply
+from gateway.intake.rest.settings import DESCRIPTION, PATH, RestSettings
+from gateway.intake.rest.tls import names
+
+SHORTAGE_SECONDS = 0.05  #: without accepting, once the process has run out of descriptors
+SWEEP_SECONDS = 1.0  #: between looks for connections that have been idle for too long
+SIGNATURE = 2_048  #: characters of a detached signature in base64
+NAME = 64  #: characters of a source's name or a key's id
+
+#: On every answer: nothing here is for a cache or a browser.
+HEADERS = {"Cache-Control": "no-store", "Server": "ragate", "X-Content-Type-Options": "nosniff"}
+
+_LOST = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EINTR})
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class _NotThePeersFault(logging.Filter):
+    """Keeps out what is not HTTP (the peer got 400 for it) and peers that left: nobody outside may fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, http_exceptions.HttpProcessingError | ConnectionError)
+
+
+_log = logging.getLogger("gateway.intake.rest")
+_log.addFilter(_NotThePeersFault())
+
+
+class _BadRequest(Exception):
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+class _Connection:
+    """One connection after its handshake."""
+
+    __slots__ = ("busy", "context", "identity", "peer", "since", "transport")
+
+    def __init__(self, transport: asyncio.Transport, now: float) -> None:
+        self.transport = transport
+        self.peer = _peer_text(transport.get_extra_info("peername"))
+        self.identity = _identity(transport.get_extra_info("ssl_object"))
+        self.context: ssl.SSLContext | None = transport.get_extra_info("sslcontext")
+        self.busy = 0
+        self.since = now
+
+
+class _Http(web.Server):
+    """The library's server, telling us of connections."""
+
+    def __init__(self, door: RestDoor, **options: Any) -> None:  # noqa: ANN401 - the library's own
+        super().__init__(door.handle, **options)
+        self._door = door
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:  # noqa: ANN401 - as above
+        super().connection_made(handler, transport)
+        self._door.made(handler, transport)
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:  # noqa: ANN401 - as above
+        super().connection_lost(handler, exc)
+        self._door.lost(handler)
+
+
+class RestDoor:
+    """Takes documents over HTTPS. ``context`` gives the current TLS context for each new connection.
+
+    Counts, for metrics: ``accepted`` connections, ``requests``, ``refused`` by ``Refusal`` (what the door refused
+    by itself).
+    """
+
+    def __init__(
+        self,
+        listen: Sequence[socket.socket],
+        reception: Reception,
+        clock: Clock,
+        context: Callable[[], ssl.SSLContext],
+        settings: RestSettings = RestSettings(),  # noqa: B008 - frozen value
+    ) -> None:
+        """Adopt the listening sockets: they are the door's from here on, and closed by it."""
+        self._listeners = list(listen)
+        self._reception = reception
+        self._clock = clock
+        self._context = context
+        self._newest = context()
+        self._settings = settings
+        self._open: dict[Any, _Connection] = {}
+        self._shaking = 0
+        self._peers: Counter[str] = Counter()
+        self._description = msgspec.json.encode(openapi.document()) + b"\n"
+        self.accepted = 0
+        self.requests = 0
+        self.refused: Counter[Refusal] = Counter()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listening socket."""
+        return [listener.getsockname()[:2] for listener in self._listeners]
+
+    name = "rest"
+
+    def depth(self) -> int:
+        """As ``open_connections``, for metrics."""
+        return self.open_connections
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open or shaking hands."""
+        return len(self._open) + self._shaking
+
+    def close(self) -> None:
+        """Close the listening sockets of a door that was never run; after ``run`` there are none."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def run(self) -> None:
+        """Serve until cancelled; then finish the answers under way within ``stop_seconds``."""
+        limits = self._settings
+        self._loop = asyncio.get_running_loop()
+        self._http = _Http(
+            self,
+            access_log=None,
+            logger=_log,
+            keepalive_timeout=limits.idle_seconds,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.field_bytes,
+            max_headers=limits.headers,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for listener in self._listeners:
+                    listener.setblocking(False)
+                    tasks.create_task(self._accept(listener, tasks), name="rest-accept")
+                tasks.create_task(self._sweep(), name="rest-sweep")
+        finally:
+            self.close()
+            await self._http.shutdown(limits.stop_seconds)
+
+    # --- connections ------------------------------------------------------------------------------------
+
+    async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            try:
+                sock, address = await self._loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno in _LOST:
+                    continue
+                if error.errno not in _SHORT:
+                    raise
+                self._refuse(Refusal.LIMIT, f"accepting stands still: {error.strerror}", "")
+                await asyncio.sleep(SHORTAGE_SECONDS)
+                continue
+            self.accepted += 1
+            peer = _peer_text(address)
+            limits = self._settings
+            if self.open_connections >= limits.connections or self._peers[peer] >= limits.connections_per_peer:
+                what = (
+                    f"{self._peers[peer]} connections of this address and {self.open_connections} in all are open"
+                )
+                self._refuse(Refusal.LIMIT, what, peer)
+                sock.close()
+                continue
+            self._peers[peer] += 1
+            self._shaking += 1
+            tasks.create_task(self._shake_hands(sock, peer), name="rest-handshake")
+
+    async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
+        made = False
+        try:
+            self._newest = self._context()
+            await self._loop.connect_accepted_socket(
+                self._http,
+                sock,
+                ssl=self._newest,
+                ssl_handshake_timeout=self._settings.handshake_seconds,
+                ssl_shutdown_timeout=1.0,
+            )
+            made = True
+        except ssl.SSLError as error:
+            self._refuse(Refusal.SOURCE, f"TLS: {error.reason or 'handshake failed'}"[:120], peer)
+        except (OSError, TimeoutError) as error:
+            what = "TLS: no handshake in time" if "timeout" in str(error).lower() else "TLS: the peer left"
+            self._refuse(Refusal.TIMEOUT if "in time" in what else Refusal.FRAMING, what, peer)
+        finally:
+            self._shaking -= 1
+            if not made:
+                sock.close()
+                self._give_back(peer)
+
+    def made(self, handler: object, transport: asyncio.Transport) -> None:
+        """A handshake is done."""
+        self._open[handler] = _Connection(transport, self._loop.time())
+
+    def lost(self, handler: object) -> None:
+        """A connection has ended."""
+        connection = self._open.pop(handler, None)
+        if connection is not None:
+            self._give_back(connection.peer)
+
+    def _give_back(self, peer: str) -> None:
+        self._peers[peer] -= 1
+        if self._peers[peer] <= 0:
+            del self._peers[peer]
+
+    async def _sweep(self) -> None:
+        """End connections that have not sent a whole request head for too long, however slowly they send one."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._newest = self._context()
+            oldest = self._loop.time() - self._settings.idle_seconds
+            for connection in list(self._open.values()):
+                if not connection.busy and connection.since < oldest:
+                    connection.transport.abort()
+
+    # --- requests ---------------------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request."""
+        self.requests += 1
+        connection = self._open.get(request.protocol)
+        if connection is None:  # it ended while the request waited its turn
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
+        connection.busy += 1
+        try:
+            reply = await self._answer(request, connection)
+        except _BadRequest as bad:
+            reply = bad.reply
+        except TimeoutError:
+            reply = self._own_refusal(Refusal.TIMEOUT, "the request took too long to arrive", connection.peer)
+        except web.RequestPayloadError:
+            reply = self._own_refusal(Refusal.FRAMING, "the request's body is broken", connection.peer)
+        finally:
+            connection.busy -= 1
+            connection.since = self._loop.time()
+        response = web.Response(
+            status=reply.status,
+            body=reply.body,
+            headers={**HEADERS, **reply.headers},
+            content_type=reply.media_type,
+        )
+        stale = connection.context is not None and connection.context is not self._newest
+        if stale or not request.content.at_eof():
+            # What was not read could be taken for the next request; and new keys are for new connections.
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, connection: _Connection) -> Reply:
+        if request.path == DESCRIPTION:
+            if request.method != "GET":
+                return _not_allowed("GET")
+            return Reply(HTTPStatus.OK, self._description)
+        if request.path != PATH:
+            return answers.problem(HTTPStatus.NOT_FOUND, f"there is nothing at this path; post to {PATH}")
+        if request.method != "POST":
+            return _not_allowed("POST")
+        wait = _wait(request)
+        submission = Submission(
+            data=b"",
+            peer=connection.peer,
+            received=self._clock.now(),
+            source=_header(request, "Ragate-Source", NAME),
+            identity=connection.identity,
+            key_id=_header(request, "Ragate-Key", NAME),
+            signature=_signature(request),
+            media_type=_media_type(request),
+            wait=wait,
+        )
+        # Only the sender's part is timed: once the document is here, the answer comes within the reception's time.
+        async with asyncio.timeout(self._settings.request_seconds):
+            data = await self._body(request, connection)
+        found = await self._reception.receive(submission._replace(data=data, received=self._clock.now()))
+        return answers.denied(found) if isinstance(found, Denied) else answers.taken(found, wait=wait)
+
+    async def _body(self, request: web.BaseRequest, connection: _Connection) -> bytes:
+        most = self._settings.body
+        if (request.content_length or 0) > most:
+            raise _BadRequest(self._too_large(connection.peer))
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > most:
+                raise _BadRequest(self._too_large(connection.peer))
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self, peer: str) -> Reply:
+        return self._own_refusal(Refusal.LENGTHS, f"at most {self._settings.body} bytes are taken at once", peer)
+
+    def _own_refusal(self, refusal: Refusal, detail: str, peer: str) -> Reply:
+        self._refuse(refusal, detail, peer)
+        return answers.denied(Denied(refusal, detail))
+
+    def _refuse(self, refusal: Refusal, detail: str, peer: str) -> None:
+        self.refused[refusal] += 1
+        self._reception.turned_away(refusal, detail, peer)
+
+
+# --- reading what stands beside the body ------------------------------------------------------------------------
+
+
+def _bad(detail: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> _BadRequest:
+    return _BadRequest(answers.problem(status, detail))
+
+
+def _not_allowed(method: str) -> Reply:
+    detail = f"only {method} is taken here"
+    return answers.problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": method})
+
+
+def _wait(request: web.BaseRequest) -> bool:
+    query = request.query
+    if not query:
+        return False
+    if set(query) != {"wait"} or query.getall("wait") != ["verified"]:
+        raise _bad("the only query taken is wait=verified")
+    return True
+
+
+def _header(request: web.BaseRequest, name: str, longest: int) -> str:
+    values = request.headers.getall(name, [])
+    if not values:
+        return ""
+    value = values[0]
+    if len(values) > 1 or len(value) > longest or not value.isascii() or not value.isprintable():
+        raise _bad(f"{name} must stand there once, with at most {longest} ASCII characters")
+    return value
+
+
+def _signature(request: web.BaseRequest) -> bytes:
+    text = _header(request, "Ragate-Signature", SIGNATURE)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad("Ragate-Signature must be base64") from error
+
+
+def _media_type(request: web.BaseRequest) -> str:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _bad("send the document as it is, without Content-Encoding", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    values = request.headers.getall("Content-Type", [])
+    if len(values) != 1:
+        raise _bad("exactly one Content-Type is needed", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    return values[0].partition(";")[0].strip().lower()
+
+
+def _identity(tls: ssl.SSLObject | None) -> Identity | None:
+    """The verified client certificate, where one was asked for."""
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    if tls is None or not der:
+        return None
+    known: Any = tls.getpeercert()
+    if not known:
+        return None
+    ends = ssl.cert_time_to_seconds(known["notAfter"])
+    return Identity(hashlib.sha256(der).hexdigest(), names(known.get("subjectAltName", ())), float(ends))
+
+
+def _peer_text(address: object) -> str:
+    if not isinstance(address, tuple) or not address:
+        return ""
+    text = str(address[0]).partition("%")[0]
+    return text.removeprefix("::ffff:")

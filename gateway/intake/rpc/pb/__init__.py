@@ -1,0 +1,1 @@
+"""Generated messages of the door's own protocol, and nothing else."""

@@ -1,0 +1,32 @@
+"""Which parts are made for a device of which several sources of different kinds speak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.app import build
+from gateway.config import load
+from gateway.core.model import DeviceId, SourceName
+from tests.intake.rest.site import posting_site
+
+
+def test_sediment_verifies_a_device_wherever_the_inventory_lists_it(tmp_path: Path) -> None:
+    site = posting_site(tmp_path)
+    site.write(
+        "devices.yaml",
+        {
+            "hmac_keys": "keys.txt",
+            "devices": [
+                {"id": "cam-1", "source": ["rp", "verifier"], "addresses": ["127.7.1.1"]},
+                {"id": "cam-2", "source": "rp", "addresses": ["127.7.1.2"]},
+            ],
+        },
+    )
+    (site.folder / "keys.txt").write_text(f"cam-1 {site.keys.hmac['cam-1'].hex()}\n")
+    (site.folder / "keys.txt").chmod(0o600)
+    config = load(site.config)
+    assert {device: source.name for device, source in build.speaking(config).items()} == {
+        DeviceId("cam-1"): SourceName("verifier")
+    }
+    assert set(build.authenticators(config)) == {"verifier"}
+    assert set(build.openers(config)) == {"rp", "other", "strict", "ear", "cwt", "keylime", "status"}
