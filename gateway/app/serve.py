@@ -268,6 +268,9 @@ class _Service:
         metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
+        nft = gate.backend
+        if isinstance(nft, NftBackend):
+            metrics.set_spoofed(gate.target, lambda: nft.spoofed)
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)
@@ -437,7 +440,11 @@ class _Service:
 
 
 def _of_the_gate(gate: Reconciler) -> str:
-    remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
+    remark = ""
+    if isinstance(gate.backend, NftBackend):
+        spoofed = gate.backend.spoofed
+        told = f"{spoofed:,} packets with a device's source came from elsewhere and were dropped" if spoofed else ""
+        remark = "; ".join(filter(None, (gate.backend.remark, told)))
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 

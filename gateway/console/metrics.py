@@ -213,6 +213,10 @@ class Metrics:
         """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
         self._live.bypasses[target] = count
 
+    def set_spoofed(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_spoofed_packets_total{target}`` from ``count`` at every scrape."""
+        self._live.spoofed[target] = count
+
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
@@ -420,6 +424,7 @@ class _LiveCollector(Collector):
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
         self.bypasses: dict[str, Callable[[], int]] = {}
+        self.spoofed: dict[str, Callable[[], int]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
@@ -457,6 +462,15 @@ class _LiveCollector(Collector):
             for target, count in self.bypasses.items():
                 around.add_metric((target,), count())
             families.append(around)
+        if self.spoofed:
+            families.append(
+                _counters(
+                    "ragate_spoofed_packets",
+                    "Packets dropped because their source is a device's and they came from elsewhere.",
+                    ("target",),
+                    (((target,), count()) for target, count in self.spoofed.items()),
+                )
+            )
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(

@@ -21,6 +21,7 @@ from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.netlink import NetlinkSocket
 from gateway.enforce.nft.ruleset import Baseline, Endpoint, render_uninstall
 from gateway.enforce.nft.sockets import SocketSweeper
+from gateway.enforce.nft.sources import Anchor
 
 #: Seconds in which the static part must be settled at start: 100,000 addresses take about half a second.
 START_SECONDS = 30.0
@@ -38,12 +39,16 @@ class NftBackend:
     """The path gate in nftables.
 
     ``known`` are the inventory's addresses: traffic between them and hosts with a gated service is judged.
+    ``anchors`` say where packets from them come from, for the sets of sources that the baseline has.
     Threads and sockets belong to the network namespace of the thread that calls ``start``.
     """
 
-    def __init__(self, baseline: Baseline, known: Sequence[Address], clock: Clock) -> None:
+    def __init__(
+        self, baseline: Baseline, known: Sequence[Address], clock: Clock, anchors: Sequence[Anchor] = ()
+    ) -> None:
         self._baseline = baseline
         self._known = tuple(dict.fromkeys(known))
+        self._anchors = tuple(anchors)
         self._clock = clock
         self._fence = Fence()
         self._sockets: list[NetlinkSocket] = []
@@ -63,6 +68,12 @@ class NftBackend:
         """What an operator should know though nothing has failed; "" mostly."""
         return "" if self._sweeper is None else self._sweeper.trouble
 
+    @property
+    def spoofed(self) -> int:
+        """Packets dropped because their source is a device's and they come from elsewhere, since the table was
+        laid; a second old at the most."""
+        return 0 if self._guard is None else self._guard.spoofed
+
     async def start(self) -> bool:
         """Adopt what stands, mend its static part, or lay it; then start the lanes.
 
@@ -79,7 +90,7 @@ class NftBackend:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._report, report)
 
-        self._guard = Guard(self._baseline, self._known, on_settled, on_damage)
+        self._guard = Guard(self._baseline, self._known, self._anchors, on_settled, on_damage)
         self._guard.start()
         try:
             async with asyncio.timeout(START_SECONDS):

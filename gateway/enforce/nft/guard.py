@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
+from gateway.enforce.nft.chains import FILLED_SET
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.messages import (
     INET,
@@ -27,7 +28,8 @@ from gateway.enforce.nft.messages import (
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
-from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules, undisturbed
+from gateway.enforce.nft.sources import Anchor
+from gateway.enforce.nft.standing import SENTINELS, Layer, sources_of, standing_rules, undisturbed
 
 #: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
 #: stand open.
@@ -61,8 +63,8 @@ _Group = tuple[SetName, list[bytes], int]
 """A set, its keys, and how many of them are asked for at each probe."""
 
 
-def _of_devices(known: Sequence[Address]) -> list[_Group]:
-    """Sentinels and the inventory's addresses: the same whatever the baseline."""
+def _of_devices(baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor]) -> list[_Group]:
+    """Sentinels, the inventory's addresses and their anchors."""
     sets = DeviceSets(())
     groups: list[_Group] = []
     for prefix, where in sets.cut.items():
@@ -70,6 +72,7 @@ def _of_devices(known: Sequence[Address]) -> list[_Group]:
     for prefix, where in sets.known.items():
         if keys := [address.packed for address in known if address.prefix == prefix]:
             groups.append((where, keys, KNOWN_KEYS))
+    groups += [(where, keys, KNOWN_KEYS) for where, keys in sources_of(baseline, known, anchors).items() if keys]
     return groups
 
 
@@ -113,11 +116,13 @@ class Guard:
         self,
         baseline: Baseline,
         known: Sequence[Address],
+        anchors: Sequence[Anchor],
         settled: Callable[[bool | BaseException], None],
         damaged: Callable[[str | BaseException], None],
     ) -> None:
         self._baseline = baseline
         self._known = tuple(known)
+        self._anchors = tuple(anchors)
         self._settled = settled
         self._damaged = damaged
         self._stopping = threading.Event()
@@ -131,7 +136,9 @@ class Guard:
         self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
         self._looked = False
         self._probes = 0
-        self._devices = _of_devices(self._known)
+        #: packets dropped for their source since the table was laid, as of the newest look (about 2/3 s ago)
+        self.spoofed = 0
+        self._devices = _of_devices(baseline, self._known, self._anchors)
         self._witnesses = _Witnesses(baseline, self._devices)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
@@ -160,7 +167,7 @@ class Guard:
             self._settled(error)
             return
         try:
-            layer = Layer(netlink, self._baseline, self._known)
+            layer = Layer(netlink, self._baseline, self._known, self._anchors)
             try:
                 found = layer.settle()
                 self._learn(netlink, layer)
@@ -206,7 +213,7 @@ class Guard:
             return layer
         before = self._baseline, self._chain_count
         try:
-            moved = Layer(netlink, baseline, self._known)
+            moved = Layer(netlink, baseline, self._known, self._anchors)
             moved.move(self._baseline)
             self._baseline, self._chain_count = baseline, len(chains(baseline))
             self._learn(netlink, moved)
@@ -248,11 +255,15 @@ class Guard:
             if damage := self._look(netlink):
                 return damage
             self._looked = True
+        if self._probes % LISTING_EVERY == 0:
+            self.spoofed = layer.spoofed()
         if self._probes % LISTING_EVERY == 0 and generation != self._listed:
             if standing_rules(netlink) != self._rules:
                 return "a rule was replaced"
             if name := layer.lost_or_strange():
                 return f"set {name} was changed"
+            if layer.unfilled():
+                return f"set {FILLED_SET} was changed"
             self._listed = generation
         return ""
 

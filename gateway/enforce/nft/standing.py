@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
+from gateway.enforce.nft.chains import FILLED_SET
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.messages import (
@@ -25,7 +26,9 @@ from gateway.enforce.nft.messages import (
     NFT_MSG_NEWSETELEM,
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_TABLE,
+    NFTA_COUNTER_PACKETS,
     NFTA_EXPR_NAME,
+    NFTA_OBJ_DATA,
     NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS,
     NFTA_RULE_TABLE,
@@ -38,6 +41,7 @@ from gateway.enforce.nft.messages import (
     NFTA_TABLE_FLAGS,
     SetName,
     attributes,
+    counter_request,
     element,
     element_messages,
     table_request,
@@ -45,6 +49,7 @@ from gateway.enforce.nft.messages import (
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import (
+    FAMILIES,
     FINGERPRINT_SET,
     TABLE,
     Baseline,
@@ -52,11 +57,13 @@ from gateway.enforce.nft.ruleset import (
     device_sets,
     fingerprint,
     rate_sets,
+    render_filled,
     render_fresh,
     render_shut,
     render_static,
     static_sets,
 )
+from gateway.enforce.nft.sources import FILLED_KEYS, SPOOFED_COUNTER, Anchor, complete, placed, source_sets
 
 #: Addresses added or removed in one transaction, so that the kernel's lock is not held long.
 CHUNK = 1_000
@@ -85,6 +92,15 @@ class Standing(NamedTuple):
     sets: Mapping[str, Declared]
     rules: Mapping[str, tuple[bytes, ...]]
     flags: int
+
+
+def sources_of(
+    baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor]
+) -> Mapping[SetName, list[bytes]]:
+    """Where known addresses may come from: the keys of each set of sources that the baseline has."""
+    lengths = source_sets(FAMILIES, baseline.sources)
+    found = placed(complete(known, anchors), baseline.sources) if baseline.sources else {}
+    return {SetName(TABLE, name, lengths[name][1]): keys for name, keys in found.items()}
 
 
 def _text(value: bytes) -> str:
@@ -157,10 +173,13 @@ def inspect(netlink: NetlinkSocket) -> Standing | None:
 class Layer:
     """Brings the kernel to one baseline."""
 
-    def __init__(self, netlink: NetlinkSocket, baseline: Baseline, known: Sequence[Address]) -> None:
+    def __init__(
+        self, netlink: NetlinkSocket, baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor] = ()
+    ) -> None:
         self._netlink = netlink
         self._baseline = baseline
         self._known = tuple(known)
+        self._sources = sources_of(baseline, known, anchors)
         self._sets = DeviceSets(baseline.profiles)
         self._shut, self._fresh = render_shut(baseline), render_fresh(baseline)
         self._rule_counts = {name: len(rules) for name, rules in chains(baseline).items()}
@@ -209,6 +228,22 @@ class Layer:
         self._change(NFT_MSG_NEWSETELEM, self._sets.cut, SENTINELS)
         for start in range(0, len(self._known), CHUNK):
             self._change(NFT_MSG_NEWSETELEM, self._sets.known, self._known[start : start + CHUNK])
+        for where, keys in self._sources.items():
+            for start in range(0, len(keys), CHUNK):
+                plain = [element(key) for key in keys[start : start + CHUNK]]
+                self._netlink.transact(element_messages(NFT_MSG_NEWSETELEM, where, plain))
+        if self._sources:
+            run_commands(render_filled())
+
+    def spoofed(self) -> int:
+        """Packets dropped for their source since the table was laid. Raises ``NetlinkError``."""
+        if not self._sources:
+            return 0
+        (answer,) = self._netlink.ask([counter_request(TABLE, SPOOFED_COUNTER)])
+        if isinstance(answer, int):
+            raise NetlinkError(answer, f"looking at the counter {SPOOFED_COUNTER}")
+        counted = dict(attributes(dict(attributes(answer))[NFTA_OBJ_DATA]))
+        return int.from_bytes(counted[NFTA_COUNTER_PACKETS], "big")
 
     def rules_are_whole(self, rules: Mapping[str, tuple[bytes, ...]]) -> bool:
         """Whether each chain has as many rules as the baseline gives it, and no other chain has any."""
@@ -240,12 +275,17 @@ class Layer:
             flags = 0 if name in must else _NFT_SET_TIMEOUT
             if declared.flags != flags or declared.size < self._baseline.smallest_set_size:
                 return False
-        return True
+        return all(
+            declared.flags == 0 and declared.size >= self._baseline.smallest_set_size
+            for name, declared in standing.sets.items()
+            if name in self._baseline.sources
+        )
 
     def _is_whole(self, standing: Standing) -> bool:
         """Whether the standing static part is exactly the baseline's."""
         statics = static_sets(self._baseline)
         names = {FINGERPRINT_SET, *statics, *device_sets(self._baseline.profiles), *rate_sets(self._baseline)}
+        names.update(self._of_sources())
         return (
             fingerprint(self._baseline).encode() in standing.sets[FINGERPRINT_SET].userdata
             and standing.chains == set(self._rule_counts)
@@ -266,10 +306,23 @@ class Layer:
                 return name
         return ""
 
+    def _of_sources(self) -> tuple[str, ...]:
+        return (FILLED_SET, *self._baseline.sources) if self._baseline.sources else ()
+
+    def unfilled(self) -> bool:
+        """Whether it should be said, and is not, that known addresses and their anchors all stand.
+
+        Raises ``NetlinkError``.
+        """
+        if not self._sources:
+            return False
+        return set(self._keys(SetName(TABLE, FILLED_SET, 1))) != set(FILLED_KEYS)
+
     def _mending(self, standing: Standing, buckets: Sequence[str] = ()) -> str:
         """Text that makes the static part right and removes what a baseline before it had; of the sets of buckets
         only ``buckets`` stay."""
         ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles), *buckets}
+        ours.update(self._of_sources())
         obsolete = [
             f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))
         ]
@@ -299,18 +352,32 @@ class Layer:
 
         What a dump misses stays until its end or the next start, which only keeps more shut.
         """
-        known = {(address.prefix, address.packed) for address in self._known}
-        for sets in (self._sets.known, *self._sets.of.values()):
+        for sets in self._sets.of.values():
             for prefix, where in sets.items():
-                keys = dict.fromkeys(self._keys(where))
-                strangers = [key for key in keys if (prefix, key) not in known]
-                for start in range(0, len(strangers), CHUNK):
-                    plain = [element(key) for key in strangers[start : start + CHUNK]]
-                    # added first: one that has expired meanwhile would spoil the delete
-                    self._netlink.transact(
-                        element_messages(NFT_MSG_NEWSETELEM, where, plain)
-                        + element_messages(NFT_MSG_DELSETELEM, where, plain)
-                    )
+                self._keep_only(where, self._of_prefix(prefix))
+        self.keep_sources()
+
+    def keep_sources(self) -> int:
+        """Take what the inventory does not have out of known addresses and anchors; returns how many there were.
+
+        Raises ``NetlinkError``.
+        """
+        dropped = sum(self._keep_only(where, self._of_prefix(prefix)) for prefix, where in self._sets.known.items())
+        return dropped + sum(self._keep_only(where, set(keys)) for where, keys in self._sources.items())
+
+    def _of_prefix(self, prefix: int) -> set[bytes]:
+        return {address.packed for address in self._known if address.prefix == prefix}
+
+    def _keep_only(self, where: SetName, wanted: set[bytes]) -> int:
+        strangers = [key for key in dict.fromkeys(self._keys(where)) if key not in wanted]
+        for start in range(0, len(strangers), CHUNK):
+            plain = [element(key) for key in strangers[start : start + CHUNK]]
+            # added first: one that has expired meanwhile would spoil the delete
+            self._netlink.transact(
+                element_messages(NFT_MSG_NEWSETELEM, where, plain)
+                + element_messages(NFT_MSG_DELSETELEM, where, plain)
+            )
+        return len(strangers)
 
     def _keys(self, where: SetName) -> list[bytes]:
         return undisturbed(lambda: self._netlink.dump_keys(where))
