@@ -22,7 +22,7 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
-from gateway.control.ports import Backend, Clock
+from gateway.control.ports import Backend, Clock, Strayed
 from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
@@ -293,9 +293,10 @@ class Agent:
 
     async def _watch(self, gate: Backend) -> None:
         async for sentence in gate.damages():
-            self._admitted.clear()
+            if not isinstance(sentence, Strayed):
+                self._admitted.clear()
             if self._send is not None:
-                self._send(wire.Damage(sentence[: wire.SENTENCE]))
+                self._send(wire.pack_damage(sentence))
 
     # --- for an attachment ------------------------------------------------------------------------------
 

@@ -304,7 +304,7 @@ class AgentHub:
                     raise wire.LinkProtocolError("the agent said twice whether it is ready")
                 session.ready.set_result(message)
             elif isinstance(message, wire.Damage):
-                target.gate.damaged(f"{name}: {message.sentence[: wire.SENTENCE]}")
+                target.gate.damaged(wire.unpack_damage(message, name))
             else:
                 session.take(message)
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.agentlink.clocks import DRIFT
+from gateway.control.ports import Strayed
 from gateway.core.errors import RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -26,6 +27,8 @@ PROTOCOLS: Final = (1,)
 MOST_CHANGES = 1_000
 #: Bytes of one message: the plan of a site with a million addresses.
 MESSAGE_BYTES = 32 << 20
+#: Addresses that one message names as changed by somebody else; with more everything is looked at.
+MOST_STRAYED = 10_000
 #: Bytes of one sentence that the other end wrote: it goes into notices.
 SENTENCE = 300
 
@@ -107,9 +110,14 @@ class Failed(Message, tag=7, frozen=True):
 
 
 class Damage(Message, tag=8, frozen=True):
-    """The static part of the path gate was found damaged and has been laid again, shut and empty."""
+    """The static part of the path gate was found damaged and has been laid again, shut and empty. With ``strayed``,
+    addresses as (packed, prefix), or ``everything``, or ``mended``, it stands, and somebody else changed elements:
+    these are to be looked at (a gateway that does not know this tells everything again)."""
 
     sentence: str
+    strayed: tuple[tuple[bytes, int], ...] = ()
+    everything: bool = False
+    mended: bool = False
 
 
 # --- from the gateway
@@ -306,6 +314,25 @@ def unpack_done(done: Done, changes: Sequence[Change], accepted: float) -> list[
 def pack_addresses(addresses: Sequence[Address]) -> tuple[tuple[bytes, int], ...]:
     """Addresses as a message carries them."""
     return tuple((address.packed, address.prefix) for address in addresses)
+
+
+def pack_damage(sentence: str) -> Damage:
+    """Make the message for what a path gate says of damage."""
+    told = sentence[:SENTENCE]
+    if not isinstance(sentence, Strayed):
+        return Damage(told)
+    if len(sentence.addresses) > MOST_STRAYED:
+        return Damage(told, everything=True)
+    strayed = pack_addresses(tuple(sentence.addresses))
+    return Damage(told, strayed, sentence.everything, not strayed and not sentence.everything)
+
+
+def unpack_damage(damage: Damage, agent: str) -> str:
+    """Return what a message tells of damage. Raises ``LinkProtocolError``."""
+    sentence = f"{agent}: {damage.sentence[:SENTENCE]}"
+    if not (damage.strayed or damage.everything or damage.mended):
+        return sentence
+    return Strayed(sentence, unpack_addresses(damage.strayed), everything=damage.everything)
 
 
 def unpack_addresses(packed: Sequence[tuple[bytes, int]]) -> list[Address]:

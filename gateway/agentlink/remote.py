@@ -16,7 +16,7 @@ from typing import cast
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.clocks import ClockBound
-from gateway.control.ports import Clock, Resync
+from gateway.control.ports import Clock, Resync, Strayed
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -197,6 +197,7 @@ class RemoteGate:
         self._attached = asyncio.Event()
         self._running = False
         self._reports: asyncio.Queue[str] = asyncio.Queue(MAX_REPORTS)
+        self._missed = False  # a report found the queue full
 
     @property
     def name(self) -> str:
@@ -240,7 +241,7 @@ class RemoteGate:
             self._why = why
 
     def damaged(self, sentence: str) -> None:
-        """The agent's path gate was found damaged and laid again."""
+        """The agent's path gate was found damaged and laid again, or (``Strayed``) somebody changed elements."""
         self._report(sentence)
 
     # Backend
@@ -271,9 +272,13 @@ class RemoteGate:
         return found
 
     async def damages(self) -> AsyncIterator[str]:
-        """Yield a sentence for each damage that the agent reports, and a ``Resync`` for each attachment."""
+        """Yield a sentence for each damage that the agent reports, a ``Strayed`` for what others changed, and a
+        ``Resync`` for each attachment."""
         while True:
             yield await self._reports.get()
+            if self._missed and self._reports.empty():
+                self._missed = False
+                yield Strayed(f"agent {self.agent} told more than could be heard", everything=True)
 
     async def stop(self) -> None:
         """Ask nothing any more; the agent goes on enforcing, with its ends."""
@@ -295,5 +300,7 @@ class RemoteGate:
         return self._session
 
     def _report(self, sentence: str) -> None:
-        if not self._reports.full():
+        if self._reports.full():
+            self._missed = True
+        else:
             self._reports.put_nowait(sentence)

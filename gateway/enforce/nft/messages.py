@@ -21,6 +21,7 @@ NLM_F_CREATE = 0x400  # linux/netlink.h
 NFNL_SUBSYS_NFTABLES = 10  # linux/netfilter/nfnetlink.h
 NFNL_MSG_BATCH_BEGIN = 16  # linux/netfilter/nfnetlink.h
 NFNL_MSG_BATCH_END = 17  # linux/netfilter/nfnetlink.h
+NFNLGRP_NFTABLES = 7  # enum nfnetlink_groups
 NFPROTO_INET = 1  # linux/netfilter.h
 
 _NFT = NFNL_SUBSYS_NFTABLES << 8

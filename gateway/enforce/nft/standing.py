@@ -5,47 +5,26 @@ Belongs to the guard's thread. What must not live here: admissions and tombstone
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft.chains import FILLED_SET
 from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.inspection import Standing, inspect, undisturbed
 from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.messages import (
-    INET,
     NFT_MSG_DELSETELEM,
-    NFT_MSG_GETCHAIN,
-    NFT_MSG_GETRULE,
-    NFT_MSG_GETSET,
     NFT_MSG_NEWSETELEM,
-    NFTA_CHAIN_NAME,
-    NFTA_CHAIN_TABLE,
     NFTA_COUNTER_PACKETS,
-    NFTA_EXPR_NAME,
     NFTA_OBJ_DATA,
-    NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE,
-    NFTA_SET_DESC,
-    NFTA_SET_DESC_SIZE,
-    NFTA_SET_FLAGS,
-    NFTA_SET_NAME,
-    NFTA_SET_TABLE,
-    NFTA_SET_USERDATA,
-    NFTA_TABLE_FLAGS,
     SetName,
     attributes,
     counter_request,
     element,
     element_messages,
-    table_request,
-    text_attribute,
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import (
@@ -67,31 +46,11 @@ from gateway.enforce.nft.sources import FILLED_KEYS, SPOOFED_COUNTER, Anchor, co
 
 #: Addresses added or removed in one transaction, so that the kernel's lock is not held long.
 CHUNK = 1_000
-#: Times a listing is tried while others change the ruleset.
-LISTING_TRIES = 20
 #: Tombstones that no device has: their presence tells a table that was lived in from one that was only loaded, and
 #: their absence that tombstones were flushed. RFC 7600: IPv4 dummy address; RFC 6666: discard-only prefix.
 SENTINELS = (Address.parse("192.0.0.8"), Address.parse("100::"), Address.parse("100::/64"))
 
-_ANONYMOUS = re.compile(rb"(__(?:set|map))\d+\0+")
 _NFT_SET_TIMEOUT = 0x10  # enum nft_set_flags
-
-
-class Declared(NamedTuple):
-    """A standing set: flags (enum nft_set_flags), declared size (0: none), comment bytes."""
-
-    flags: int
-    size: int
-    userdata: bytes
-
-
-class Standing(NamedTuple):
-    """The standing table: names of chains, sets by name, rules by chain, flags of the table."""
-
-    chains: frozenset[str]
-    sets: Mapping[str, Declared]
-    rules: Mapping[str, tuple[bytes, ...]]
-    flags: int
 
 
 def sources_of(
@@ -101,73 +60,6 @@ def sources_of(
     lengths = source_sets(FAMILIES, baseline.sources)
     found = placed(complete(known, anchors), baseline.sources) if baseline.sources else {}
     return {SetName(TABLE, name, lengths[name][1]): keys for name, keys in found.items()}
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode("ascii", "replace")
-
-
-def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
-    """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
-    for tries_left in reversed(range(LISTING_TRIES)):
-        try:
-            return listing()
-        except NetlinkError as error:
-            if error.code == errno.ENOENT:
-                break
-            if error.code != errno.EINTR or not tries_left:
-                raise
-    return []
-
-
-def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
-    """All objects of a kind in our table, each as its attributes."""
-    body = INET + text_attribute(table_attribute, TABLE)
-    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body))]
-    return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
-
-
-def standing_rules(netlink: NetlinkSocket) -> dict[str, tuple[bytes, ...]]:
-    """Our rules by chain, in order, as the kernel describes them without their counts. Raises ``NetlinkError``.
-
-    A rule that another has replaced keeps its handle: only its expressions tell.
-    """
-    rules: dict[str, tuple[bytes, ...]] = {}
-    for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE):
-        chain = _text(one[NFTA_RULE_CHAIN])
-        rules[chain] = (*rules.get(chain, ()), _without_counts(one[NFTA_RULE_EXPRESSIONS]))
-    return rules
-
-
-def _without_counts(expressions: bytes) -> bytes:
-    """A rule's expressions without counts, and without the numbers of anonymous sets: both change by themselves."""
-    if b"counter\0" in expressions:
-        kept = []
-        for _, expression in attributes(expressions):
-            name = dict(attributes(expression))[NFTA_EXPR_NAME]
-            kept.append(name if name == b"counter\0" else expression)
-        expressions = b"".join(kept)
-    return _ANONYMOUS.sub(rb"\1", expressions) if b"__" in expressions else expressions
-
-
-def inspect(netlink: NetlinkSocket) -> Standing | None:
-    """The table that stands; ``None``: there is none. Raises ``NetlinkError``."""
-    (table,) = netlink.ask([table_request(TABLE)])
-    if isinstance(table, int):
-        if table != errno.ENOENT:
-            raise NetlinkError(table, f"looking for table inet {TABLE}")
-        return None
-    flags = int.from_bytes(dict(attributes(table)).get(NFTA_TABLE_FLAGS, b""), "big")
-    sets = {}
-    for one in _listing(netlink, NFT_MSG_GETSET, NFTA_SET_TABLE):
-        size = dict(attributes(one.get(NFTA_SET_DESC, b""))).get(NFTA_SET_DESC_SIZE, b"")
-        sets[_text(one[NFTA_SET_NAME])] = Declared(
-            int.from_bytes(one.get(NFTA_SET_FLAGS, b""), "big"),
-            int.from_bytes(size, "big"),
-            one.get(NFTA_SET_USERDATA, b""),
-        )
-    names = frozenset(_text(one[NFTA_CHAIN_NAME]) for one in _listing(netlink, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE))
-    return Standing(names, sets, standing_rules(netlink), flags)
 
 
 class Layer:
@@ -224,14 +116,21 @@ class Layer:
         run_commands(self._fresh)
 
     def fill(self) -> None:
-        """Put in the sentinels and the inventory's addresses, in chunks; those that stand stay."""
+        """Put in the sentinels, the inventory's addresses and their anchors, in chunks; those that stand stay."""
+        for _ in self.filling():
+            pass
+
+    def filling(self) -> Iterator[None]:
+        """As ``fill``, a chunk at a step. Raises ``BackendError``."""
         self._change(NFT_MSG_NEWSETELEM, self._sets.cut, SENTINELS)
         for start in range(0, len(self._known), CHUNK):
             self._change(NFT_MSG_NEWSETELEM, self._sets.known, self._known[start : start + CHUNK])
+            yield
         for where, keys in self._sources.items():
             for start in range(0, len(keys), CHUNK):
                 plain = [element(key) for key in keys[start : start + CHUNK]]
                 self._netlink.transact(element_messages(NFT_MSG_NEWSETELEM, where, plain))
+                yield
         if self._sources:
             run_commands(render_filled())
 
@@ -355,15 +254,62 @@ class Layer:
         for sets in self._sets.of.values():
             for prefix, where in sets.items():
                 self._keep_only(where, self._of_prefix(prefix))
-        self.keep_sources()
+        for _ in self.keeping():
+            pass
 
-    def keep_sources(self) -> int:
-        """Take what the inventory does not have out of known addresses and anchors; returns how many there were.
+    def keeping(self) -> Iterator[int]:
+        """Take what the inventory does not have out of known addresses and anchors, a set at a step; yields how
+        many there were. Raises ``NetlinkError``."""
+        for where in self._own():
+            yield self._keep_only(where, self._wanted(where))
 
-        Raises ``NetlinkError``.
-        """
-        dropped = sum(self._keep_only(where, self._of_prefix(prefix)) for prefix, where in self._sets.known.items())
-        return dropped + sum(self._keep_only(where, set(keys)) for where, keys in self._sources.items())
+    def strangers(self) -> Iterator[list[Address]]:
+        """Addresses with a profile that the inventory does not have, a set at a step. Raises ``NetlinkError``."""
+        for sets in self._sets.of.values():
+            for prefix, where in sets.items():
+                known = self._of_prefix(prefix)
+                yield [Address(key, prefix) for key in dict.fromkeys(self._keys(where)) if key not in known]
+
+    def mend(self, elements: Collection[tuple[str, bytes]]) -> Mapping[str, int]:
+        """Put right those of these (set, key) that belong to known addresses, anchors and sentinels; how many of
+        each set. Raises ``NetlinkError``."""
+        mended: dict[str, int] = {}
+        sentinels = [one.packed for one in SENTINELS]
+        for where in (*self._own(), *self._sets.cut.values()):
+            keys = [key for name, key in elements if name == where.name and len(key) == where.key_length]
+            wanted = set(sentinels)
+            if where in self._sets.cut.values():
+                keys = [key for key in keys if key in wanted]
+            if not keys:
+                continue
+            if where not in self._sets.cut.values():
+                wanted = self._wanted(where)
+            every = element_messages(NFT_MSG_NEWSETELEM, where, [element(key) for key in keys])
+            strange = [element(key) for key in keys if key not in wanted]
+            if strange:
+                every += element_messages(NFT_MSG_DELSETELEM, where, strange)
+            self._netlink.transact(every)
+            mended[where.name] = len(keys)
+        return mended
+
+    def addresses(self, elements: Collection[tuple[str, bytes]]) -> frozenset[Address]:
+        """The addresses that these (set, key) are about, where they are tombstones or admissions."""
+        places = {
+            where.name: prefix
+            for sets in (self._sets.cut, *self._sets.of.values())
+            for prefix, where in sets.items()
+        }
+        told = frozenset(Address(key, places[name]) for name, key in elements if name in places)
+        return told.difference(SENTINELS)
+
+    def _own(self) -> list[SetName]:
+        return [*self._sets.known.values(), *self._sources]
+
+    def _wanted(self, where: SetName) -> set[bytes]:
+        for prefix, known in self._sets.known.items():
+            if where is known:
+                return self._of_prefix(prefix)
+        return set(self._sources[where])
 
     def _of_prefix(self, prefix: int) -> set[bytes]:
         return {address.packed for address in self._known if address.prefix == prefix}
