@@ -88,6 +88,7 @@ class Agent:
         boot_id: str,
         resources: Callable[[], Mapping[str, float]] = dict,
         notes: Callable[[], Mapping[str, str]] = dict,
+        bypasses: Callable[[], tuple[str, ...] | None] = lambda: None,
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
     ) -> None:
@@ -101,6 +102,7 @@ class Agent:
         self._boot_id = boot_id
         self._resources = resources
         self._notes = notes
+        self._bypasses = bypasses
         self._changed = changed
         self._planned = planned
         self._gate: Backend | None = None
@@ -326,7 +328,9 @@ class Agent:
         if full and self._material.wrong:
             notes["certificate"] = self._material.wrong[: wire.SENTENCE]
         not_after = self._material.current.identity.not_after
-        return wire.Beat(self._clock.now().boot, not_after, resources, notes)
+        told = self._bypasses()
+        around = None if told is None else tuple(each[: wire.SENTENCE] for each in told[: wire.MOST_BYPASSES])
+        return wire.Beat(self._clock.now().boot, not_after, resources, notes, around)
 
     def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""

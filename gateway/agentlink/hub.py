@@ -227,6 +227,7 @@ class AgentHub:
             ready = await self._ready(session, reader, identity)
             found = _Attached(session, identity, hello.program, hello.path_gate, self._clock.now().wall)
             self._attached[identity.name] = found
+            session.on_bypasses = target.gate.around
             target.gate.attach(session, f"agent {identity.name} attached ({ready.backend})")
             self._say(identity.name, f"attached from {context.peer()}, version {hello.program}", again=True)
             pump = asyncio.create_task(session.pump(context.write), name="link-write")

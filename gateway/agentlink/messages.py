@@ -29,6 +29,8 @@ MOST_CHANGES = 1_000
 MESSAGE_BYTES = 32 << 20
 #: Addresses that one message names as changed by somebody else; with more everything is looked at.
 MOST_STRAYED = 10_000
+#: Ways around a path gate that one beat tells of: one is enough to fail the target.
+MOST_BYPASSES = 8
 #: Bytes of one sentence that the other end wrote: it goes into notices.
 SENTENCE = 300
 
@@ -76,12 +78,14 @@ class Unable(Message, tag=3, frozen=True):
 
 class Beat(Message, tag=4, frozen=True):
     """Said every second. ``boot``: the agent's boot clock when it was sent. ``resources`` and ``notes`` are given
-    now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state)."""
+    now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state).
+    ``bypasses``: a sentence for each way around the host's path gate, at most ``MOST_BYPASSES``; None: not known."""
 
     boot: float
     not_after: float
     resources: dict[str, float] = {}
     notes: dict[str, str] = {}
+    bypasses: tuple[str, ...] | None = None
 
 
 class Done(Message, tag=5, frozen=True):

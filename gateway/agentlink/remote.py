@@ -57,6 +57,8 @@ class Session:
         self.not_after = 0.0
         self.resources: Mapping[str, float] = {}
         self.notes: Mapping[str, str] = {}
+        #: Told of the ways around the host's path gate, with each beat that says something of them.
+        self.on_bypasses: Callable[[tuple[str, ...]], None] | None = None
         self.ready: asyncio.Future[wire.Ready | wire.Unable] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._numbers = 0
@@ -185,6 +187,8 @@ class Session:
             self.resources = beat.resources
         if beat.notes:
             self.notes = beat.notes
+        if beat.bypasses is not None and self.on_bypasses is not None:
+            self.on_bypasses(tuple(each[: wire.SENTENCE] for each in beat.bypasses[: wire.MOST_BYPASSES]))
 
 
 class RemoteGate:
@@ -198,6 +202,10 @@ class RemoteGate:
         self._running = False
         self._reports: asyncio.Queue[str] = asyncio.Queue(MAX_REPORTS)
         self._missed = False  # a report found the queue full
+        #: Ways around the host's path gate, as its agent last told; they stay while the agent is away.
+        self.bypasses: tuple[str, ...] = ()
+        #: Told of each that opened and each that closed, after ``bypasses`` was changed.
+        self.on_bypass: Callable[[str], None] = lambda _sentence: None
 
     @property
     def name(self) -> str:
@@ -243,6 +251,16 @@ class RemoteGate:
     def damaged(self, sentence: str) -> None:
         """The agent's path gate was found damaged and laid again, or (``Strayed``) somebody changed elements."""
         self._report(sentence)
+
+    def around(self, bypasses: tuple[str, ...]) -> None:
+        """The agent says which ways around its host's path gate there are."""
+        before, self.bypasses = self.bypasses, bypasses
+        for each in bypasses:
+            if each not in before:
+                self.on_bypass(each)
+        for each in before:
+            if each not in bypasses:
+                self.on_bypass(f"closed again: {each}")
 
     # Backend
 

@@ -288,6 +288,7 @@ class _Service:
         if link is not None:
             for remote in link.gates:
                 metrics.add_target(remote.target, remote.backend.name)
+                metrics.set_bypasses(remote.target, linking.bypasses(remote))
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})

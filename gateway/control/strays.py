@@ -17,8 +17,8 @@ BATCH = 1_000
 """Addresses at one time: others get their turn in between."""
 TRIES = 50
 RETRY_SECONDS = 0.1
-"""An address that is being changed is judged once its change has come to its end. Five seconds of that: a change that
-does not end is repeated until it stands, and repairs the address itself."""
+"""An address that is being changed is judged once its change has come to its end. Five seconds of that: a change
+that does not end is repeated until it stands, and repairs the address itself."""
 
 
 async def look_at(addresses: Iterable[Address], check: Check) -> None:
