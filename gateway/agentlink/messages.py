@@ -79,7 +79,7 @@ class Unable(Message, tag=3, frozen=True):
 class Beat(Message, tag=4, frozen=True):
     """Said every second. ``boot``: the agent's boot clock when it was sent. ``resources`` and ``notes`` are given
     now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state).
-    ``bypasses``: a sentence for each way around the host's path gate, at most ``MOST_BYPASSES``; None: not known."""
+    ``bypasses``: a sentence for each way around the host's path gate, ``MOST_BYPASSES`` at most; None: unknown."""
 
     boot: float
     not_after: float

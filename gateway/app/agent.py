@@ -36,7 +36,7 @@ from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
-from gateway.watch.bypass import BypassWatch
+from gateway.watch.bypass import BypassWatch, LookError
 from gateway.watch.resources import ResourceWatch, Sampler
 
 #: Seconds between two declarations to KubeArmor: it rebuilds everything for each.
@@ -317,7 +317,7 @@ class _Service:
         services = list(dict.fromkeys(address for _, address, _, _, profiles in plan.services if profiles))
         devices = list(map(str, _known(plan)))
         self._bypass = BypassWatch(services, devices, lambda sentence: self._say("bypass", sentence))
-        self._bypass_task = asyncio.create_task(self._bypass.run(), name="bypass")
+        self._bypass_task = asyncio.create_task(_looking(self._bypass), name="bypass")
 
     async def _end_bypass(self) -> None:
         if self._bypass_task is not None:
@@ -342,3 +342,10 @@ class _Service:
         if self._layer_task is not None:
             self._layer_task.cancel()
             await asyncio.wait((self._layer_task,))
+
+
+async def _looking(watch: BypassWatch) -> None:
+    try:
+        await watch.run()
+    except LookError as error:
+        raise BackendError("nft", str(error), transient=False) from error
