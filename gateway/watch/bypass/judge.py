@@ -37,7 +37,7 @@ class Route(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """Devices to which packets leave by one interface: the ``first`` few addresses, and how many there are in all."""
+    """Devices to which packets leave by one interface: the ``first`` few addresses, and how many in all."""
 
     first: tuple[str, ...]
     total: int
