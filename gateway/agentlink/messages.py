@@ -325,10 +325,9 @@ def pack_damage(sentence: str) -> Damage:
     told = sentence[:SENTENCE]
     if not isinstance(sentence, Strayed):
         return Damage(told)
-    if len(sentence.addresses) > MOST_STRAYED:
-        return Damage(told, everything=True)
-    strayed = pack_addresses(tuple(sentence.addresses))
-    return Damage(told, strayed, sentence.everything, not strayed and not sentence.everything)
+    strayed = pack_addresses(tuple(sentence.addresses)[:MOST_STRAYED])
+    everything = sentence.everything or len(sentence.addresses) > MOST_STRAYED
+    return Damage(told, strayed, everything, not strayed and not everything)
 
 
 def unpack_damage(damage: Damage, agent: str) -> str:

@@ -64,6 +64,7 @@ def kept(story: Story) -> None:
         keeping = asyncio.create_task(site.gate.run())
         site.admits(CAM, CAM6, NET)
         site.gate.want(CUT, Rule(DeviceId("cut"), DENY, 0.0, tombstone=True))
+        site.gate.want(NEXT, Rule(DeviceId("next"), DENY, 0.0))
         await until(lambda: not site.gate.depth and not site.gate.cut_depth and len(site.gate.admitted) == 3)
         await until(lambda: site.gate.stands(CUT) is not None)
         try:
@@ -87,8 +88,12 @@ def nft(command: str) -> str:
     return run("nft", "-f", "-", stdin=command + "\n")
 
 
-def holds(name: str, text: str) -> bool:
-    return text in run("nft", "list", "set", "inet", "ragate", name)
+def holds(name: str, text: str) -> bool | None:
+    """Whether a set has an element; None while there is no such set: the table is being laid."""
+    try:
+        return text in run("nft", "list", "set", "inet", "ragate", name)
+    except OSError:
+        return None
 
 
 async def changed(name: str, text: str, *, there: bool) -> None:
