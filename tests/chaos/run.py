@@ -389,7 +389,10 @@ class Chaos:
         return [
             device
             for device in self._listed()
-            if any((target["wanted"], target["state"]) != (device["profile"], "verified") for target in device["targets"])
+            if any(
+                (target["wanted"], target["state"]) != (device["profile"], "verified")
+                for target in device["targets"]
+            )
         ]
 
     def _converged(self) -> bool:
@@ -422,9 +425,7 @@ class Chaos:
             self.demanded[label] = self.demanded.get(label, 0) + 1
         return found
 
-    def _compare(
-        self, host: str, inside: set[str], cut: set[str], demanded: Mapping[str, Standing | None]
-    ) -> None:
+    def _compare(self, host: str, inside: set[str], cut: set[str], demanded: Mapping[str, Standing | None]) -> None:
         for name, standing in demanded.items():
             if standing is None:
                 continue
@@ -481,7 +482,7 @@ class Chaos:
             [
                 "chaos:",
                 *lines,
-                f"  milliseconds from a failure to its verified cut moment, kills included: {times}",
+                f"  milliseconds from a failure to its tombstones being read, of {len(ordered)}: {times}",
                 f"  compared with the journal at the end: {self.demanded}",
                 f"  violations: {len(ledger.violations)}",
                 *(f"    {one}" for one in ledger.violations),
@@ -496,4 +497,3 @@ async def _load(path: Path) -> dict[str, tuple[Standing, float | None]]:
     finally:
         await journal.close()
     return {str(DeviceId(device)): (record.standing, record.deadline) for (device, _), record in records.items()}
-

@@ -31,9 +31,9 @@ from tests.soak.model import Kind, Model, Sent
 from tests.soak.site import PROFILES
 
 SETTLE = 4.0
-"""Seconds in which a healthy gateway has judged, kept and enforced what it was handed, on a machine that many share."""
+"""Seconds in which a healthy gateway has judged, kept and enforced what it was handed, on a shared machine."""
 SLACK = 1.0
-"""Seconds around a deadline: a thread that has to wait for a CPU commits late, which read-back finds and repairs."""
+"""Seconds around a deadline: a thread that waits for a CPU commits late, which read-back finds and repairs."""
 ANSWER_SECONDS = 0.15
 """Seconds in which a connection comes about when nothing is in its way."""
 ANSWER_MOST = 20
@@ -68,8 +68,8 @@ class Ledger:
                 self._passes[name] += 1
                 self._pass_sent[name] = now
                 self._fail_sent[name] = 0.0
-            elif not self._fail_sent[name]:
-                self._fail_sent[name] = now
+            elif sent.kind is Kind.FAIL and not self._fail_sent[name] and self.quiet(name, now):
+                self._fail_sent[name] = now  # from here on its cut can be told from everything before
 
     def settle(self, now: float) -> None:
         """Forget what a healthy gateway has had the time for."""
@@ -88,18 +88,16 @@ class Ledger:
     def seen_cut(self, name: str, passes: int, at: float) -> None:
         """Tombstones were read. They tell something new only where it was admitted before: an admission that waits
         for the app server leaves old ones standing."""
-        if self._inside_at_pass[name] == passes:
-            self.verified_cut(name, passes, at)
+        if self._inside_at_pass[name] == passes and self.verified_cut(name, passes, at) and self._fail_sent[name]:
+            self.cut_ms.append((at - self._fail_sent[name]) * 1_000)
 
-    def verified_cut(self, name: str, passes: int, at: float) -> None:
-        """Its cut was read back at ``at``, by somebody who began to look after so many passes."""
-        if passes != self._passes[name] or not self.quiet(name, at):
-            return
-        if self._cut_at_pass[name] != passes:
-            self._cut_at_pass[name] = passes
-            self.counts["verified cut moments"] += 1
-            if self._fail_sent[name] > self._pass_sent[name]:
-                self.cut_ms.append((at - self._fail_sent[name]) * 1_000)
+    def verified_cut(self, name: str, passes: int, at: float) -> bool:
+        """Its cut was read back at ``at``, by somebody who began to look after so many passes: is that new?"""
+        if passes != self._passes[name] or self._cut_at_pass[name] == passes or not self.quiet(name, at):
+            return False
+        self._cut_at_pass[name] = passes
+        self.counts["verified cut moments"] += 1
+        return True
 
     def passes(self) -> dict[str, int]:
         """Passes sent so far, by device."""
@@ -151,7 +149,11 @@ class Connections:
     """Opens a connection from every address in turn, and one from a stranger's, to the gated service."""
 
     def __init__(
-        self, ledger: Ledger, devices: Mapping[str, Sequence[str]], servers: Sequence[tuple[str, int]], stranger: str
+        self,
+        ledger: Ledger,
+        devices: Mapping[str, Sequence[str]],
+        servers: Sequence[tuple[str, int]],
+        stranger: str,
     ) -> None:
         self._ledger = ledger
         self._places = [(name, one) for name, addresses in devices.items() for one in addresses]

@@ -46,7 +46,9 @@ class Hosts:
                 "revoked": str(certs.revocations),
             },
         }
-        self.gateway.settings["targets"] += [{"name": "app-server", "agent": "app", "lease": lease, **(remote or {})}]
+        self.gateway.settings["targets"] += [
+            {"name": "app-server", "agent": "app", "lease": lease, **(remote or {})}
+        ]
         self.gateway.write("ragate.yaml", self.gateway.settings)
         self.agent = AgentProcess(folder / "agent", certs, LINK, path_gate="nft", **(agent or {}))
 
