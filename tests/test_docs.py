@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.utils import floatToGoString
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -171,7 +170,7 @@ def test_the_share_of_late_verdicts_is_counted_at_a_bound_that_the_histogram_has
         assert set(re.findall(r"\[(\w+)\]", expr)) == {window}, name
         (bound,) = re.findall(r'_bucket\{le="([0-9.]+)"\}', expr)
         assert float(bound) in VERDICT_BUCKETS
-        assert bound == floatToGoString(float(bound))
+        assert bound == str(float(bound)), "as the exposition writes it"
 
 
 def test_each_burn_rate_is_asked_of_a_long_window_and_a_twelfth_of_it() -> None:

@@ -207,6 +207,7 @@ class _Service:
             notes=self._notes,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
+            layers=lambda: () if self._layer is None else (self._layer.prove,),
         )
         self._agent = agent
         stop = asyncio.Event()

@@ -23,8 +23,8 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.console import index
 from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
-from gateway.console.views import device_detail, device_row, explanation, readiness, site_now
-from gateway.control.ports import Directory, Explained, Health, History, SiteNow
+from gateway.console.views import device_detail, device_row, explanation, proof, readiness, site_now
+from gateway.control.ports import Directory, Explained, Health, History, Proven, SiteNow
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId, Standing
 
@@ -57,8 +57,8 @@ class Windows:
     """What the windows look at.
 
     ``inventory`` gives the device ids in inventory order; ``exposition`` the metrics text; ``health`` one line
-    per part. ``explained`` gathers what one device's explanation rests on, ``site`` tells the site's profile;
-    ``book`` what is told of the running book and of the newest attempt to replace it.
+    per part. ``explained`` gathers what one device's explanation rests on, ``proven`` asks every target, ``site``
+    tells the site's profile; ``book`` what is told of the running book and of the newest attempt to replace it.
     """
 
     directory: Directory
@@ -67,6 +67,7 @@ class Windows:
     health: Callable[[], Sequence[Health]]
     exposition: Callable[[], Awaitable[bytes]]
     explained: Callable[[DeviceId], Awaitable[Explained | None]]
+    proven: Callable[[DeviceId], Awaitable[Proven | None]]
     site: Callable[[], SiteNow]
     book: Callable[[], Mapping[str, Any]] = dict
 
@@ -119,6 +120,7 @@ class Reads:
             ("/v1/devices", self.devices),
             ("/v1/devices/{id}", self.device),
             ("/v1/devices/{id}/explanation", self.explanation),
+            ("/v1/devices/{id}/proof", self.proof),
             ("/v1/site", self.site),
         ):
             app.router.add_get(path, handler, allow_head=False)
@@ -160,6 +162,14 @@ class Reads:
         if found is None:
             raise unknown_device(device)
         return as_json(explanation(found, await self._windows.history.verdicts(device, VERDICTS)))
+
+    async def proof(self, request: web.Request) -> web.Response:
+        """What every target shows of a device at this moment."""
+        device = DeviceId(request.match_info["id"])
+        found = await self._windows.proven(device)
+        if found is None:
+            raise unknown_device(device)
+        return as_json(proof(found))
 
     async def site(self, _request: web.Request) -> web.Response:
         """The site's profile."""

@@ -26,6 +26,11 @@ _READS = (
         "Why a device gets what it gets: each rule of each level, what it reaches, what each gate answers now.",
     ),
     (
+        "/v1/devices/{id}/proof",
+        "",
+        "What every target shows of a device now: the element read, and when; or why it could not be read.",
+    ),
+    (
         "/v1/site",
         "/v1/site",
         "The site's profile, the conditions that were looked at, and resources above a threshold.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
+from gateway.control.ports import DeviceView, Explained, Health, Overridden, Proven, ReadBack, SiteNow, TargetState
 from gateway.core.model import Decision, Record, Transition
 from gateway.core.policy import Book, Override, Service, explain
 
@@ -76,6 +76,23 @@ def explanation(found: Explained, verdicts: Sequence[Mapping[str, Any]]) -> dict
         "reaches": _services(profile, book),
         "rate": None if rate is None else {"new_connections": rate.new_connections, "per": rate.per},
         "rules": [_read_back(line) for line in found.answers],
+    }
+
+
+def proof(found: Proven) -> dict[str, Any]:
+    """What every target shows of one device. ``at`` and each ``read_at`` are UNIX seconds; ``result`` is
+    ``verified``, ``not found``, ``differs`` or ``cannot be read``; ``proven`` when every required target has
+    verified it at each address."""
+    decision = found.view.decision
+    required = {target.target for target in found.view.targets if target.required}
+    gates = [line for line in found.lines if not line.part]
+    return {
+        "id": found.view.device.id,
+        "standing": decision.standing.label,
+        "profile": decision.profile,
+        "at": found.at,
+        "proven": bool(gates) and all(line.result == "verified" for line in gates if line.target in required),
+        "lines": [line._asdict() for line in found.lines],
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -14,6 +15,10 @@ from pathlib import Path
 
 from tests.chaos.run import LONG, Chaos
 from tests.netns import enter_private_namespaces
+
+KEPT = Path("var")
+"""Where the files of a run are kept in which something was wrong."""
+_SOCKETS = shutil.ignore_patterns("*.sock")
 
 
 def main() -> int:
@@ -30,6 +35,9 @@ def main() -> int:
             chaos.run()
         finally:
             print(chaos.summary(), flush=True)
+            if chaos.ledger.violations:
+                shutil.copytree(scratch, KEPT / f"chaos-{seed}", ignore_dangling_symlinks=True, ignore=_SOCKETS)
+                print(f"  files are kept in {KEPT}/chaos-{seed}")
             print(f"  {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
     return 1 if chaos.ledger.violations else 0
 

@@ -1,6 +1,6 @@
 """Random verdicts, random kills of gateway, agent and KubeArmor, and what must stand when the dust has settled.
 
-What lives here: what is sent, what is killed and started again, the last comparison. What must not: judging samples.
+What lives here: sending, killing, starting again, the last comparison. What must not: judging samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.sediment.compose import compose_message, evidence_endpoint, sign_al
 from gateway.sediment.wire import MessageId, Reason
 from gateway.simulate.child import command
 from tests.bench.alerts import percentile
-from tests.chaos.watch import SETTLE, Connections, Elements, Ledger, Word, sampling
+from tests.chaos.watch import Connections, Elements, Ledger, Word, sampling
 from tests.e2e.hosts import Hosts, attached
 from tests.e2e.installed import PATIENCE, PORT, SERVERS, VERIFIER, Running, clean_environment, until
 from tests.e2e.kernel import tombstones
@@ -367,7 +367,7 @@ class Chaos:
         """Nothing is sent any more: everything converges, and is what the journal demands."""
         service = self.victims.service
         assert service is not None
-        time.sleep(SETTLE)
+        until(lambda: self._nothing_waits(service), lambda: service.log[-3_000:])
         until(lambda: attached(service), lambda: f"{self.hosts.agent.log[-3_000:]}\n{service.log[-3_000:]}")
         until(self._converged, lambda: self._unsettled()[:10])
         self._compare_kubearmor()
@@ -395,6 +395,12 @@ class Chaos:
             )
         ]
 
+    @staticmethod
+    def _nothing_waits(service: Running) -> bool:
+        return all(
+            service.metric("ragate_queue_depth", queue=one) == 0 for one in ("backlog", "connections", "admission")
+        )
+
     def _converged(self) -> bool:
         return not self._unsettled()
 
@@ -420,8 +426,8 @@ class Chaos:
                     continue
                 standing = standing if deadline > now else Standing.LAPSED
             found[name] = standing
-        for standing in found.values():
-            label = "at its deadline" if standing is None else standing.label
+        for each in found.values():
+            label = "at its deadline" if each is None else each.label
             self.demanded[label] = self.demanded.get(label, 0) + 1
         return found
 

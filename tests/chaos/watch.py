@@ -2,9 +2,9 @@
 
 The allowance. A device may connect as long as something that was sent may admit it. It may not connect any more
 
-* from its **verified cut moment** on: the moment at which a sampler has read, in the gateway's kernel, the tombstones
-  of a device that it had seen admitted there, or the gateway itself has shown it without trust and *verified*, while
-  no pass of it was on its way; and in any case
+* from its **verified cut moment** on: all its passes have been judged (the gateway shows the newest), and then a
+  sampler has read in the gateway's kernel the tombstones of a device that it had seen admitted there, or the
+  gateway itself has shown it without trust and *verified*; and in any case
 * as soon as no order in which its verdicts may have been judged, kept or lost in a kill leaves it trusted
   (``SETTLE`` seconds after a failure that a healthy gateway was handed; ``SLACK`` seconds after its deadline),
 
@@ -30,8 +30,9 @@ from tests.netns import Space
 from tests.soak.model import Kind, Model, Sent
 from tests.soak.site import PROFILES
 
-SETTLE = 4.0
-"""Seconds in which a healthy gateway has judged, kept and enforced what it was handed, on a shared machine."""
+SETTLE = 30.0
+"""Seconds in which a healthy gateway has judged, kept and enforced what it was handed, on a machine that many
+share: the bound where nothing was seen of it. Milliseconds on an idle one."""
 SLACK = 1.0
 """Seconds around a deadline: a thread that waits for a CPU commits late, which read-back finds and repairs."""
 ANSWER_SECONDS = 0.15
@@ -53,9 +54,11 @@ class Ledger:
         self.over = threading.Event()
         self.cut_ms: list[float] = []
         self._passes = dict.fromkeys(names, 0)
-        self._pass_sent = dict.fromkeys(names, 0.0)
+        self._pass_issued = dict.fromkeys(names, 0)
+        self._judged = dict.fromkeys(names, 0)
         self._fail_sent = dict.fromkeys(names, 0.0)
         self._cut_at_pass = dict.fromkeys(names, -1)
+        self._cut_by = dict.fromkeys(names, "")
         self._inside_at_pass = dict.fromkeys(names, -1)
         self._shut_since: dict[str, float] = {}
 
@@ -66,9 +69,9 @@ class Ledger:
             self.model.sent(name, sent, now)
             if sent.kind is Kind.PASS:
                 self._passes[name] += 1
-                self._pass_sent[name] = now
+                self._pass_issued[name] = max(self._pass_issued[name], sent.issued)
                 self._fail_sent[name] = 0.0
-            elif sent.kind is Kind.FAIL and not self._fail_sent[name] and self.quiet(name, now):
+            elif sent.kind is Kind.FAIL and not self._fail_sent[name] and self.quiet(name):
                 self._fail_sent[name] = now  # from here on its cut can be told from everything before
 
     def settle(self, now: float) -> None:
@@ -76,10 +79,13 @@ class Ledger:
         if self.healthy_since:
             self.model.settled(now, self.healthy_since)
 
-    def quiet(self, name: str, now: float) -> bool:
+    def judged(self, name: str, newest: int) -> None:
+        """The gateway shows that a verdict issued at ``newest`` has counted: no older one raises any more."""
+        self._judged[name] = max(self._judged[name], newest)
+
+    def quiet(self, name: str) -> bool:
         """Whether no pass of it can be on its way any more."""
-        healthy = self.healthy_since
-        return not self._pass_sent[name] or (healthy > 0 and now - max(self._pass_sent[name], healthy) > SETTLE)
+        return self._judged[name] >= self._pass_issued[name]
 
     def seen_inside(self, name: str, passes: int) -> None:
         """The gateway's kernel admitted it when so many passes had been sent."""
@@ -88,14 +94,18 @@ class Ledger:
     def seen_cut(self, name: str, passes: int, at: float) -> None:
         """Tombstones were read. They tell something new only where it was admitted before: an admission that waits
         for the app server leaves old ones standing."""
-        if self._inside_at_pass[name] == passes and self.verified_cut(name, passes, at) and self._fail_sent[name]:
+        if (
+            self._inside_at_pass[name] == passes
+            and self.verified_cut(name, passes, f"in the kernel at {at:.3f}")
+            and self._fail_sent[name]
+        ):
             self.cut_ms.append((at - self._fail_sent[name]) * 1_000)
 
-    def verified_cut(self, name: str, passes: int, at: float) -> bool:
-        """Its cut was read back at ``at``, by somebody who began to look after so many passes: is that new?"""
-        if passes != self._passes[name] or self._cut_at_pass[name] == passes or not self.quiet(name, at):
+    def verified_cut(self, name: str, passes: int, how: str) -> bool:
+        """Its cut was read back, by somebody who began to look after so many passes: is that new?"""
+        if passes != self._passes[name] or self._cut_at_pass[name] == passes or not self.quiet(name):
             return False
-        self._cut_at_pass[name] = passes
+        self._cut_at_pass[name], self._cut_by[name] = passes, how
         self.counts["verified cut moments"] += 1
         return True
 
@@ -124,8 +134,8 @@ class Ledger:
         for name in opened:
             if shut.get(name) == self._passes[name]:
                 states = "; ".join(map(str, self.model.devices[name].states))
-                cut = self._cut_at_pass[name] == self._passes[name]
-                self.wrong(f"{name} {what} (cut was verified: {cut}); possible: {states}")
+                cut = self._cut_by[name] if self._cut_at_pass[name] == self._passes[name] else "by no sampler"
+                self.wrong(f"{name} {what}; its cut was verified {cut}; possible: {states}")
 
     def wrong(self, what: str) -> None:
         """Note a violation."""
@@ -274,13 +284,15 @@ class Word:
         at = time.time()
         with ledger.lock:
             for device in devices:
-                name, targets = str(device["id"]), device["targets"]
+                name, targets, newest = str(device["id"]), device["targets"], device["newest"]
                 assert isinstance(targets, list)
+                if isinstance(newest, int):
+                    ledger.judged(name, newest)
                 if device["standing"] != "trusted" and (targets[0]["wanted"], targets[0]["state"]) == (
                     "deny",
                     "verified",
                 ):
-                    ledger.verified_cut(name, passes[name], at)
+                    ledger.verified_cut(name, passes[name], f"by the gateway's word at {at:.3f}")
                     ledger.counts["shown without trust, verified"] += 1
 
 

@@ -6,19 +6,27 @@ server, ``ragate agent`` runs on the app server, nftables on both.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.sediment.wire import Reason
 from tests.e2e.ground import Ground, on_the_ground
 from tests.e2e.hosts import LEASE, Hosts, attached, on_server, settled, targets, without_table
-from tests.e2e.installed import DEVICES, until
+from tests.e2e.installed import DEVICES, PATIENCE, until
 from tests.e2e.kernel import admitted, tombstones
 
 pytestmark = pytest.mark.netns
 
 CAM_1, CAM_2 = DEVICES["cam-1"], DEVICES["cam-2"]
+
+
+def proof(site: Hosts, name: str) -> dict[str, Any]:
+    """What every target shows of a device now."""
+    found: dict[str, Any] = json.loads(site.gateway.ask("explain", name, "--proof", "--output", "json").stdout)
+    return found
 
 
 def test_one_verdict_and_both_ends_each_enough_by_itself(tmp_path: Path) -> None:
@@ -33,6 +41,15 @@ def test_one_verdict_and_both_ends_each_enough_by_itself(tmp_path: Path) -> None
             ends = on_server(ground, admitted)
             assert set(ends) == set(CAM_1)
             assert all(seconds is not None and seconds <= LEASE for seconds in ends.values())
+            shown = proof(site, "cam-1")
+            assert shown["proven"]
+            both = {(line["target"], line["address"]): line for line in shown["lines"]}
+            assert set(both) == {(target, one) for target in ("gateway", "app-server") for one in CAM_1}
+            for (_, address), line in both.items():
+                assert line["result"] == "verified"
+                assert "inet ragate admitted" in line["element"], "read from that host's kernel"
+                assert f"{{ {address} expires " in line["element"]
+                assert 0 <= shown["at"] - line["read_at"] < PATIENCE
             with ground.flows("cam-1") as flows:
                 assert all(flow.echoes() for flow in flows)
                 site.gateway.tell("cam-1", Reason.FAILED_ATTEST)
@@ -41,6 +58,9 @@ def test_one_verdict_and_both_ends_each_enough_by_itself(tmp_path: Path) -> None
                 assert on_server(ground, tombstones) >= set(CAM_1)
                 assert not any(flow.echoes(0.15) for flow in flows)
             assert ground.shut("cam-1")
+            assert {line["element"] for line in proof(site, "cam-1")["lines"]} == {
+                f"inet ragate cut{6 if ':' in one else 4} {{ {one} }}" for one in CAM_1
+            }
             verified = targets(service, "cam-1")
             assert all(target["verified_at"] for target in verified.values())
             service.kill()
@@ -74,6 +94,10 @@ def test_an_agent_that_is_down_stops_admissions_and_no_cut(tmp_path: Path) -> No
                 assert not any(flow.echoes(0.15) for flow in flows), "the gateway cuts by itself"
             seen = targets(service, "cam-1")
             until(lambda: targets(service, "cam-1")["gateway"]["state"] == "verified")
+            told = {(line["target"], line["result"]): line for line in proof(site, "cam-1")["lines"]}
+            assert set(told) == {("gateway", "verified"), ("app-server", "cannot be read")}
+            assert told["app-server", "cannot be read"]["read_at"] is None
+            assert site.gateway.ask("explain", "cam-1", "--proof").exit_code == 1
             assert seen["app-server"]["state"] == "pending"
             assert seen["app-server"]["latest_end"], "until when it may stand there at the most"
             assert set(on_server(ground, admitted)) == set(CAM_1), "the app server goes on until the lease ends"
