@@ -307,7 +307,7 @@ class _Service:
     ) -> None:
         _, devices, gate, admit, door = self._parts
         console, operator = self._windows(advisories, reloader, listen)
-        _settle_garbage()
+        settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -451,7 +451,7 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
             part.close()
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What was loaded stays for good: never walk it again looking for garbage."""
     gc.collect()
     gc.freeze()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.console import index
+from gateway.console import index, page
 from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
 from gateway.console.views import device_detail, device_row, explanation, proof, readiness, site_now
@@ -122,6 +123,7 @@ class Reads:
             ("/v1/devices/{id}/explanation", self.explanation),
             ("/v1/devices/{id}/proof", self.proof),
             ("/v1/site", self.site),
+            ("/devices/{id}", self.page),
         ):
             app.router.add_get(path, handler, allow_head=False)
 
@@ -154,6 +156,16 @@ class Reads:
         if view is None:
             raise unknown_device(device)
         return as_json(device_detail(view, await self._windows.history.verdicts(device, VERDICTS)))
+
+    async def page(self, request: web.Request) -> web.Response:
+        """One device for a browser."""
+        device = DeviceId(request.match_info["id"])
+        view = self._windows.directory.view(device)
+        if view is None:
+            raise unknown_device(device)
+        shown = device_detail(view, await self._windows.history.verdicts(device, VERDICTS))
+        headers = {"Content-Security-Policy": page.POLICY}
+        return web.Response(text=page.device_page(shown, time.time()), content_type="text/html", headers=headers)
 
     async def explanation(self, request: web.Request) -> web.Response:
         """Why a device gets what it gets, each gate read back."""

@@ -11,6 +11,11 @@ from gateway import __version__
 #: (path, link or "", sentence)
 _READS = (
     (
+        "/devices/{id}",
+        "",
+        "One device for a browser: what each target has of it, when and how that was read back, and why.",
+    ),
+    (
         "/v1/devices",
         "/v1/devices",
         "Every device: standing, profile, deadline, addresses, targets. Query: limit, after, standing.",

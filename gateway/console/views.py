@@ -47,12 +47,28 @@ def device_detail(view: DeviceView, verdicts: Sequence[Mapping[str, Any]]) -> di
     row = device_row(view)
     if row["last"] is None:
         row["last"] = next((_remembered(fact) for fact in verdicts if fact["kind"] == "transition"), None)
+    row["targets"] = [{**target, **_taken(target["target"], verdicts)} for target in row["targets"]]
     return {
         **row,
         "chain": list(view.decision.chain),
         "records": {source: _record(record) for source, record in view.records.items()},
         "verdicts": [dict(row) for row in verdicts],
     }
+
+
+def _taken(target: str, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How long the newest verdict that this target has answered took: milliseconds from its last byte until it was
+    accepted there, and until it was read back; None where it was not. ``verdict_at``: when it came, in UNIX
+    seconds."""
+    for row in verdicts:
+        for outcome in row.get("outcomes") or ():
+            if outcome["target"] == target:
+                return {
+                    "verdict_at": row["at"],
+                    "accepted_ms": outcome["accepted_ms"],
+                    "verified_ms": outcome["verified_ms"],
+                }
+    return {"verdict_at": None, "accepted_ms": None, "verified_ms": None}
 
 
 def explanation(found: Explained, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,6 +192,14 @@ def _remembered(fact: Mapping[str, Any]) -> dict[str, Any]:
 UNTOLD = "{profile} is decided, and admits when the journal has it"
 
 
+#: How each backend reads back what stands.
+READ_BACK = {
+    "nft": "element read from this host's kernel",
+    "relay": "the relay's table read, no open connection left of a cut device",
+    "link": "read back by the agent on its own host",
+}
+
+
 def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
     state, detail = target.state, target.detail
     if decision.until is not None and target.wanted != decision.profile and state != "failed":
@@ -189,6 +213,7 @@ def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
         "detail": detail,
         "latest_end": target.latest_end,
         "verified_at": target.verified_at,
+        "verified_how": READ_BACK.get(target.backend, "read back"),
     }
 
 

@@ -13,6 +13,7 @@ SEED = 20_261_122
 
 
 @pytest.mark.netns
+@pytest.mark.long
 def test_kills_at_random_moments_open_nothing_and_lose_no_cut(tmp_path: Path) -> None:
     def body() -> None:
         chaos = Chaos(tmp_path, SEED, SHORT)
