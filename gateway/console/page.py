@@ -23,8 +23,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 2rem auto
 h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.05rem; margin: 1.75rem 0 .4rem; }
 p { margin: .3rem 0; }
-nav { margin: .5rem 0 0; }
-nav a { margin-right: 1rem; }
+nav { display: flex; gap: 1rem; }
 table { border-collapse: collapse; min-width: 40%; }
 td:first-child { white-space: nowrap; }
 .wide { overflow-x: auto; }
@@ -64,8 +63,10 @@ def device_page(device: Mapping[str, Any], now: float) -> str:
 <body>
 <h1>{name} {_word(device["standing"])}</h1>
 <p>Profile {escape(device["profile"])}: {escape(why)}</p>
-<nav><a href="/v1/devices/{name}">JSON</a><a href="/v1/devices/{name}/explanation">Explanation</a><a href="/v1/devices/{name}/proof">Proof, read now</a>
-<a href="/">All windows</a></nav>
+<nav>
+<a href="/v1/devices/{name}">JSON</a><a href="/v1/devices/{name}/explanation">Explanation</a>
+<a href="/v1/devices/{name}/proof">Proof, read now</a><a href="/">All windows</a>
+</nav>
 <h2>Targets</h2>
 {_table(_TARGETS, [_target(each, now) for each in device["targets"]])}
 <h2>Device</h2>
