@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.kubearmor.anchor import of_wire, relabelled
 from gateway.kubearmor.budget import effective
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ContainerDocument, Document, Entry, HostDocument, NetworkDocument
@@ -84,7 +85,8 @@ def read_shown(shown: Mapping[str, Shown]) -> Mapping[str, tuple[Document, int]]
     for name, each in shown.items():
         if not each.ours:
             continue
-        written = {"apiVersion": API_VERSION, "kind": each.kind, "metadata": {"name": name}, "spec": each.spec}
+        spec = relabelled(each.spec, of_wire)
+        written = {"apiVersion": API_VERSION, "kind": each.kind, "metadata": {"name": name}, "spec": spec}
         try:
             (document,) = parse(msgspec.json.encode(written), name, Notes(Mode.VM))
         except (DocumentRefused, ValueError):
