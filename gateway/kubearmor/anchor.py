@@ -1,11 +1,12 @@
 """A container's name as it goes over the wire, so that a policy matches that container alone and itself.
 
-KubeArmor takes the name as an unanchored POSIX expression and searches it in ``kubearmor.io/container.name=NAME`` of
-each endpoint (``KubeArmor/common/common.go:78-94,507-514``): ``web`` matches ``web-admin`` too, so books write ``web$``.
-Until the container exists, the endpoint bears the expression itself as its name (``core/unorchestratedUpdates.go:198-222``),
-and ``web$`` does not match the text ``web$``: the policy is deleted in memory, the answer is NotExist and the file stays,
-so that it comes back with the next start (seen with the daemon itself). The second branch of ``web$|=web[$][|]`` matches
-that text, and no container: neither ``$`` nor ``|`` can stand in a container's name.
+KubeArmor takes the name as an unanchored POSIX expression and searches it in ``kubearmor.io/container.name=NAME``
+of each endpoint (``KubeArmor/common/common.go:78-94,507-514``): ``web`` matches ``web-admin`` too, so books write
+``web$``. Until the container exists, the endpoint bears the expression itself as its name
+(``core/unorchestratedUpdates.go:198-222``), and ``web$`` does not match the text ``web$``: the policy is deleted in
+memory, the answer is NotExist and the file stays, so that it comes back with the next start (seen with the daemon
+itself). The second branch of ``web$|=web[$][|]`` matches that text, and no container: neither ``$`` nor ``|`` can
+stand in a container's name.
 What must not live here: which names are allowed, sending.
 """
 

@@ -1,9 +1,9 @@
 """Whether a policy that is read back says what was sent, whatever KubeArmor has filled in.
 
-It fills severity, tags, message and action of the section or the whole into every rule, splits comma lists into rules,
-adds ``identities`` to selectors and writes empty sections (``core/unorchestratedUpdates.go:291-690``; seen with the
-daemon itself). Both sides are brought into the form in which all of that has happened.
-What must not live here: reading the probe, what follows from a difference.
+It fills severity, tags, message and action of the section or the whole into every rule, splits comma lists into
+rules, adds ``identities`` to selectors and writes empty sections (``core/unorchestratedUpdates.go:291-690``; seen
+with the daemon itself). Both sides are brought into the form in which all of that has happened. What must not live
+here: reading the probe, what follows from a difference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a KubeArmor daemon does, as far as the hand relies on it: the fake, and a real one where there is one.
 
 The environment's ``KUBEARMOR_COMMAND`` names a program that runs a daemon in the foreground, with its state kept
-between two starts and its ports 32767 and 32766; it is started once for each test, so the tests are to be run in a
-network and mount namespace of their own (docs/kubearmor.md tells how). Without it only the fake is asked.
+between two starts and its ports 32767 and 32766; its argument is ``new`` when it is to start without any policy,
+and ``again`` otherwise. It is started for each test, so the tests are to be run in a network and mount namespace of
+their own (docs/kubearmor.md tells how). Without it only the fake is asked.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from gateway.core.model import Address
 from gateway.enforce.kubearmor.client import Daemon, DaemonError
 from gateway.enforce.kubearmor.settings import KubeArmorSettings
 from gateway.enforce.kubearmor.tables import NftTables
+from gateway.kubearmor.anchor import to_wire
+from gateway.kubearmor.content import normal
 from gateway.kubearmor.host import Hardening, build_host
 from gateway.kubearmor.names import Kind
 from gateway.kubearmor.network import Scope, build_network
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from gateway.kubearmor.policies import EventType, Port, render_event
-from gateway.kubearmor.readback import FAMILIES, find, read_rules, shown_policies
+from gateway.kubearmor.readback import FAMILIES, find, read_rules, read_shown, shown_policies
 from tests.fakes.kubearmor import FakeKubeArmor
 
 COMMAND = os.environ.get("KUBEARMOR_COMMAND", "")
@@ -38,8 +41,11 @@ ALONE = pytest.mark.netns
 class Node(Protocol):
     """A daemon that can be ended and started, and the tables of its host."""
 
-    address: str
-    health: str
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def health(self) -> str: ...
 
     async def start(self) -> None: ...
 
@@ -63,12 +69,14 @@ class RealNode:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._tables = NftTables(30.0, 1 << 26)
+        self._how = "new"
 
     async def start(self) -> None:
+        how, self._how = self._how, "again"
         log = os.open(os.environ.get("KUBEARMOR_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                COMMAND, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                COMMAND, how, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
         finally:
             os.close(log)
@@ -80,7 +88,7 @@ class RealNode:
         self._process = None
 
     async def stop(self) -> None:
-        """Without its policies, so that the next test finds none."""
+        """An orderly end."""
         if self._process is not None and self._process.returncode is None:
             await self.die(signal.SIGTERM)
 
@@ -195,13 +203,42 @@ async def test_the_words_of_answers(site: Site, kind: Kind) -> None:
 
 
 async def test_the_words_of_answers_for_containers(site: Site) -> None:
-    kind = Kind.CONTAINER
-    assert await site.event(kind, "ADDED", "c", container("web$")) == PolicyStatus.Applied
-    assert await site.event(kind, "ADDED", "c", container("web$", "gen=2")) == PolicyStatus.Applied
+    kind, selected = Kind.CONTAINER, to_wire("web$")
+    assert await site.event(kind, "ADDED", "c", container(selected)) == PolicyStatus.Applied
+    assert await site.event(kind, "ADDED", "c", container(selected, "gen=2")) == PolicyStatus.Applied
     assert (await site.shown())["c"]["tags"] == ["gen=2"]
-    assert await site.event(kind, "DELETED", "c", container("web$")) == PolicyStatus.Deleted
-    assert await site.event(kind, "DELETED", "c", container("web$")) == PolicyStatus.NotExist
+    assert await site.event(kind, "DELETED", "c", container(selected)) == PolicyStatus.Deleted
+    assert await site.event(kind, "DELETED", "c", container(selected)) == PolicyStatus.NotExist
     assert "c" not in await site.shown()
+    await site.again()
+    assert "c" not in await site.shown()
+
+
+async def test_a_name_that_does_not_find_itself_is_never_quite_deleted(site: Site) -> None:
+    """``web$`` as it is: gone from memory, answered NotExist, and back after the next start."""
+    await site.event(Kind.CONTAINER, "ADDED", "c", container("web$"))
+    assert await site.event(Kind.CONTAINER, "DELETED", "c", container("web$")) == PolicyStatus.NotExist
+    assert "c" not in await site.shown()
+    await site.again()
+    assert "c" in await site.shown()
+
+
+async def test_containers_with_names_alike_are_kept_apart(site: Site) -> None:
+    names = ("web$", "web-admin$", "myweb$", "we$")
+    for number, name in enumerate(names):
+        await site.event(Kind.CONTAINER, "ADDED", f"c{number}", container(to_wire(name)))
+    reply = await site.daemon.probe()
+    assert {place: list(found.policyList) for place, found in reply.containerMap.items()} == {
+        to_wire(name): [f"c{number}"] for number, name in enumerate(names)
+    }
+
+
+async def test_a_policy_for_another_container_than_before_leaves_the_first(site: Site) -> None:
+    for name in ("web$", "other$"):
+        await site.event(Kind.CONTAINER, "ADDED", "c", container(to_wire(name)))
+    reply = await site.daemon.probe()
+    assert [list(found.policyList) for found in reply.containerMap.values()] == [["c"]]
+    assert list(reply.containerMap) == [to_wire("other$")]
 
 
 async def test_a_container_policy_needs_a_selector(site: Site) -> None:
@@ -209,8 +246,8 @@ async def test_a_container_policy_needs_a_selector(site: Site) -> None:
 
 
 async def test_a_container_policy_deleted_by_another_selector_comes_back(site: Site) -> None:
-    await site.event(Kind.CONTAINER, "ADDED", "c", container("web$"))
-    assert await site.event(Kind.CONTAINER, "DELETED", "c", container("other$")) == PolicyStatus.NotExist
+    await site.event(Kind.CONTAINER, "ADDED", "c", container(to_wire("web$")))
+    assert await site.event(Kind.CONTAINER, "DELETED", "c", container(to_wire("other$"))) == PolicyStatus.NotExist
     await site.again()
     assert "c" in await site.shown()
 
@@ -261,7 +298,7 @@ async def test_modified_for_an_unknown_container_policy_ends_the_daemon(site: Si
 
 async def test_the_probe_shows_host_and_container_policies_and_no_network_policy(site: Site) -> None:
     await site.event(Kind.HOST, "ADDED", "h", host())
-    await site.event(Kind.CONTAINER, "ADDED", "c", container("web$"))
+    await site.event(Kind.CONTAINER, "ADDED", "c", container(to_wire("web$")))
     await site.event(Kind.NETWORK, "ADDED", "n", network("192.0.2.1/32", "100::/128"))
     reply = await site.daemon.probe()
     assert not reply.networkMap
@@ -295,6 +332,44 @@ async def test_our_own_policies_are_found_as_they_were_sent(site: Site) -> None:
     assert await site.raw(Kind.NETWORK, render_event(EventType.DELETED, policy)) == PolicyStatus.Deleted
 
 
+RICH: Doc = {
+    "process": {"matchPaths": [{"path": "/bin/y", "action": "Audit", "message": "m"}], "severity": 3},
+    "file": {
+        "matchPaths": [{"path": "/srv/feed"}, {"path": "/srv/key", "ownerOnly": True}],
+        "matchDirectories": [{"dir": "/srv/", "recursive": True, "fromSource": [{"path": "/bin/x"}]}],
+    },
+    "network": {"matchProtocols": [{"protocol": "udp,tcp"}]},
+    "severity": 7,
+    "message": "x",
+    "action": "block",
+    "tags": ["RAGATE", "PROFILE=x", "gen=3"],
+}
+
+
+async def test_what_was_sent_is_known_again_and_an_edit_is_noticed(site: Site) -> None:
+    selector = {"selector": {"matchLabels": {"kubearmor.io/container.name": to_wire("web$")}}}
+    for kind, head in ((Kind.HOST, NODE), (Kind.CONTAINER, selector)):
+        sent = {**head, **RICH}
+        if kind is Kind.CONTAINER:
+            sent["capabilities"] = {"matchCapabilities": [{"capability": "net_raw,net_admin"}]}
+        await site.event(kind, "ADDED", "rich", sent)
+        assert normal((await site.shown())["rich"]) == normal(sent)
+        edited = json.loads(json.dumps(sent))
+        edited["file"]["matchPaths"][0]["readOnly"] = True
+        await site.event(kind, "ADDED", "rich", edited)
+        assert normal((await site.shown())["rich"]) != normal(sent)
+        assert await site.event(kind, "DELETED", "rich", edited) == PolicyStatus.Deleted
+
+
+async def test_documents_of_profiles_are_known_by_the_next_run(site: Site) -> None:
+    selector = {"selector": {"matchLabels": {"kubearmor.io/container.name": to_wire("web$")}}}
+    await site.event(Kind.CONTAINER, "ADDED", "60-container-x", {**selector, **RICH})
+    ((name, (document, generation)),) = read_shown(shown_policies(await site.daemon.probe())).items()
+    assert (name, generation) == ("60-container-x", 3)
+    assert "web$" in str(document.body)
+    assert "[|]" not in str(document.body)
+
+
 async def _listing(site: Site, family: int) -> bytes:
     listing = await site.node.read(family)
     assert listing is not None
@@ -326,9 +401,7 @@ async def test_an_entry_with_a_protocol_and_no_port_matches_every_protocol(site:
         assert "tcp" not in rule
 
 
-@pytest.mark.parametrize(
-    "cidr", ["10.0.0.0/33", "10.0.0.300/32", "1.1.1.1/32 drop;"], ids=["length", "octet", "injection"]
-)
+@pytest.mark.parametrize("cidr", ["10.0.0.0/33", "10.0.0.300/32"], ids=["length", "octet"])
 async def test_a_poison_policy_freezes_everybodys_rules(site: Site, cidr: str) -> None:
     await site.event(Kind.NETWORK, "ADDED", "poison", network(cidr, "100::/128"))
     good = network("192.0.2.7/32", "100::/128")

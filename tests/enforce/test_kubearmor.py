@@ -13,7 +13,7 @@ from gateway.control.ports import Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
-from gateway.enforce.kubearmor.driver import MAX_UNANSWERED
+from gateway.enforce.kubearmor.lane import MAX_UNANSWERED
 from gateway.kubearmor import policies
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused

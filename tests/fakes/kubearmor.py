@@ -91,6 +91,8 @@ def _entry_rules(name: str, entry: Doc, family: int) -> list[list[Doc]]:
     verdict: list[Doc] = [*log, {"accept" if action != "Block" else "drop": None}]
     ports: dict[str, list[Any]] = {}
     for port in entry.get("ports", []):
+        if not port.get("port"):
+            continue  # ignored together with its protocol
         proto = port.get("protocol", "tcp").lower()
         if proto not in {"tcp", "udp", "sctp"} or not port["port"].isdigit():
             raise Poison(str(port))
@@ -109,9 +111,9 @@ class FakeKubeArmor:
 
     ``nft``: whether the network enforcer could start; without it the first network policy ends the daemon.
     ``restore_gate``: an event that holds back the restore after SERVING. ``dead`` is set while nothing runs.
-    ``die_on``: method whose next call is applied and then never answered, because the daemon dies.
-    ``enforcer``: the security module of its record. ``timed``: laying rules takes as long as a real one's does, kept
-    in ``rebuilds`` (seconds); ``bytes`` counts what it was sent. ``homes``: container policies by endpoint.
+    ``die_on``: method whose next call is applied and then never answered, because the daemon dies. ``enforcer``:
+    the security module of its record. ``timed``: laying rules takes as long as a real one's does, kept in
+    ``rebuilds`` (seconds); ``bytes`` counts what it was sent. ``homes``: container policies by endpoint.
     ``containers``: whether container policies are enabled. ``lost``: entries that found no room in their table now.
     """
 
@@ -378,6 +380,7 @@ class FakeKubeArmor:
                 family: [
                     rule
                     for name, spec in self.stored["network"].items()
+                    if spec.get("nodeSelector", {}).get("matchLabels", {"kubearmor.io/hostname": "*"})
                     for entry in spec.get("ingress", [])
                     for rule in _entry_rules(name, entry, family)
                 ]
@@ -419,7 +422,7 @@ def _selected(spec: Doc) -> str:
 
 
 def _leads(selector: str, home: str) -> bool:
-    """Whether an expression is found in the name of an endpoint; one made in advance is named as its policy selects."""
+    """Whether an expression is found in an endpoint's name; one made in advance is named as its policy selects."""
     return bool(home) and re.search(f"name={selector}", f"name={home}") is not None
 
 
@@ -439,8 +442,8 @@ _COMMA = {"matchProtocols": "protocol", "matchDNSQueries": "domain", "matchCapab
 
 
 def _filled(spec: Doc, selector: str) -> Doc:
-    """A policy as the probe shows it: what a rule lacks comes from its section or the whole, comma lists are several
-    rules, unknown fields are gone, sections that nobody wrote are there."""
+    """A policy as the probe shows it: what a rule lacks comes from its section or the whole, comma lists are
+    several rules, unknown fields are gone, sections that nobody wrote are there."""
     shown: Doc = {key: value for key, value in spec.items() if key in {"severity", "tags", "message", "apparmor"}}
     action = spec.get("action") or "Block"
     shown["action"] = action.capitalize() if action in {"allow", "audit", "block"} else action

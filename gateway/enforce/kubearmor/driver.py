@@ -2,9 +2,9 @@
 
 Rules of the coupling (interface 1.4, 1.6, 1.7, 4.3, 9), each visible below: wait for SERVING and a quiet, settled
 probe; upsert by ADDED; one call at a time; newest wins, paced; a call that fails may have ended the daemon, so
-wait, look again and send everything with a new generation; "Applied" is *accepted*, only a read-back *verified*, and
-of host and container policies only where a security module is known to enforce them; what vanishes or changes behind
-our back is mended, told and counted, more and more seldom if it does not stop.
+wait, look again and send everything with a new generation; "Applied" is *accepted*, only a read-back *verified*,
+and of host and container policies only where a security module is known to enforce them; what vanishes or changes
+behind our back is mended, told and counted, more and more seldom if it does not stop.
 What must not live here: documents, their rendering and comparison; the wire.
 """
 
@@ -50,9 +50,9 @@ def _nobody(_: Notice) -> None:
 class KubeArmorAdvisory:
     """Implements the ``Advisory`` port against one daemon on this host.
 
-    ``scope`` says what the network policy gates, ``hardening`` what the host policy protects, ``lsm`` what KubeArmor
-    has recorded of its security module; ``notice`` takes drift and trouble, on the loop. Raises ``DocumentRefused``
-    at once when the host policy cannot be built, so that a wrong path is found at start.
+    ``scope`` says what the network policy gates, ``hardening`` what the host policy protects, ``lsm`` what
+    KubeArmor has recorded of its security module; ``notice`` takes drift and trouble, on the loop. Raises
+    ``DocumentRefused`` at once when the host policy cannot be built, so that a wrong path is found at start.
     """
 
     def __init__(
@@ -332,7 +332,8 @@ class KubeArmorAdvisory:
     # Reading back
 
     async def _check_shown(self, daemon: Daemon) -> None:
-        """Verified when the probe shows our generations with what they said, and a security module enforces them."""
+        """Verified when the probe shows our generations with what they said, and a security module enforces
+        them."""
         if self._host is None and not self._documents.known:
             return
         shown = await self._shown(daemon)

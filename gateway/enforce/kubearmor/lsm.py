@@ -1,8 +1,9 @@
 """Whether KubeArmor has a Linux security module at work on this host, by its own record.
 
-Without one it still answers Applied to every host and container policy and enforces none (interface 1.4), and no call
-tells. It writes ``/tmp/karmorProbeData.cfg`` once at each start (``core/karmorprobedata.go:39-76``). The kernel's own
-list of modules proves nothing: a kernel that lists ``bpf`` may refuse every program of it (seen with the daemon itself).
+Without one it still answers Applied to every host and container policy and enforces none (interface 1.4), and no
+call tells. It writes ``/tmp/karmorProbeData.cfg`` once at each start (``core/karmorprobedata.go:39-76``). The
+kernel's own list of modules proves nothing: a kernel that lists ``bpf`` may refuse every program of it (seen with
+the daemon itself).
 What must not live here: what follows from it.
 """
 
@@ -30,7 +31,8 @@ class Lsm(NamedTuple):
 
 
 def read_record(path: Path = RECORD) -> Lsm:
-    """Return what KubeArmor's record says. Never raises: whatever keeps it from being believed is told as unknown."""
+    """Return what KubeArmor's record says. Never raises: whatever keeps it from being believed is told as
+    unknown."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -58,5 +60,7 @@ def _judged(data: bytes, path: Path) -> Lsm:
         return Lsm(None, f"{path} does not tell the active LSM")
     if enforcer:
         return Lsm(enforcer)
-    what = "KubeArmor found no Linux security module to work with on this host: it accepts such policies, enforces none"
+    what = (
+        "KubeArmor works without a Linux security module on this host: it accepts such policies and enforces none"
+    )
     return Lsm("", f"{NO_ENFORCER}: {what}")
