@@ -23,6 +23,9 @@ PROFILES = Path(__file__).parents[2] / "policies" / "profiles"
 
 
 def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
+    record = folder / "record"
+    record.write_text('{"ActiveLSM": "BPFLSM"}')
+    record.chmod(0o600)
     gate = Installed(
         folder,
         devices={"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)},
@@ -30,7 +33,12 @@ def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
         target={
             "path_gate": "relay",
             "relay": [{"service": "feed", "listen": written(free_place())}],
-            "kubearmor": {"address": daemon.address, "health": daemon.health, "tables": "none"},
+            "kubearmor": {
+                "address": daemon.address,
+                "health": daemon.health,
+                "tables": "none",
+                "record": str(folder / "record"),
+            },
         },
         door=free_place(),
         console=free_place(),

@@ -20,25 +20,21 @@ def record(folder: Path, text: object, mode: int = 0o600) -> Path:
     return path
 
 
-@ROOT
 def test_the_module_of_the_record(tmp_path: Path) -> None:
     assert read_record(record(tmp_path, {"ActiveLSM": "BPFLSM", "HostSecurity": True})) == ("BPFLSM", "")
 
 
-@ROOT
 def test_none_is_none(tmp_path: Path) -> None:
     found = read_record(record(tmp_path, {"ActiveLSM": "", "HostSecurity": False}))
     assert found.enforcer == ""
     assert found.why.startswith(f"{NO_ENFORCER}: ")
 
 
-@ROOT
 @pytest.mark.parametrize("text", ["", "{", "[]", {"ActiveLSM": 7}, {}, "null"])
 def test_what_cannot_be_read_is_not_known(tmp_path: Path, text: object) -> None:
     assert read_record(record(tmp_path, text)).enforcer is None
 
 
-@ROOT
 def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
     found = read_record(record(tmp_path, {"ActiveLSM": "BPFLSM"}, 0o622))
     assert found.enforcer is None

@@ -302,6 +302,11 @@ class FakeKubeArmor:
         lists = [number for entry in entries if (number := len(entry.get("from", []))) > 1]
         return (15 + 0.033 * len(entries) + 0.10 * len(lists) + 0.0077 * sum(lists)) / 1000
 
+    def prefixes(self) -> int:
+        """Prefixes in all network policies."""
+        specs = self.stored["network"].values()
+        return sum(len(entry.get("from", [])) for spec in specs for entry in spec.get("ingress", []))
+
     def _take(self, kind: str, data: bytes) -> PolicyStatus | None:
         try:
             event = json.loads(data)

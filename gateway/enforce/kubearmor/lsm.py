@@ -39,8 +39,9 @@ def read_record(path: Path = RECORD) -> Lsm:
         return Lsm(None, f"KubeArmor's record {path} cannot be read: {error.strerror}")
     try:
         found = os.fstat(file)
-        # Everybody may write into the folder: only what root wrote, and nobody else may change, is KubeArmor's.
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+        # Everybody may write into the folder: only what root wrote (or a copy of our own user), and nobody else may
+        # change, is KubeArmor's.
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
             return Lsm(None, f"{path} is not a file that only root can write: it is not KubeArmor's record")
         data = os.read(file, _MOST)
     except OSError as error:
