@@ -186,3 +186,12 @@ async def test_a_daemon_that_lost_its_module_with_a_restart_is_noticed(daemon: F
         daemon.enforcer = ""
         await daemon.restart()
         await state(hand, "failed", host="failed")
+
+
+async def test_a_probe_of_many_megabytes_is_read(daemon: FakeKubeArmor) -> None:
+    """Everybody's policies are in it, in full: the library's 4 MiB are not enough."""
+    await daemon.start()
+    theirs = {"file": {"matchPaths": [{"path": f"/srv/{number:040}"} for number in range(70_000)]}}
+    daemon.stored["host"]["10-theirs"] = theirs
+    async with running(advisory(daemon, tables=Tables.NONE, rpc_timeout=60.0)) as hand:
+        await state(hand, "verified", host="verified")
