@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -58,6 +60,16 @@ def readiness(gate: Installed) -> str:
         connection.close()
 
 
+def targets_of(gate: Installed, device: str) -> list[dict[str, Any]]:
+    connection = http.client.HTTPConnection(*gate.console, timeout=60)
+    try:
+        connection.request("GET", f"/v1/devices/{device}")
+        found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["targets"]
+        return found
+    finally:
+        connection.close()
+
+
 async def test_documents_follow_the_devices(tmp_path: Path) -> None:
     daemon = FakeKubeArmor()
     await daemon.start()
@@ -77,6 +89,9 @@ async def test_documents_follow_the_devices(tmp_path: Path) -> None:
         async with asyncio.timeout(60):
             while "documents of profiles verified: 10 documents" not in await asyncio.to_thread(readiness, gate):
                 await asyncio.sleep(0.05)
+        targets = await asyncio.to_thread(targets_of, gate, "cam-1")
+        assert [(each["backend"], each["required"]) for each in targets] == [("relay", True), ("kubearmor", False)]
+        assert "host policy verified" in targets[1]["detail"]
     assert daemon.lost == 0
     assert len(names()) == 10
     lines = await asyncio.to_thread(baseline.uninstall, load(gate.config))
