@@ -190,6 +190,7 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("path_gate: relay", "path_gate: iptables"),
         ("{service: feed, listen: '127.0.0.1:8001'}", "{service: feed}"),
         ("tables: read", "tables: write"),
+        ("record: /run", "record: run"),
         ("format: ear-jwt", "format: ear"),
         ("proof: both", "proof: none"),
         ("algorithm: ES256", "algorithm: ES512"),

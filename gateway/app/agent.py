@@ -24,7 +24,7 @@ from gateway.app.serve import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
-from gateway.control.ports import Backend
+from gateway.control.ports import Backend, Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce import nft
@@ -249,6 +249,9 @@ class _Service:
     def _say(self, subject: str, sentence: str) -> None:
         self._log.warning("notice", kind=subject, detail=sentence)
 
+    def _noticed(self, notice: Notice) -> None:
+        self._log.warning("notice", kind=notice.kind, subject=notice.subject, detail=notice.detail)
+
     def _changed(self, state: LinkState, material: TlsMaterial) -> None:
         told = self._log.info if state.attached else self._log.warning
         told("link", attached=state.attached, detail=state.detail)
@@ -299,7 +302,7 @@ class _Service:
                 corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
             )
             hardening = Hardening(private=(str(config.certificates.key),))
-            fresh = build.kubearmor_layer(self._name, wanted, self._clock, scope, hardening)
+            fresh = build.kubearmor_layer(self._name, wanted, self._clock, scope, hardening, self._noticed)
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None

@@ -164,7 +164,7 @@ class _Service:
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
-            layer = build.kubearmor(config, clock)
+            layer = build.kubearmor(config, clock, lambda notice: _told(devices, notice))
             door = build.door(config, admit, clock, devices.notice)
             self._posting = build.posting(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
@@ -177,7 +177,7 @@ class _Service:
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
-            advisories: Sequence[Advisory] = () if layer is None else (layer,)
+            advisories = self._shown_layers(layer)
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
@@ -196,6 +196,13 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _shown_layers(self, *layers: Advisory | None) -> Sequence[Advisory]:
+        """The layers that there are, shown beside the path gate from here on."""
+        found = [layer for layer in layers if layer is not None]
+        for each in found:
+            self._parts[1].add_advisory(self._config.target.name, each)
+        return found
 
     def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
@@ -256,7 +263,7 @@ class _Service:
 
     def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         for each in advisories:
-            self.metrics.add_backend(each.name)
+            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -437,6 +444,12 @@ class _Service:
         gate.obstacle = "" if self._bypass is None else self._bypass.state
         devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
         devices.commit()
+
+
+def _told(devices: Devices, notice: Notice) -> None:
+    """Journal and show at once what a layer says of itself: no verdict need come along."""
+    devices.notice(notice)
+    devices.commit()
 
 
 def _of_the_gate(gate: Reconciler) -> str:
