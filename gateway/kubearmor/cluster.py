@@ -1,6 +1,6 @@
 """The same documents for a cluster: what Kubernetes mode reads differently is written differently.
 
-Documents of profiles are written as a daemon without Kubernetes takes them. In a cluster the names of containers are
+Documents of profiles are written as a daemon without Kubernetes takes them. In a cluster, names of containers are
 a list in brackets whose first and last characters are cut off unseen (``KubeArmor/core/kubeUpdate.go:1303-1313`` of
 kubearmor/KubeArmor at commit 510cee31), and nodes have Kubernetes' own labels only (``:135-146``; KubeArmor adds
 ``kubearmor.io/hostname`` outside of Kubernetes alone, ``kubeArmor.go:516``).
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from gateway.kubearmor.codes import Notes, quoted
 from gateway.kubearmor.documents import (
@@ -43,12 +44,13 @@ def for_cluster(document: Document, namespace: str) -> Document:
     Raises ``DocumentRefused`` for a selection that a cluster cannot express, and for what its schema refuses.
     """
     made = document
-    if isinstance(document, ContainerDocument) and not isinstance(document, ClusterDocument):
-        made = _container(document, namespace)
-    elif isinstance(document, HostDocument) and document.spec.node_selector is not None:
-        made = replace(document, spec=replace(document.spec, node_selector=_nodes(document.spec.node_selector)))
-    elif isinstance(document, NetworkDocument) and document.spec.node_selector is not None:
-        made = replace(document, spec=replace(document.spec, node_selector=_nodes(document.spec.node_selector)))
+    if isinstance(document, ContainerDocument):
+        if not isinstance(document, ClusterDocument):
+            made = _container(document, namespace)
+    elif isinstance(document, (HostDocument, NetworkDocument)) and document.spec.node_selector is not None:
+        nodes: Any = _nodes(document.spec.node_selector)
+        body: Any = document.spec
+        made = replace(document, spec=replace(body, node_selector=nodes))
     made = replace(made, api_version=API_VERSION)
     check_for_cluster(made)
     return made

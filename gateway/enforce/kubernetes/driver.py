@@ -1,8 +1,8 @@
 """Keeps a cluster's objects at the newest truth, and says honestly how far that got.
 
-One task follows each kind (list, then watch from there, list anew when that place in history is forgotten); one task
-writes, one request at a time, newest wins, paced. What a failed request means decides what follows: soon again, when
-the server says, when somebody may have mended it, or not for a long while.
+One task follows each kind: list, watch from there, list anew when that place in history is forgotten. One task
+writes: one request at a time, newest wins, paced. What a failed request means decides what follows: soon again,
+when the server says, when somebody may have mended it, or not for a long while.
 What must not live here: documents and how a cluster takes them, requests, what differs.
 """
 

@@ -91,8 +91,9 @@ class Truth:
 
     def _limited(self, thing: Object) -> Object:
         """The object with the labels that say whose it is. Raises ``DocumentRefused`` when no cluster stores it."""
-        whole = objects.owned(thing, self._settings.owner)
-        size, most = len(objects.encode(whole)), self._settings.largest
+        data = objects.encode(objects.owned(thing, self._settings.owner))
+        whole = objects.decode(data)  # as it is stored: compared with what comes back, value by value
+        size, most = len(data), self._settings.largest
         if size > most:
             name = objects.key_of(whole)
             msg = (
