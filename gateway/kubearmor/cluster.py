@@ -44,9 +44,14 @@ def for_cluster(document: Document, namespace: str) -> Document:
     Raises ``DocumentRefused`` for a selection that a cluster cannot express, and for what its schema refuses.
     """
     made = document
-    if isinstance(document, ContainerDocument):
-        if not isinstance(document, ClusterDocument):
-            made = _container(document, namespace)
+    if isinstance(document, ClusterDocument):
+        if document.spec.selector is not None and document.spec.selector.labels:
+            what = "a cluster policy selects by matchExpressions alone: its schema has no matchLabels"
+            raise ValueRefused(
+                document.spec.selector.place("labels"), f"{what}; write those, with namespace or label"
+            )
+    elif isinstance(document, ContainerDocument):
+        made = _container(document, namespace)
     elif isinstance(document, (HostDocument, NetworkDocument)) and document.spec.node_selector is not None:
         nodes: Any = _nodes(document.spec.node_selector)
         body: Any = document.spec

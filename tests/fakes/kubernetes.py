@@ -28,10 +28,11 @@ KINDS = {
     "kubearmorclusterpolicies": "KubeArmorClusterPolicy",
 }
 #: Fields of a spec, as the published schema of all four kinds together has them.
-FIELDS = frozenset(
-    "action apparmor capabilities device egress file ingress level message network nodeSelector presets process"
-    " selector severity syscalls tags".split()
-)
+_FIELDS = """
+    action apparmor capabilities device egress file ingress level message network nodeSelector presets process
+    selector severity syscalls tags
+"""
+FIELDS = frozenset(_FIELDS.split())
 REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
