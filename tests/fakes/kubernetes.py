@@ -151,6 +151,11 @@ class FakeKubernetes:
         self._history.clear()
         self._pages.clear()
 
+    def vanish(self, plural: str, name: str) -> None:
+        """An object is deleted and nobody is told."""
+        del self.objects[plural, "", name]
+        self._version += 1
+
     def stored(self, plural: str, name: str, namespace: str = "") -> Object | None:
         kept = self.objects.get((plural, namespace, name))
         return None if kept is None else kept.thing

@@ -14,7 +14,7 @@ import os
 import ssl
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,7 +52,7 @@ class Access:
     server: str
     tls: ssl.SSLContext | None = None
     name: str | None = None
-    token: str = ""
+    token: str = field(default="", repr=False)
     token_file: Path | None = None
 
     def bearer(self) -> str:

@@ -25,6 +25,10 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 
+#: What an apply of a field that a schema does not have is answered with, as an internal error that never passes
+#: (``managedfields/internal/structuredmerge.go`` of kubernetes/apimachinery).
+_UNTYPED = "failed to create typed patch object"
+
 #: Characters of the API server's own words that are repeated.
 _MAX_DETAIL = 240
 #: Bytes of an answer that is an error.
@@ -103,6 +107,8 @@ def declared(status: int, body: Mapping[str, Any], call: str, after: float = 0.0
         if isinstance(each, dict) and each.get("reason") == "FieldManagerConflict"
     )
     message = " ".join(str(body.get("message") or body.get("reason") or "").split())[:_MAX_DETAIL]
+    if trouble is Trouble.BROKEN and message.startswith(_UNTYPED):
+        trouble = Trouble.INVALID
     return ApiError(trouble, f"{call}: {status} {message}".rstrip(), fields=fields, after=after)
 
 

@@ -33,7 +33,15 @@ _LOOK = 30.0
 
 #: Troubles with one document, and not with the API server.
 _OF_ONE = frozenset(
-    {Trouble.FORBIDDEN, Trouble.MISSING, Trouble.CONFLICT, Trouble.GONE, Trouble.INVALID, Trouble.ODD}
+    {
+        Trouble.FORBIDDEN,
+        Trouble.MISSING,
+        Trouble.CONFLICT,
+        Trouble.GONE,
+        Trouble.INVALID,
+        Trouble.ODD,
+        Trouble.BROKEN,  # perhaps over this very document: the others are not kept waiting
+    }
 )
 
 
@@ -278,7 +286,8 @@ class KubernetesAdvisory:
 
     def _failed(self, step: Step, error: ApiError) -> None:
         waits = {Trouble.INVALID: self._settings.invalid, Trouble.ODD: self._settings.invalid}
-        waits |= {Trouble.CONFLICT: self._settings.pace, Trouble.GONE: self._settings.pace}
+        waits |= dict.fromkeys((Trouble.CONFLICT, Trouble.GONE), self._settings.pace)
+        waits[Trouble.BROKEN] = 4 * self._settings.retry_min
         wait = waits.get(error.trouble, self._settings.again)
         self._give_up(step.key, step.thing, error.what, wait)
 
