@@ -151,9 +151,9 @@ class FakeKubernetes:
         self._history.clear()
         self._pages.clear()
 
-    def vanish(self, plural: str, name: str) -> None:
+    def vanish(self, plural: str, name: str, namespace: str = "") -> None:
         """An object is deleted and nobody is told."""
-        del self.objects[plural, "", name]
+        del self.objects[plural, namespace, name]
         self._version += 1
 
     def stored(self, plural: str, name: str, namespace: str = "") -> Object | None:
