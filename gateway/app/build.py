@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -164,7 +164,8 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
             f"the relying party's port carries DATA to {relying.app_server}, which changes: it needs a new start"
         )
     try:
-        changes = config.target.kubearmor is not None and _scope(old) != _scope(new)
+        keeps = config.target.kubearmor is not None or any(each.nodes for each in config.clusters)
+        changes = keeps and scope_of(old) != scope_of(new)
     except DocumentRefused as error:
         return [*found, f"KubeArmor's network policy cannot be made from it: {error}"]
     if changes:
@@ -465,7 +466,7 @@ def kubearmor(
     if wanted is None:
         return None
     with refusals(config.path, config.target.name):
-        scope = _scope(config.book)
+        scope = scope_of(config.book)
         # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
         hardening = Hardening(
             journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
@@ -473,9 +474,9 @@ def kubearmor(
         return kubearmor_layer(config.target.name, wanted, clock, scope, hardening, notice)
 
 
-def renderer(library: Library, book: Book, target: str) -> Renderer:
-    """What makes the documents of a book's profiles for the one target."""
-    return Renderer(library, document_targets(book, target))
+def renderer(library: Library, book: Book, target: str, clusters: Collection[str] = ()) -> Renderer:
+    """What makes the documents of a book's profiles for the target of this host, and for clusters."""
+    return Renderer(library, document_targets(book, target, clusters))
 
 
 def kubearmor_layer(
@@ -508,10 +509,10 @@ def refusals(file: Path, target: str) -> Iterator[None]:
         raise ConfigError(str(file), f"target {target}: kubearmor: {error}", mend) from error
 
 
-def _scope(book: Book) -> Scope:
-    """What KubeArmor's network policy is about. Raises ``DocumentRefused``."""
+def scope_of(book: Book, only: Collection[str] | None = None) -> Scope:
+    """What KubeArmor's network policy is about: these services of the book. Raises ``DocumentRefused``."""
     return Scope(
-        gated=tuple(_ports(book.services)),
+        gated=tuple(_ports(each for each in book.services if only is None or each.name in only)),
         always_allowed=tuple(Prefix.parse(str(network)) for network in book.always_allowed),
         corridor=tuple(_ports(book.corridor)),
     )

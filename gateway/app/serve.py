@@ -11,7 +11,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from gateway.app import build
+from gateway.app import clusters as clustering
 from gateway.app import link as linking
 from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
@@ -43,6 +44,7 @@ from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
+from gateway.control.shown import advised
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
@@ -92,6 +94,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._clusters: clustering.Clusters = {}
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
@@ -164,7 +167,7 @@ class _Service:
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
-            layer = build.kubearmor(config, clock, lambda notice: _told(devices, notice))
+            layers = self._layers(devices)
             door = build.door(config, admit, clock, devices.notice)
             self._posting = build.posting(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
@@ -177,15 +180,15 @@ class _Service:
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
-            advisories = self._shown_layers(layer)
+            advisories: Sequence[Advisory] = tuple(layers.values())
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
             )
-            documents = None if layer is None else self._documents(layer)
+            documents = self._documents(layers) if layers else None
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch, advisories)
+            self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
             _close(console, door, self._relying, hinting, *self._posting)
@@ -196,13 +199,6 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
-
-    def _shown_layers(self, *layers: Advisory | None) -> Sequence[Advisory]:
-        """The layers that there are, shown beside the path gate from here on."""
-        found = [layer for layer in layers if layer is not None]
-        for each in found:
-            self._parts[1].add_advisory(self._config.target.name, each)
-        return found
 
     def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
@@ -241,13 +237,26 @@ class _Service:
         self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         return self._reloader
 
-    def _documents(self, layer: Advisory) -> Documents:
-        """Who keeps the documents of profiles at KubeArmor."""
+    def _layers(self, devices: Devices) -> Mapping[str, Advisory]:
+        """The layers that never count for admission, by the target that each is at. Raises ``ConfigError``."""
+        config = self._config
+
+        def told(notice: Notice) -> None:
+            _told(devices, notice)
+
+        here = build.kubearmor(config, self._clock, told)
+        self._clusters = clustering.make(config, self._clock, told)
+        devices.beside += [] if here is None else [advised(config.target.name, here)]
+        devices.beside += [clustering.beside(each) for each in self._clusters.values()]
+        return {**({} if here is None else {config.target.name: here}), **self._clusters}
+
+    def _documents(self, layers: Mapping[str, Advisory]) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
         _, devices, _, _, _ = self._parts
         _, site = self._levels
         config, target = self._config, self._config.target.name
-        made = build.renderer(config.library, config.book, target)
-        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        made = build.renderer(config.library, config.book, target, self._clusters)
+        documents = Documents(devices, made, layers, self._clock, lambda: site.profile)
         site.watch(lambda _: documents.wake())
         return documents
 
@@ -258,12 +267,15 @@ class _Service:
         if documents is not None:
             target = self._config.target.name
             self.books.followers.append(
-                lambda running: documents.use(build.renderer(running.library, running.book, target))
+                lambda running: documents.use(build.renderer(running.library, running.book, target, self._clusters))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
-        for each in advisories:
-            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
+    def _wire_metrics(self, watch: ResourceWatch, layers: Mapping[str, Advisory]) -> None:
+        for target, each in layers.items():
+            if target in self._clusters:
+                self.metrics.add_backend(each.name)  # its objects are counted by set_clusters
+            else:
+                self.metrics.set_advisory(target, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -297,6 +309,8 @@ class _Service:
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
             metrics.set_certificates(lambda: linking.certificate_ends(link))
+        if self._clusters:
+            metrics.set_clusters(lambda: clustering.counted(self._clusters))
         relying = self._relying
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
@@ -435,7 +449,8 @@ class _Service:
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
+            part = clustering.part_of(each, self._clusters)
+            lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
 
     def _around(self, sentence: str) -> None:

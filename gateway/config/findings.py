@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
+from gateway.config.clusters import cluster_findings
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.link_findings import of_link
 from gateway.config.values import Config, Network
@@ -31,6 +33,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_hints(config),
         *_of_windows(config),
         *of_link(config),
+        *cluster_findings(config.clusters, os.environ),
     )
 
 
@@ -44,7 +47,11 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
 
 def _of_documents(config: Config) -> Iterator[Finding]:
     book = config.book
-    if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
+    if (
+        config.target.kubearmor is None
+        and not config.clusters
+        and any(profile.documents for profile in book.profiles.values())
+    ):
         what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
         yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
 
