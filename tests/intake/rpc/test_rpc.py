@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -152,8 +153,19 @@ def test_a_revoked_certificate_is_turned_away_also_while_the_service_runs(site: 
     authority = replace(Authority.make(site.files.folder / "again"), folder=site.files.folder)
     certificate = authority.issue("soon")
     assert code("soon") is None
-    authority.revoke(certificate)
-    until(lambda: code("soon") is grpc.StatusCode.UNAUTHENTICATED)
+    asked: queue.SimpleQueue[pb.Submission | None] = queue.SimpleQueue()
+    with channel(site, "soon") as connected:
+        call = connected.stream_stream(METHOD, _encoded, pb.Answer.FromString)
+        answers = call(iter(asked.get, None), timeout=PATIENCE)
+        asked.put(signed("rp", posted("rp", verdict("cam-1", "noted"))))
+        assert next(answers).taken.verified
+        authority.revoke(certificate)
+        until(lambda: code("soon") is grpc.StatusCode.UNAUTHENTICATED)
+        # A stream that is open is judged again, too.
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        asked.put(None)
 
 
 def test_noise_and_idle_connections_keep_nobody_out(site: Site) -> None:
