@@ -281,8 +281,11 @@ class RestDoor:
         except ssl.SSLError as error:
             self._refuse(Refusal.SOURCE, f"TLS: {error.reason or 'handshake failed'}"[:120], peer)
         except (OSError, TimeoutError) as error:
-            what = "TLS: no handshake in time" if "timeout" in str(error).lower() else "TLS: the peer left"
-            self._refuse(Refusal.TIMEOUT if "in time" in what else Refusal.FRAMING, what, peer)
+            # Both loops tell a handshake that takes too long from a peer that left by their words alone.
+            if isinstance(error, TimeoutError) or "taking longer" in str(error):
+                self._refuse(Refusal.TIMEOUT, "TLS: no handshake in time", peer)
+            else:
+                self._refuse(Refusal.FRAMING, "TLS: the peer left", peer)
         finally:
             self._shaking -= 1
             if not made:

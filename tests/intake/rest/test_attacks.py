@@ -19,7 +19,20 @@ import pytest
 from tests.e2e.installed import until
 from tests.intake.rest.conftest import Site
 from tests.intake.rest.site import client, place_of
-from tests.posting import Authority, client_context, ear, jwt, key_for, posted, raw, sign, status, verdict
+from tests.posting import (
+    Authority,
+    client_context,
+    cwt,
+    ear,
+    ear_cbor,
+    jwt,
+    key_for,
+    posted,
+    raw,
+    sign,
+    status,
+    verdict,
+)
 
 
 def honest(site: Site) -> bool:
@@ -114,6 +127,34 @@ def test_documents_that_are_too_large_too_deep_or_double(site: Site) -> None:
     good = posted("rp", verdict("cam-1"))
     assert signed(site, good.replace(b'"device"', b'"device":"cam-2","device"')) == (400, "format")
     assert signed(site, posted("rp", *[verdict("cam-1", "noted")] * 1_001)) == (400, "format")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"\x81" * 200_000,
+        b"\xa1\x01" * 100_000,
+        b"\xd8\x3d" * 50_000,
+        b"\x9f" * 1_000,
+        b"\x9b" + b"\xff" * 8,
+        b"\x5b\x00\x00\x00\x01\x00\x00\x00\x00",
+        cwt(key_for("cwt", "ES384"), "ES384", b"\xa2\x06\x01\x06\x01"),
+        cwt(key_for("cwt", "ES384"), "ES384", ear_cbor(), protected={1: -7, 4: b"k1"}),
+    ],
+    ids=["arrays", "maps", "tags", "indefinite", "huge array", "huge string", "double member", "algorithm"],
+)
+def test_cbor_that_is_deep_large_double_or_of_another_algorithm(site: Site, document: bytes) -> None:
+    answer = client(site.files).post(document, source="cwt", media_type="application/eat+cwt")
+    assert (answer.status, answer.step) in {(400, "format"), (403, "algorithm")}, answer
+
+
+def test_a_signature_by_one_key_under_the_name_of_another_algorithm(site: Site) -> None:
+    """An EAR's header says what it likes: the algorithm is that of the configured key."""
+    for kind, said in (("Ed25519", "ES256"), ("ES384", "ES256"), ("ES256", "none"), ("ES256", "HS256")):
+        token = jwt(key_for("ear" if kind == "ES256" else "rp", kind), kind, ear(), alg=said)
+        answer = client(site.files).post(token, source="ear", media_type="application/jwt")
+        assert answer.status == 403, answer
+        assert answer.step in ("algorithm", "signature")
 
 
 @pytest.mark.parametrize(
