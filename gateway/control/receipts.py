@@ -213,7 +213,8 @@ class Bundles:
             if not item.failed:
                 item.milliseconds = (fact.verified - fact.received) * 1_000
             bundle.left -= 1
-            bundle.settle()
+            if not bundle.left:
+                bundle.settle()
 
         followed[item.seq] = enforced
 
