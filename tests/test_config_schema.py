@@ -44,7 +44,7 @@ POSTING = """certificate: gateway.pem
     key: gateway.key
     client_ca: site-ca.pem
     client_crl: site.crl
-    limits: {connections: 9, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
+    limits: {connections: 9, silent: 20, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
 """
 WHOLE = WHOLE.replace(
     "doors:\n",

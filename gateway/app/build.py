@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.app import hinting
+from gateway.certs import ServedTls
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
@@ -26,8 +26,8 @@ from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tabl
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
-from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
+from gateway.intake.rest import RestDoor, RestSettings, open_listener
+from gateway.intake.rpc import RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -260,6 +260,20 @@ class PostingDoor(Protocol):
         """Where it listens."""
         ...
 
+    @property
+    def tls(self) -> ServedTls:
+        """What it shows to clients and asks of them."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes connections."""
+        ...
+
+    def state(self) -> str:
+        """One line for people."""
+        ...
+
     def depth(self) -> int:
         """Connections, or streams, that it holds."""
         ...
@@ -291,17 +305,18 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
-    files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
+    tls = ServedTls(wanted.files, "doors.rest", told)
     limits = wanted.limits
     settings = RestSettings(
         connections=limits.connections,
+        silent=limits.silent,
         connections_per_peer=limits.connections_per_peer,
         idle_seconds=limits.idle_seconds,
         request_seconds=limits.request_seconds,
         body=limits.body,
     )
     listeners = [open_listener(place.host, place.port) for place in wanted.listen]
-    return RestDoor(listeners, shared, clock, files, settings)
+    return RestDoor(listeners, shared, clock, tls, settings)
 
 
 def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RpcDoor | None:
@@ -309,22 +324,10 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
-    # The library reads changed files on threads of its own; notices belong to the loop's.
-    loop = asyncio.get_running_loop()
-    credentials = Credentials(
-        wanted.certificate,
-        wanted.key,
-        wanted.client_ca,
-        wanted.client_crl,
-        lambda what: _soon(loop, told, what),
-    )
+    tls = ServedTls(wanted.files, "doors.rpc", told)
     limits = wanted.limits
     settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
-    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, credentials, settings)
-
-
-def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: str) -> None:
-    loop.call_soon_threadsafe(told, what)
+    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, tls, settings)
 
 
 def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:

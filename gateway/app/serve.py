@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build
+from gateway.app import build, descriptors
 from gateway.app import clusters as clustering
 from gateway.app import link as linking
 from gateway.app.build import PostingDoor
@@ -169,7 +169,7 @@ class _Service:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layers = self._layers(devices)
             door = build.door(config, admit, clock, devices.notice)
-            self._posting = build.posting(config, admit, clock, devices.notice)
+            self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
@@ -199,6 +199,13 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _open_posting(self, admit: Admit, devices: Devices) -> Sequence[PostingDoor]:
+        """The doors for posted documents, and descriptors enough for the connections of all doors."""
+        short = descriptors.make_room(descriptors.wanted(self._config))
+        if short:
+            devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
+        return build.posting(self._config, admit, self._clock, devices.notice)
 
     def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
@@ -308,7 +315,8 @@ class _Service:
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
-            metrics.set_certificates(lambda: linking.certificate_ends(link))
+        if link is not None or self._posting:
+            metrics.set_certificates(self._certificate_ends)
         if self._clusters:
             metrics.set_clusters(lambda: clustering.counted(self._clusters))
         relying = self._relying
@@ -429,6 +437,7 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        lines += [Health(f"door {each.name}", each.serving, each.state()) for each in self._posting]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
@@ -452,6 +461,11 @@ class _Service:
             part = clustering.part_of(each, self._clusters)
             lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _certificate_ends(self) -> Mapping[str, float]:
+        """Until when each certificate in use lasts, UNIX seconds: those of the doors, and those of the link."""
+        ends = {f"door {each.name}": each.tls.current.not_after for each in self._posting}
+        return ends if self._link is None else {**ends, **linking.certificate_ends(self._link)}
 
     def _around(self, sentence: str) -> None:
         """A way around the path gate opened or closed: from here on every device is shown accordingly."""

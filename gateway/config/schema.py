@@ -341,6 +341,7 @@ def _poster() -> Schema:
 def _post_door() -> Schema:
     limits: Mapping[str, Schema] = {
         "connections": _whole(posting.CONNECTIONS_MOST),
+        "silent": _whole(posting.CONNECTIONS_MOST),
         "connections_per_peer": _whole(posting.CONNECTIONS_MOST),
         "body": _whole(posting.BODY_MOST, posting.BODY_LEAST),
         "request_seconds": _DURATION,

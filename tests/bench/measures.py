@@ -74,6 +74,8 @@ REFUSED_SHARE = 0.02
 PACED_RATE = 2_000.0
 DATA_RATE = 5_000.0
 POSTED_RATE = 8_000.0
+HELD_RATE = 1_000.0
+IDLE_CONNECTIONS, IDLE_IN_TLS = 10_000, 1_000
 RELOADED_RATE = 200.0
 PROBED = ("-m", "tests.bench.probed")
 
@@ -364,6 +366,34 @@ def rpc(bench: Bench) -> None:
     _posted(bench, "rpc", lanes=4, window=8)
 
 
+def held(bench: Bench) -> None:
+    """Ten thousand idle connections at the REST door, and verdicts beside them."""
+    site = bench.posting = bench.posting or posts.make_site(bench.scratch / "site-posts", bench.sizes.posting)
+    verdicts, turn = bench.sizes.posted // 4, 0
+    shape = {"batch": 32, "lanes": 8, "window": 2, "rate": HELD_RATE}
+    found: dict[str, dict[str, Any]] = {}
+    kinds = {"none": (0, False), "silent": (IDLE_CONNECTIONS, False), "in TLS": (IDLE_IN_TLS, True)}
+    for name, (count, tls) in kinds.items():
+        with running(site, bench.net.router.descriptor) as gateway:
+            warm = posts.load(bench.net, gateway, "rest", verdicts=site.count, turn=turn, **shape)
+            with posts.holding(bench.net, gateway, "rest", count, tls=tls) as idle:
+                told = posts.load(bench.net, gateway, "rest", verdicts=verdicts, turn=turn + 1, **shape)
+            found[name] = {**told, "took": idle.took, "alive": idle.alive, "warm": warm["p99_ms"]}
+        if idle.alive != count:
+            raise BenchError(f"{count - idle.alive} of {count} idle connections were ended")
+    bench.raw["held"] = found
+    for name, (count, _) in kinds.items():
+        one = found[name]
+        note = f"p50 {one['p50_ms']:.3g} ms; server {one['server_us']:.0f} us a verdict"
+        what = f"p99 at {HELD_RATE:,.0f}/s beside {count:,} idle connections ({name})"
+        bench.rows.append(Row("held", what, one["p99_ms"], "ms", "at most", None, 20.0, note))
+        if count:
+            goal = 50.0 if name == "silent" else None
+            each = f"{one['took'] / count / 1024:.1f} KiB each"
+            what = f"memory of {count:,} idle connections ({name})"
+            bench.rows.append(Row("held", what, one["took"] / 2**20, "MiB", "at most", None, goal, each))
+
+
 def _posted(bench: Bench, door: str, lanes: int, window: int) -> None:
     place = bench.scratch / "site-posts"
     site = bench.posting = bench.posting or posts.make_site(place, bench.sizes.posting)
@@ -492,5 +522,6 @@ PARTS: Mapping[str, Callable[[Bench], None]] = {
         relying,
         rest,
         rpc,
+        held,
     )
 }
