@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import yaml
 
 from gateway.certs.material import MaterialFiles
+from gateway.config.clusters import read_cluster
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.endpoint import Endpoint
 from gateway.config.keyfiles import UNSAFE, read_public_key
@@ -28,6 +29,7 @@ from gateway.config.values import (
     AGE_MOST,
     PASSES_MOST,
     Api,
+    ClusterTarget,
     Console,
     Door,
     DoorLimits,
@@ -108,6 +110,7 @@ class Settings(NamedTuple):
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
     posting: Posting = Posting()
+    clusters: tuple[ClusterTarget, ...] = ()
 
     @property
     def posters(self) -> tuple[Poster, ...]:
@@ -133,7 +136,7 @@ def read_settings(path: Path) -> Settings:
     sources = tuple(each for each in listed if isinstance(each, Source))
     posters = tuple(each for each in listed if isinstance(each, Poster))
     check_posters(posters, where, problems)
-    targets = top.take("targets", lambda value: _targets(value, places), None)
+    targets = top.take("targets", lambda value: _targets(value, base, places), None)
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     doors = top.take("doors", lambda value: _doors(value, base), None)
@@ -170,7 +173,7 @@ def read_settings(path: Path) -> Settings:
     problems.settle()
     assert door is not None
     assert targets is not None
-    target, remotes = targets
+    target, remotes, clusters = targets
     journal, console, operator, inventory, book = settings
     return Settings(
         journal,
@@ -191,6 +194,7 @@ def read_settings(path: Path) -> Settings:
         agents,
         certificates,
         posting,
+        clusters,
     )
 
 
@@ -440,24 +444,25 @@ def _verifier_id(text: str) -> str:
 # --- the target ---------------------------------------------------------------------------------------------------
 
 
-def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[RemoteTarget, ...]]:
-    """The target on this host, and those that agents enforce on."""
+Targets = tuple[Target, tuple[RemoteTarget, ...], tuple[ClusterTarget, ...]]
+
+
+def _targets(value: Value, base: Path, places: dict[str, str]) -> Targets:
+    """The target on this host, those that agents enforce on, and clusters."""
     items = value.items()
     if not items:
         raise value.wrong("no target is listed: nothing would be enforced", "write targets: [{name: gateway}]")
     own: list[Target] = []
     remotes: list[RemoteTarget] = []
+    clusters: list[ClusterTarget] = []
     for item in items:
         section = item.section()
         section.name = "a target"
-        if section.get("agent") is not None:
-            found: Target | RemoteTarget = read_remote(section, places)
-        elif own:
+        found = _any_target(section, base, places)
+        if isinstance(found, Target) and own:
             mend = "name its agent: {name: app-server, agent: app-server}"
             raise item.wrong("a second target of this host: a host has one path gate", mend)
-        else:
-            found = _target(section, places)
-        others: list[Target | RemoteTarget] = [*own, *remotes]
+        others: list[Target | RemoteTarget | ClusterTarget] = [*own, *remotes, *clusters]
         for other in others:
             if other.name == found.name:
                 raise item.wrong(f"two targets are called {found.name}", "give each a name of its own")
@@ -465,12 +470,22 @@ def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[Remote
                 raise item.wrong(f"agent {found.agent} is named twice", "one agent enforces on one host")
         if isinstance(found, RemoteTarget):
             remotes.append(found)
+        elif isinstance(found, ClusterTarget):
+            clusters.append(found)
         else:
             own.append(found)
     if not own:
         mend = "add the gateway's own: {name: gateway, path_gate: nft}"
         raise value.wrong("no target of this host is listed: nothing would be enforced here", mend)
-    return own[0], tuple(remotes)
+    return own[0], tuple(remotes), tuple(clusters)
+
+
+def _any_target(section: Section, base: Path, places: dict[str, str]) -> Target | RemoteTarget | ClusterTarget:
+    if section.get("agent") is not None:
+        return read_remote(section, places)
+    if section.get("kubernetes") is not None:
+        return read_cluster(section, base, places)
+    return _target(section, places)
 
 
 def _agents(value: Value) -> Endpoint:
