@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from gateway.core.model import DeviceId
+from gateway.sediment.bodies import decode
 from gateway.sediment.compose import compose_data, compose_message
-from gateway.sediment.messages import Acceptance, ConfigMessage, Message, PassportResponse, Result, decode
+from gateway.sediment.messages import Acceptance, ConfigMessage, Message, PassportResponse, Result
 from gateway.sediment.wire import MessageId, Reason
 from tests.e2e.ground import Ground, on_the_ground
 from tests.e2e.installed import AHEAD, PATIENCE, VERIFIER, Installed, Running, until, written

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.sediment import messages as codec
+from gateway.sediment.bodies import decode, encode, encode_passport_signed
 from gateway.sediment.messages import (
     Acceptance,
     Admittance,
@@ -31,9 +32,6 @@ from gateway.sediment.messages import (
     PassportResponse,
     Permission,
     Result,
-    decode,
-    encode,
-    encode_passport_signed,
 )
 from gateway.sediment.wire import HMAC_START, Data, Endpoint, Header, Measurement, MessageId, Protocol, Reason, Span
 from tests.fuzz.mutants import honest, mutants
