@@ -141,6 +141,8 @@ def installed(folder: Path, app: Listener, relying: dict[str, Any]) -> Installed
         console=free_place(),
     )
     gate.settings["doors"]["relying"] = {"app_server": "feed", **relying}
+    if "relying_party" not in relying:  # in the place of SEDIMENT's own, this port is all that is needed
+        del gate.settings["doors"]["sediment"]
     gate.write("ragate.yaml", gate.settings)
     return gate
 
