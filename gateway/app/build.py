@@ -205,12 +205,16 @@ def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
-    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot."""
+    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    Without a place to listen on, and then perhaps without a verifier, it is one to which nobody comes.
+    """
     limits, forward = config.door.limits, config.door.forward_to
+    sources = [source.name for source in config.sources] or [UNASSIGNED]
     settings = DoorSettings(
         peers=config.door.peers,
         verifiers={peer: source.name for source in config.sources for peer in source.peers},
-        default_source=config.sources[0].name if len(config.sources) == 1 else None,
+        default_source=sources[0] if len(sources) == 1 else None,
         connections=limits.connections,
         connections_per_peer=limits.connections_per_peer,
         frame_seconds=limits.frame_seconds,

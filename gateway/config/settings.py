@@ -281,8 +281,12 @@ def _check_alerts(
     if door.listen and sources and not (door.peers or any(source.peers for source in sources)):
         mend = "list the verifier's address under peers of its source"
         problems.add(where, "nobody may connect to the door: no peers are listed", mend)
-    # A door that could not be read is none that is missing.
-    if sources and not door.listen and relying is None and not problems:
+    if problems:
+        return  # a door or a source that could not be read is none that is missing
+    if door.listen and not sources:
+        what = "nobody's alerts could be believed at the door: no source has format sediment"
+        problems.add(where, what, "remove sediment from doors, or list the verifier under sources")
+    if sources and not door.listen and relying is None:
         names = ", ".join(source.name for source in sources)
         what = f"no door takes the alerts of {names}: neither sediment nor relying is written"
         problems.add(where, what, "write sediment: {listen: 127.0.0.1:8000}, or remove the source")
