@@ -235,6 +235,21 @@ def test_a_restart_forgets_no_failure(tmp_path: Path, port: tuple[str, int]) -> 
             tell(gate, port, Reason.PASS)
             service.wait(CAM, "trusted")
             after_the_start(gate, port)
+            tell(gate, port, Reason.REQUESTED, ahead=0.5)
+            until(lambda: "re-attestation was requested" in service.get(f"/v1/devices/{CAM}").text)
+            assert service.stop() == 0
+        with gate.running() as service:
+            told: list[Acceptance] = []
+
+            def asked() -> bool:
+                device = Device(gate, port)
+                told.append(device.told(device.data()))
+                return told[-1] is Acceptance.ATTEST
+
+            until(asked, lambda: told)  # at first DATA could be a replay from before the start
+            assert set(told[:-1]) <= {Acceptance.REJECT}
+            tell(gate, port, Reason.PASS)
+            service.wait(CAM, "trusted")
             device = Device(gate, port)
             sent = device.data()
             assert device.told(sent) is Acceptance.ACCEPT
