@@ -1,8 +1,8 @@
 """Which devices were asked to attest again and have not been judged since, as the journal has it.
 
-Asked once at a start, beside the writer that has just loaded the file. A wish leaves no record, so it is found where
-a device's newest row is newer than the row of its record, and among the rows that no state knows yet. What must not
-live here: what a wish leads to.
+Asked once at a start, beside the writer that has just loaded the file. A wish leaves no record, so it is found
+where a device's newest row is newer than the row of its record, and among the rows that no state knows yet. What
+must not live here: what a wish leads to.
 """
 
 from __future__ import annotations
