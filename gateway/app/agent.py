@@ -20,7 +20,7 @@ from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
-from gateway.app.serve import SWITCH_SECONDS
+from gateway.app.serve import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -207,6 +207,7 @@ class _Service:
             notes=self._notes,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
+            layers=lambda: () if self._layer is None else (self._layer.prove,),
         )
         self._agent = agent
         stop = asyncio.Event()
@@ -285,6 +286,8 @@ class _Service:
 
     def _planned(self, plan: wire.Plan) -> None:
         """A plan is in force: KubeArmor is told of its ports from here on."""
+        # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
+        settle_garbage()
         wanted = self._config.kubearmor
         if wanted is None:
             return

@@ -46,6 +46,7 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
@@ -307,7 +308,7 @@ class _Service:
     ) -> None:
         _, devices, gate, admit, door = self._parts
         console, operator = self._windows(advisories, reloader, listen)
-        _settle_garbage()
+        settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -367,7 +368,8 @@ class _Service:
         """Where people and programs look in, and where operators act."""
         journal, devices, _, _, _ = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, self._gates, self._clock)
+        layers = {each.name: each.prove for each in advisories if isinstance(each, KubeArmorAdvisory)}
+        explainer = Explainer(devices, self._gates, self._clock, layers)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -376,6 +378,7 @@ class _Service:
             health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
+            proven=explainer.proven,
             site=site.now,
             book=reloader.view,
         )
@@ -449,7 +452,7 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
             part.close()
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What was loaded stays for good: never walk it again looking for garbage."""
     gc.collect()
     gc.freeze()

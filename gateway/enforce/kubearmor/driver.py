@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from gateway.control.ports import Clock
+from gateway.control.ports import Clock, Showing
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor.client import NAME, Daemon, DaemonError, Trouble
 from gateway.enforce.kubearmor.documents import GONE, TAKEN, Post, ProfileDocuments, word
 from gateway.enforce.kubearmor.lookup import RuleLookup
 from gateway.enforce.kubearmor.own import OwnPolicies
+from gateway.enforce.kubearmor.proof import show
 from gateway.enforce.kubearmor.report import Part, Report, Stage
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
 from gateway.enforce.kubearmor.tables import NftTables, TableReader
@@ -105,6 +106,16 @@ class KubeArmorAdvisory:
         ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since``
         (wall)."""
         return self._report.view()
+
+    async def prove(self, addresses: Sequence[Address]) -> Mapping[str, Showing]:
+        """What the daemon and its tables show at this moment, over a connection of its own. Never raises."""
+        daemon = Daemon(self._settings)
+        sent = {} if self._host is None else {self._host.name: self._host.generation}
+        tables = self._tables if self._settings.tables is Tables.READ else None
+        try:
+            return await show(partial(self._shown, daemon), tables, sent, addresses)
+        finally:
+            await daemon.close()
 
     async def run(self) -> None:
         """Work until cancelled. Trouble with the daemon is reported and tried again; only bugs escape."""
