@@ -198,6 +198,7 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("nodes: {kubernetes.io/hostname: app-1}", "nodes: {}"),
         ("nodes: {kubernetes.io/hostname: app-1}", "nodes: {kubernetes.io/hostname: 'a b'}"),
         ("in_cluster: false", "in_cluster: perhaps"),
+        ("record: /run", "record: run"),
         ("format: ear-jwt", "format: ear"),
         ("proof: both", "proof: none"),
         ("algorithm: ES256", "algorithm: ES512"),

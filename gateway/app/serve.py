@@ -47,6 +47,7 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
@@ -238,8 +239,10 @@ class _Service:
     def _layers(self, devices: Devices) -> Mapping[str, Advisory]:
         """The layers that never count for admission, by the target that each is at. Raises ``ConfigError``."""
         config = self._config
-        here = build.kubearmor(config, self._clock)
-        self._clusters = clustering.make(config, self._clock, self._of_cluster)
+        here = build.kubearmor(config, self._clock, lambda notice: _told(devices, notice))
+        if here is not None:
+            devices.add_advisory(config.target.name, here)
+        self._clusters = clustering.make(config, self._clock, lambda notice: _told(devices, notice))
         devices.beside += [clustering.beside(each) for each in self._clusters.values()]
         return {**({} if here is None else {config.target.name: here}), **self._clusters}
 
@@ -265,7 +268,7 @@ class _Service:
 
     def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         for each in advisories:
-            self.metrics.add_backend(each.name)
+            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -318,7 +321,7 @@ class _Service:
     ) -> None:
         _, devices, gate, admit, door = self._parts
         console, operator = self._windows(advisories, reloader, listen)
-        _settle_garbage()
+        settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -378,7 +381,8 @@ class _Service:
         """Where people and programs look in, and where operators act."""
         journal, devices, _, _, _ = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, self._gates, self._clock)
+        layers = {each.name: each.prove for each in advisories if isinstance(each, KubeArmorAdvisory)}
+        explainer = Explainer(devices, self._gates, self._clock, layers)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -387,6 +391,7 @@ class _Service:
             health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
+            proven=explainer.proven,
             site=site.now,
             book=reloader.view,
         )
@@ -441,17 +446,18 @@ class _Service:
             lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
 
-    def _of_cluster(self, notice: Notice) -> None:
-        _, devices, _, _, _ = self._parts
-        devices.notice(notice)
-        devices.commit()
-
     def _around(self, sentence: str) -> None:
         """A way around the path gate opened or closed: from here on every device is shown accordingly."""
         _, devices, gate, _, _ = self._parts
         gate.obstacle = "" if self._bypass is None else self._bypass.state
         devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
         devices.commit()
+
+
+def _told(devices: Devices, notice: Notice) -> None:
+    """Journal and show at once what a layer says of itself: no verdict need come along."""
+    devices.notice(notice)
+    devices.commit()
 
 
 def _of_the_gate(gate: Reconciler) -> str:
@@ -466,7 +472,7 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
             part.close()
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What was loaded stays for good: never walk it again looking for garbage."""
     gc.collect()
     gc.freeze()

@@ -230,7 +230,14 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
+        "kubearmor": _exactly(
+            {
+                "address": _ENDPOINT,
+                "health": _ENDPOINT,
+                "tables": _choice(remotes.TABLES),
+                "record": {"type": "string", "pattern": "^/"},
+            }
+        ),
     }
     values = {
         "journal": _TEXT,

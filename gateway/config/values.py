@@ -175,11 +175,14 @@ class RelayEntry:
 
 @dataclass(frozen=True, slots=True)
 class KubeArmor:
-    """KubeArmor's policy service on this host, its health service, and how its tables may be known."""
+    """KubeArmor's policy service on this host, its health service, and how its tables and its security module may
+    be known."""
 
     address: Endpoint = Endpoint("127.0.0.1", 32767)  # noqa: RUF009 - immutable value
     health: Endpoint | None = Endpoint("127.0.0.1", 32766)  # noqa: RUF009 - immutable value
     tables: Literal["read", "trust", "none"] = "none"
+    record: Path = Path("/tmp/karmorProbeData.cfg")  # noqa: S108 - KubeArmor's own place; believed only if root's
+    """Where KubeArmor records which security module it works with."""
 
 
 @dataclass(frozen=True, slots=True)
