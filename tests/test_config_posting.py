@@ -272,9 +272,9 @@ def test_a_key_of_too_few_bits_is_refused() -> None:
 # --- what is said of a door's certificates ------------------------------------------------------------------------
 
 
-def served_by(folder: Path, **issued: float) -> ServedFiles:
+def served_by(folder: Path, until: float = 86_400.0) -> ServedFiles:
     authority = Authority.make(folder)
-    authority.issue("gateway", server=OWN, **issued)
+    authority.issue("gateway", server=OWN, until=until)
     authority.revoke()
     return ServedFiles(folder / "gateway.pem", folder / "gateway.key", folder / "site-ca.pem", folder / "site.crl")
 

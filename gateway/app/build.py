@@ -13,14 +13,14 @@ from gateway.certs import ServedTls
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
-from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Loaded, Notice, Opener, Presenting
 from gateway.control.reception import Reception, Sender
 from gateway.control.reload import Lay
 from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, AnchorKind, DeviceId, SourceName
+from gateway.core.model import Address, AnchorKind, DeviceId, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, read_record
 from gateway.enforce.nft import (
@@ -37,6 +37,7 @@ from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.rest import RestDoor, RestSettings, open_listener
 from gateway.intake.rpc import RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
+from gateway.journal import wishes
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -236,12 +237,16 @@ def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
-    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot."""
+    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    Without a place to listen on, and then perhaps without a verifier, it is one to which nobody comes.
+    """
     limits, forward = config.door.limits, config.door.forward_to
+    sources = [source.name for source in config.sources] or [UNASSIGNED]
     settings = DoorSettings(
         peers=config.door.peers,
         verifiers={peer: source.name for source in config.sources for peer in source.peers},
-        default_source=config.sources[0].name if len(config.sources) == 1 else None,
+        default_source=sources[0] if len(sources) == 1 else None,
         connections=limits.connections,
         connections_per_peer=limits.connections_per_peer,
         frame_seconds=limits.frame_seconds,
@@ -407,6 +412,19 @@ def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], 
     if relying is None or relying.relying_party is None:
         return None
     return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def still_wanted(config: Config, loaded: Loaded) -> frozenset[DeviceId]:
+    """The devices that were asked to attest again before this start and have not been judged since.
+
+    Raises ``JournalError``. A request of ours that shortened a deadline is in the record itself.
+    """
+    ours = (
+        device
+        for (device, _), record in loaded.records.items()
+        if record.graced and record.standing is Standing.TRUSTED
+    )
+    return wishes(config.journal).union(ours)
 
 
 def relying_door(

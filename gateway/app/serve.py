@@ -41,7 +41,7 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
+from gateway.control.ports import Advisory, Health, Loaded, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
 from gateway.control.shown import advised
@@ -174,7 +174,7 @@ class _Service:
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
-            standings = self._open_relying(loaded.highest_wall)
+            standings = self._open_relying(loaded)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
@@ -207,15 +207,16 @@ class _Service:
             devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
         return build.posting(self._config, admit, self._clock, devices.notice)
 
-    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+    def _open_relying(self, loaded: Loaded) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
         relying, (_, devices, _, admit, _) = self._config.relying, self._parts
         if relying is None:
             return None
         standings = build.standings(devices, self._clock, self.books)
+        standings.remember(build.still_wanted(self._config, loaded))
         self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
         self._relying = build.relying_door(
-            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+            self._config, relying, standings, admit, self._clock, self._forwarder, loaded.highest_wall
         )
         return standings
 
@@ -295,9 +296,8 @@ class _Service:
         metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
-        nft = gate.backend
-        if isinstance(nft, NftBackend):
-            metrics.set_spoofed(gate.target, lambda: nft.spoofed)
+        backend = gate.backend
+        metrics.set_spoofed(gate.target, lambda: backend.spoofed if isinstance(backend, NftBackend) else 0)
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)

@@ -118,6 +118,8 @@ def _of_doors(config: Config) -> Iterator[Finding]:
     inside = [device.id for device in config.devices if _may_connect(device, peers)]
     if inside:
         what = "they may connect to the door for alerts, which devices must not reach"
+        if not config.door.listen:
+            what = "alerts that come from their addresses are taken for a verifier's"
         yield Finding("warning", _subject(inside), what, "narrow peers to the verifier's address")
 
 

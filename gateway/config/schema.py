@@ -258,9 +258,9 @@ def settings_schema() -> Schema:
                 "hook": _exactly(hook, ("users",)),
                 "rest": _post_door(),
                 "rpc": _post_door(),
-            },
-            ("sediment",),
-        ),
+            }
+        )
+        | {"anyOf": [{"required": [door]} for door in settings.VERDICT_DOORS]},
         "sources": _list(_either(_exactly(source, ("name", "format", "public_key", "verifier_id")), _poster()))
         | {"minItems": 1},
         # Of this host, of an agent's, or a cluster: which keys go together the reader says.
