@@ -22,7 +22,7 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
-from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing
+from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing, Strayed
 from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
@@ -88,6 +88,7 @@ class Agent:
         boot_id: str,
         resources: Callable[[], Mapping[str, float]] = dict,
         notes: Callable[[], Mapping[str, str]] = dict,
+        bypasses: Callable[[], tuple[str, ...] | None] = lambda: None,
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
         layers: Callable[[], Sequence[LayerProof]] = tuple,
@@ -103,6 +104,7 @@ class Agent:
         self._boot_id = boot_id
         self._resources = resources
         self._notes = notes
+        self._bypasses = bypasses
         self._changed = changed
         self._planned = planned
         self._layers = layers
@@ -296,9 +298,10 @@ class Agent:
 
     async def _watch(self, gate: Backend) -> None:
         async for sentence in gate.damages():
-            self._admitted.clear()
+            if not isinstance(sentence, Strayed):
+                self._admitted.clear()
             if self._send is not None:
-                self._send(wire.Damage(sentence[: wire.SENTENCE]))
+                self._send(wire.pack_damage(sentence))
 
     # --- for an attachment ------------------------------------------------------------------------------
 
@@ -337,7 +340,9 @@ class Agent:
         if full and self._material.wrong:
             notes["certificate"] = self._material.wrong[: wire.SENTENCE]
         not_after = self._material.current.identity.not_after
-        return wire.Beat(self._clock.now().boot, not_after, resources, notes)
+        told = self._bypasses()
+        around = None if told is None else tuple(each[: wire.SENTENCE] for each in told[: wire.MOST_BYPASSES])
+        return wire.Beat(self._clock.now().boot, not_after, resources, notes, around)
 
     def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""
