@@ -153,7 +153,7 @@ def test_a_whole_configuration(site: Path) -> None:
     assert source.allow_published is False
     assert (config.target.name, config.target.path_gate, config.target.lease) == ("gateway", "nft", 120.0)
     assert config.target.kubearmor == KubeArmor(
-        Endpoint("127.0.0.1", 32_767), Endpoint("127.0.0.1", 32_766), "read"
+        Endpoint("127.0.0.1", 32_767), Endpoint("127.0.0.1", 32_766), "read", Path("/run/record.json")
     )
     assert (config.inventory_path, config.book_path) == (site / "devices.yaml", site / "policies/book.yaml")
     assert [device.id for device in config.devices] == ["cam-1", "cam-2"]
