@@ -133,7 +133,7 @@ def read_settings(path: Path) -> Settings:
     sources = tuple(each for each in listed if isinstance(each, Source))
     posters = tuple(each for each in listed if isinstance(each, Poster))
     check_posters(posters, where, problems)
-    targets = top.take("targets", lambda value: _targets(value, places), None)
+    targets = top.take("targets", lambda value: _targets(value, places, base), None)
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     doors = top.take("doors", lambda value: _doors(value, base), None)
@@ -440,7 +440,7 @@ def _verifier_id(text: str) -> str:
 # --- the target ---------------------------------------------------------------------------------------------------
 
 
-def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[RemoteTarget, ...]]:
+def _targets(value: Value, places: dict[str, str], base: Path) -> tuple[Target, tuple[RemoteTarget, ...]]:
     """The target on this host, and those that agents enforce on."""
     items = value.items()
     if not items:
@@ -456,7 +456,7 @@ def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[Remote
             mend = "name its agent: {name: app-server, agent: app-server}"
             raise item.wrong("a second target of this host: a host has one path gate", mend)
         else:
-            found = _target(section, places)
+            found = _target(section, places, base)
         others: list[Target | RemoteTarget] = [*own, *remotes]
         for other in others:
             if other.name == found.name:
@@ -494,7 +494,7 @@ def _check_link(
         top.problems.add(top.where, what, "add {name: app-server, agent: app-server} to targets, or leave it out")
 
 
-def _target(section: Section, places: dict[str, str]) -> Target:
+def _target(section: Section, places: dict[str, str], base: Path) -> Target:
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
     gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
@@ -505,7 +505,7 @@ def _target(section: Section, places: dict[str, str]) -> Target:
         gate,
         section.take("lease", read_lease, Target("").lease),
         relay,
-        section.take("kubearmor", read_kubearmor, None),
+        section.take("kubearmor", lambda item: read_kubearmor(item, base), None),
     )
     if not target.required:
         what = "the target of this host must be required: without it nothing is enforced"

@@ -95,6 +95,9 @@ NOTICE_KINDS = (
     "resources",
     "asked",
     "tls",
+    "alert",
+    "alerts",
+    "kubearmor",
 )
 
 

@@ -83,6 +83,7 @@ class KubeArmorAdvisory:
         self._withdrawn = False
         self._settled = False
         self._verified = False
+        self._disturbed = ""
         self._own.host(self._generation)
 
     @property
@@ -100,6 +101,13 @@ class KubeArmorAdvisory:
         self._documents.declare(documents, absent)
         self._wake.set()
 
+    def disturbed(self, why: str) -> None:
+        """Somebody else's connection to the daemon was lost: it may have restarted. What stands is not known any
+        more; everything is sent again once it has settled. While it is not settled this says nothing new."""
+        if self._settled:
+            self._disturbed = why
+            self._wake.set()
+
     def state(self) -> Mapping[str, str]:
         """``state`` absent, connecting, accepted, verified, failed, withdrawn or idle; ``detail``; the same for
         ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since``
@@ -112,7 +120,7 @@ class KubeArmorAdvisory:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=NAME)
         try:
             while True:
-                self._settled = False
+                self._settled, self._disturbed = False, ""
                 daemon = Daemon(self._settings)
                 try:
                     await self._session(daemon)
@@ -247,8 +255,9 @@ class KubeArmorAdvisory:
                 await asyncio.wait({lost, wake}, timeout=self._settings.check, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _end(wake)
-        if lost.done():
-            raise BackendError(NAME, "the connection was lost: stopped or restarted", transient=True)
+        if lost.done() or self._disturbed:
+            why = self._disturbed or "the connection was lost"
+            raise BackendError(NAME, f"{why}: stopped or restarted", transient=True)
 
     # Sending
 
