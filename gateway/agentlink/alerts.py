@@ -92,7 +92,10 @@ class Inbox:
     """
 
     def __init__(
-        self, hear: Callable[[RuntimeAlert, Instant], None], streams: Sequence[str], reasons: Sequence[str]
+        self,
+        hear: Callable[[RuntimeAlert, Instant], None] = lambda _alert, _at: None,
+        streams: Sequence[str] = (),
+        reasons: Sequence[str] = (),
     ) -> None:
         self._hear = hear
         self._streams, self._reasons = tuple(streams), tuple(reasons)
@@ -115,7 +118,9 @@ class Inbox:
         if len(message.alerts) > TELL_MOST or message.told < len(message.alerts):
             raise wire.LinkProtocolError(f"{len(message.alerts)} alerts in one message of {message.told} ever")
         if message.run != self._run:
-            self._run, self._told, self._before = message.run, 0, {}
+            # What a life of the agent told before is not missing here: another gateway had it, or nobody did.
+            before = message.told - len(message.alerts) if self._run is None else 0
+            self._run, self._told, self._before = message.run, before, {}
         missing = message.told - len(message.alerts) - self._told
         if missing < 0:
             raise wire.LinkProtocolError("an agent has told fewer alerts than before")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 import grpc
@@ -70,7 +70,7 @@ class AgentTarget:
     plan: wire.Plan
     digest: str
     lease: float
-    inbox: Inbox
+    inbox: Inbox = field(default_factory=Inbox)
 
 
 class AgentState(NamedTuple):

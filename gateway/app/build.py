@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.app import hinting
-from gateway.config import Config, KubeArmor, Relying, document_targets
+from gateway.config import SOURCE_ALERTS, Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
@@ -19,15 +19,16 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, DeviceId, SourceName
+from gateway.core.model import Address, DeviceId, Instant, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
+from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, connect
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
 from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
+from gateway.kubearmor.alerts import RuntimeAlert
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -42,6 +43,7 @@ from gateway.sediment.wire import Endpoint as WireEndpoint
 from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
+from gateway.watch.kubearmor import MESSAGE_BYTES, Ear, EarSettings
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -475,13 +477,36 @@ def kubearmor_layer(
     target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
-    settings = KubeArmorSettings(
-        address=str(wanted.address),
-        health=None if wanted.health is None else str(wanted.health),
+    return KubeArmorAdvisory(_kubearmor_settings(wanted, target), clock, scope, hardening)
+
+
+def _kubearmor_settings(wanted: KubeArmor, target: str) -> KubeArmorSettings:
+    return KubeArmorSettings(
+        address=wanted.address,
+        logs=wanted.logs,
+        tls=wanted.tls,
+        health=wanted.health,
         tables=Tables(wanted.tables),
         target=target,
     )
-    return KubeArmorAdvisory(settings, clock, scope, hardening)
+
+
+def ear(
+    wanted: KubeArmor,
+    clock: Clock,
+    hear: Callable[[RuntimeAlert, Instant], None],
+    lost: Callable[[str], None],
+) -> Ear:
+    """The listener at a host's KubeArmor. Raises ``ConfigError`` for an address beyond this host, or TLS files that
+    cannot be used."""
+    settings = _kubearmor_settings(wanted, "")
+    return Ear(
+        EarSettings(streams=wanted.streams, per_source=SOURCE_ALERTS),
+        clock,
+        lambda: connect(settings.events, settings.tls, MESSAGE_BYTES),
+        hear,
+        lost,
+    )
 
 
 @contextmanager

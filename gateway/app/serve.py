@@ -26,6 +26,7 @@ from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
+from gateway.app.listening import Listening
 from gateway.app.logs import configure_logging
 from gateway.app.reload import Reloader
 from gateway.config import Config
@@ -37,7 +38,7 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.documents import Documents
+from gateway.control.documents import Documents, TakesDocuments
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
@@ -164,26 +165,32 @@ class _Service:
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layer = build.kubearmor(config, clock)
+            listening = self._listening = Listening(config, admit, devices, layer, clock)
+            advisories: Sequence[Advisory] = () if layer is None else (layer,)
             door = build.door(config, admit, clock, devices.notice)
             self._posting = build.posting(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
-            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice, listening.inboxes)
             standings = self._open_relying(loaded.highest_wall)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
-            advisories: Sequence[Advisory] = () if layer is None else (layer,)
             site.turn(clock.now())
             clockwork = Clockwork(
-                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+                devices,
+                [gate],
+                journal,
+                clock,
+                advisories,
+                loaded.highest_wall,
+                (overrides, site, alarms, listening.alerts),
             )
-            documents = None if layer is None else self._documents(layer)
-            bypass = self._bypass = build.bypass_watch(config, self._around)
-            self._follow_books(bypass, documents)
+            documents = None if listening.documents is None else self._documents(listening.documents)
+            self._follow_books(documents)
             self._wire_metrics(watch, advisories)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
@@ -233,7 +240,7 @@ class _Service:
         self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         return self._reloader
 
-    def _documents(self, layer: Advisory) -> Documents:
+    def _documents(self, layer: TakesDocuments) -> Documents:
         """Who keeps the documents of profiles at KubeArmor."""
         _, devices, _, _, _ = self._parts
         _, site = self._levels
@@ -243,8 +250,9 @@ class _Service:
         site.watch(lambda _: documents.wake())
         return documents
 
-    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+    def _follow_books(self, documents: Documents | None) -> None:
         """Tell the parts that keep something of the book when another one runs."""
+        bypass = self._bypass = build.bypass_watch(self._config, self._around)
         if bypass is not None:
             self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
         if documents is not None:
@@ -277,6 +285,7 @@ class _Service:
         for posted in self._posting:
             metrics.add_queue(posted.name, posted.depth)
         self._hinting.wire(metrics)
+        self._listening.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
@@ -321,6 +330,7 @@ class _Service:
                     tasks.create_task(watch.run(), name="watch"),
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
+                    *(tasks.create_task(run(), name=name) for name, run in self._listening.runs()),
                 ]
                 if documents is not None:
                     hands.append(tasks.create_task(documents.run(), name="documents"))
@@ -422,6 +432,7 @@ class _Service:
         if self._forwarder is not None:
             lines.append(Health("relying forwarding", True, self._forwarder.state()))
         lines.extend(self._hinting.health())
+        lines.extend(self._listening.health())
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.

@@ -20,6 +20,7 @@ from gateway.config.templates import check_library, document_targets, read_libra
 from gateway.config.values import (
     FEED,
     HOOK,
+    SOURCE_ALERTS,
     AgentConfig,
     Api,
     Config,
@@ -37,11 +38,13 @@ from gateway.config.values import (
     RemoteTarget,
     Source,
     Target,
+    alert_sources,
 )
 
 __all__ = [
     "FEED",
     "HOOK",
+    "SOURCE_ALERTS",
     "AgentConfig",
     "Api",
     "Config",
@@ -66,6 +69,7 @@ __all__ = [
     "Source",
     "Target",
     "agent_findings",
+    "alert_sources",
     "check_library",
     "document_targets",
     "find_findings",

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.link_findings import of_link
-from gateway.config.values import SOURCE_ALERTS, Config, Network, alert_sources
+from gateway.config.values import SOURCE_ALERTS, Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
 from gateway.core.policy import Finding, check, check_against
@@ -38,7 +38,8 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
     """Thresholds of alerts that nobody hears, or that no number of alerts can reach."""
     thresholds = config.book.thresholds
     wanted = [each for each in (thresholds.suspect, thresholds.alarm) if each is not None]
-    if wanted and not alert_sources(config.target, config.remotes):
+    own = config.target.kubearmor
+    if wanted and not config.remotes and (own is None or "alerts" not in own.streams):
         what = f"target {config.target.name} has no KubeArmor whose alerts are listened to: nothing can reach them"
         mend = "add kubearmor: {} to the target where one runs, with alerts among its streams"
         yield Finding("warning", "thresholds alerts", what, mend)

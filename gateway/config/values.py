@@ -302,7 +302,7 @@ SOURCE_ALERTS = 200
 def alert_sources(own: Target, remotes: Iterable[RemoteTarget]) -> Mapping[str, SourceName]:
     """The names under which the alerts of targets hint. An agent's file says whether its host has KubeArmor, so
     every other host may."""
-    heard = [own.name] if own.kubearmor is not None and "alerts" in own.kubearmor.streams else []
+    heard = [own.name] if own.kubearmor is not None and own.kubearmor.streams else []
     return {name: SourceName(name + ALERTS) for name in (*heard, *(remote.name for remote in remotes))}
 
 

@@ -220,8 +220,9 @@ def _port(found: Mapping[str, str], key: str) -> int:
 
 
 def _of_process(process: str, operation: str, resource: str) -> str:
+    """At most 226 characters: of the process, of what it did, and of what to."""
     who, what = shown(process, 80) or "a process", shown(operation, 20) or "something"
-    return shown(f"{what} by {who}" + (f": {shown(resource, 120)}" if resource else ""), DETAIL_MOST)
+    return f"{what} by {who}" + (f": {shown(resource, 120)}" if resource else "")
 
 
 def _subject(container: str, host: str) -> str:
