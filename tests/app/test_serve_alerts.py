@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 from gateway.kubearmor.alerts import RuntimeAlert
@@ -66,21 +68,27 @@ async def shows(gate: Installed, path: str, *texts: str) -> str:
     return seen
 
 
-async def test_alerts_make_a_device_suspect_and_everything_is_shown(tmp_path: Path) -> None:
-    daemon = FakeKubeArmor()
-    await daemon.start()
+@pytest.fixture
+async def daemon() -> AsyncIterator[FakeKubeArmor]:
+    fake = FakeKubeArmor()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+async def test_alerts_make_a_device_suspect_and_everything_is_shown(tmp_path: Path, daemon: FakeKubeArmor) -> None:
     gate = installed(tmp_path, daemon)
     async with running(gate) as run:
         await run.ready()
         await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
-        await shows(gate, "/api/v1/devices/cam-1", '"standing": "trusted"')
+        await shows(gate, "/v1/devices/cam-1", '"standing":"trusted"')
         await until(lambda: all(daemon.feed.subscribers.values()))
         daemon.feed.matching = "network"
         for port in (1, 2, 3):
             daemon.feed.packet("60-honey", HONEY, "127.0.77.11", port=port)
         daemon.feed.say("WatchAlerts", b"\xff")
-        await shows(gate, "/api/v1/devices/cam-1", '"standing": "suspect"')
-        await shows(gate, "/api/v1/devices/cam-2", '"standing": "unknown"')
+        await shows(gate, "/v1/devices/cam-1", '"standing":"suspect"')
+        await shows(gate, "/v1/devices/cam-2", '"standing":"unknown"')
         await shows(
             gate,
             "/metrics",
@@ -101,12 +109,9 @@ async def test_alerts_make_a_device_suspect_and_everything_is_shown(tmp_path: Pa
         assert "127.0.77.11" not in metrics
         assert "cam-1" not in metrics
         await until(lambda: all(daemon.feed.subscribers.values()))
-    await daemon.stop()
 
 
-async def test_an_agent_tells_what_its_kubearmor_says(tmp_path: Path) -> None:
-    daemon = FakeKubeArmor()
-    await daemon.start()
+async def test_an_agent_tells_what_its_kubearmor_says(tmp_path: Path, daemon: FakeKubeArmor) -> None:
     pair = Pair(site_certificates(tmp_path / "certs", "app"))
     pair.plan = plan("10.0.0.1")
     heard: list[RuntimeAlert] = []
@@ -134,4 +139,3 @@ async def test_an_agent_tells_what_its_kubearmor_says(tmp_path: Path) -> None:
             await until(lambda: pair.inbox.breaks["alerts"] == 1)
     assert pair.inbox.up == frozenset()
     assert pair.inbox.lost["link"] == 0
-    await daemon.stop()
