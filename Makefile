@@ -8,7 +8,7 @@ PYTHON ?= $(shell .ci/find-python)
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test serve lint types contracts format bench soak fuzz mutants ci lock clean system
+.PHONY: help run test test-long serve lint types contracts format bench soak fuzz mutants ci lock clean system
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ run: system $(READY) ## the gateway with embedded defaults and a simulated site 
 test: system $(READY) ## the whole fast suite
 	$(BIN)/python -m pytest tests -n $(JOBS)
 
+test-long: system $(READY) ## the tests that take more than ten seconds each: minutes
+	$(BIN)/python -m pytest tests -n $(JOBS) -m long
+
 lint: $(READY) ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +51,7 @@ bench: system $(READY) ## measure the promises, side by side with what a site ha
 
 .PHONY: compose-check
 compose-check: system $(READY) ## compose/: its files, and its commands in network namespaces instead of containers
-	$(BIN)/python -m pytest tests/composed
+	$(BIN)/python -m pytest tests/composed -m ""
 
 soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s

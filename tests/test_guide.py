@@ -164,6 +164,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         found.service.wait(PATIENCE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_guide_leads_where_it_says(reader: Reader) -> None:
     for kind, title, text in Blocks().found:

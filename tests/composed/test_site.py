@@ -20,7 +20,7 @@ from tests.composed.site import Composed
 from tests.e2e.kernel import admitted, tombstones
 from tests.netns import in_namespaces
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.long]
 
 #: Seconds. A stream that was heard so recently flows, one that was not for so long does not: ten messages a second.
 FLOWS, STILL = 2.0, 5.0

@@ -100,6 +100,7 @@ def test_the_site_profile_and_the_thresholds_run(tmp_path: Path) -> None:
     server.close()
 
 
+@pytest.mark.long
 @pytest.mark.netns
 def test_in_the_kernel_an_admission_by_an_override_ends_with_it_without_the_gateway(tmp_path: Path) -> None:
     gate = Installed(tmp_path, target={"lease": 120}, source={"max_age": 600})

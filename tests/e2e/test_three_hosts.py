@@ -226,6 +226,7 @@ def test_a_restarted_gateway_finds_its_agent_enforcing(tmp_path: Path) -> None:
     on_the_ground(body)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_a_failed_device_stays_out_and_both_converge(tmp_path: Path) -> None:
     site = Site(tmp_path)
     dice = random.Random(20261121)

@@ -59,6 +59,7 @@ async def tell(flaw: Flaw) -> tuple[str, str]:
     return failed, out.getvalue()
 
 
+@pytest.mark.long
 async def test_a_sound_gateway_passes_and_every_broken_promise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     # Six sites at once in one process are a busy machine, which may also be a slow one.
     monkeypatch.setattr(story_module, "STEP_SECONDS", 8.0)

@@ -15,7 +15,7 @@ from gateway.core.model import DENY, Decision, Device, DeviceId, Standing
 from gateway.core.policy.book import NORMAL, Book, Condition, Override, ProfileName, Ruled, Ruling
 from gateway.core.policy.rulings import matched, ruled
 
-_SUSPECT, _TRUSTED = Standing.SUSPECT, Standing.TRUSTED
+_TRUSTED = Standing.TRUSTED
 _STANDARD = Book()
 #: The last second of the year 9999, in UNIX seconds.
 _LAST = 253_402_300_799.0
