@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -42,6 +43,11 @@ WHATS = (
 
 #: What was done about it.
 ACTS = ("blocked", "audited", "allowed", "told")
+
+#: Characters of the longest text of an IPv6 address.
+ADDRESS_MOST = 45
+#: Addresses whose reading is remembered: it is half of the work, and who makes alerts makes many.
+REMEMBERED = 4_096
 
 #: KubeArmor's severities are 1 to 10; 0 is none.
 SEVERITY_MOST = 10
@@ -186,29 +192,34 @@ def _of_packet(direction: str, data: str, event_data: Mapping[str, str]) -> tupl
     """The source of what came in, and the sentence. ``data`` has the map's content in one line, without a map."""
     if direction not in _DIRECTIONS:
         _refuse(f"direction {shown(direction, 20)!r} is neither INGRESS nor EGRESS")
-    found = event_data or dict(part.partition("=")[::2] for part in data[:1_024].split(" "))
-    source, target = _address(found, "SourceIP"), _address(found, "DestinationIP")
+    found = dict(event_data) or dict(part.partition("=")[::2] for part in data[:1_024].split(" "))
+    (source, own), (target, _) = _address(found, "SourceIP"), _address(found, "DestinationIP")
     protocol = shown(found.get("Protocol", ""), 10) or "?"
     ends = f"{source}:{_port(found, 'SourcePort')} to {target}:{_port(found, 'DestinationPort')}"
-    detail = f"{direction.lower()} {protocol} from {ends}"
-    if direction == "EGRESS":
-        return None, detail
-    try:
-        own = Address.parse(str(source))
-    except ValueError:  # nothing that a device could send from: multicast, unspecified, broadcast
-        return None, detail
-    return own, detail
+    return own if direction == "INGRESS" else None, f"{direction.lower()} {protocol} from {ends}"
 
 
-def _address(found: Mapping[str, str], key: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(found: Mapping[str, str], key: str) -> tuple[str, Address | None]:
+    """The address as text, and as one that a device can have, if it can."""
     text = found.get(key, "")
-    try:
-        address = ipaddress.ip_address(text[:64])
-    except ValueError:
-        address = None
-    if address is None or getattr(address, "scope_id", None):
+    known = _parsed(text) if len(text) <= ADDRESS_MOST else None
+    if known is None:
         _refuse(f"{key} {shown(text, NAME_MOST)!r} is no address")
-    return address
+    return known
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _parsed(text: str) -> tuple[str, Address | None] | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if getattr(address, "scope_id", None):
+        return None
+    try:
+        return str(address), Address.parse(str(address))
+    except ValueError:  # nothing that a device could send from: multicast, unspecified, broadcast
+        return str(address), None
 
 
 def _port(found: Mapping[str, str], key: str) -> int:

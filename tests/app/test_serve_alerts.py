@@ -111,6 +111,7 @@ async def test_alerts_make_a_device_suspect_and_everything_is_shown(tmp_path: Pa
         await until(lambda: all(daemon.feed.subscribers.values()))
 
 
+@pytest.mark.long
 async def test_an_agent_tells_what_its_kubearmor_says(tmp_path: Path, daemon: FakeKubeArmor) -> None:
     pair = Pair(site_certificates(tmp_path / "certs", "app"))
     pair.plan = plan("10.0.0.1")

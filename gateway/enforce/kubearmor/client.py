@@ -32,7 +32,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 SERVICES = ("policy.PolicyService", "policy.ProbeService")
 
 _METHODS = {Kind.HOST: HOST_POLICY, Kind.NETWORK: NETWORK_POLICY, Kind.CONTAINER: CONTAINER_POLICY}
-_MAX_DETAIL = 160
+_MAX_DETAIL = 240
 
 
 class Trouble(Enum):

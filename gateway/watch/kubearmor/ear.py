@@ -34,7 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 #: Seconds; a connection that stood for so long begins the pauses anew.
 STEADY_SECONDS = 30.0
 #: Characters of the library's own text.
-DETAIL_MOST = 160
+DETAIL_MOST = 240
 
 Hear = Callable[[RuntimeAlert, Instant], None]
 
@@ -46,8 +46,8 @@ class EarSettings:
     in a second, so that one that is loud leaves room for the others. Times in seconds."""
 
     streams: tuple[str, ...] = tuple(STREAMS)
-    most: int = 1_000
-    most_beside: int = 250
+    most: int = 500
+    most_beside: int = 100
     per_source: int = 200
     first_pause: float = FIRST_PAUSE
     longest_pause: float = LONGEST_PAUSE
