@@ -47,7 +47,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         tmp_path_factory.mktemp("site"),
         devices={"cam-1": ("127.7.0.1",)},
         services=[{"name": "feed", "address": "127.0.0.1", "port": port, "protocol": "tcp", "path": "routed"}],
-        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}]},
+        target={
+            "path_gate": "relay",
+            "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}],
+            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": "none"},
+        },
         source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),
         console=("127.0.0.1", free_port()),

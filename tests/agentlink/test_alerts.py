@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from gateway.agentlink import agent as agents
-from gateway.agentlink import hub as hubs
 from gateway.agentlink import messages as wire
 from gateway.agentlink.alerts import (
     QUIET_TURNS,
@@ -226,9 +224,8 @@ async def test_a_gateway_of_before_is_told_nothing_that_it_does_not_know(
     ends = Ends()
     pair.inbox = ends.inbox
     asked: list[float] = []
-    pair.report = asked.append  # type: ignore[assignment]
-    monkeypatch.setattr(hubs.wire, "PROTOCOLS", (1,))
-    monkeypatch.setattr(agents.wire, "PROTOCOLS", (1,))
+    pair.report = asked.append
+    monkeypatch.setattr(wire, "PROTOCOLS", (1,))
     async with pair.listening() as hub, pair.agent():
         await pair.attached()
         await until(lambda: hub.states()["app"].not_after)  # a beat has come: it stands and works

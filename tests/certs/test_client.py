@@ -49,7 +49,7 @@ def test_files_that_cannot_be_used_are_named(
     if content is not None:
         place.write_bytes(content)
     with pytest.raises(ConfigError, match=expected) as caught:
-        files._replace(**{key: place}).check()
+        ClientFiles(**{**files._asdict(), key: place}).check()
     assert str(place) in str(caught.value)
 
 

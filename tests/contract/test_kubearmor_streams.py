@@ -93,12 +93,15 @@ class Talk:
         self._channel = channel
 
     def watch(self, method: str, word: str) -> grpc.aio.UnaryStreamCall[bytes, bytes]:
-        open_ = self._channel.unary_stream(f"/feeder.LogService/{method}")
+        open_: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(
+            f"/feeder.LogService/{method}"
+        )
         return open_(events_pb2.RequestMessage(Filter=word).SerializeToString())
 
     async def add(self, kind: str, name: str, spec: Any) -> None:
         event = json.dumps({"type": "ADDED", "object": {"metadata": {"name": name}, "spec": spec}})
-        call = self._channel.unary_unary(f"/policy.PolicyService/{kind}Policy")
+        method = f"/policy.PolicyService/{kind}Policy"
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(method)
         reply = policy_pb2.response.FromString(
             await call(policy_pb2.policy(policy=event.encode()).SerializeToString())
         )

@@ -189,7 +189,7 @@ async def test_a_64_binding_covers_the_addresses_in_it() -> None:
 async def test_many_alerts_of_a_host_raise_an_alarm_whoever_caused_them_and_end_it_again() -> None:
     async with world() as here:
         heard = Heard(here)
-        file = {"what": "file", "source": None, "subject": "app", "severity": 5}
+        file: dict[str, Any] = {"what": "file", "source": None, "subject": "app", "severity": 5}
         await heard.say(3, **file)
         assert heard.alerts.raised() == {}
         await heard.say(1, **file)

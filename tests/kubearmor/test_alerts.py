@@ -191,7 +191,7 @@ def test_any_bytes_are_read_or_refused(data: bytes, reader: Any) -> None:
     ),
     st.dictionaries(st.sampled_from([*RECORDED["EventData"], "x"]), st.text(max_size=80) | st.just("10.0.0.1")),
 )
-def test_any_alert_is_read_or_refused(fields: dict[str, str], event_data: dict[str, str]) -> None:
+def test_any_alert_is_read_or_refused(fields: dict[str, Any], event_data: dict[str, str]) -> None:
     with suppress(AlertRefused):
         kept(read_alert(Alert(**fields, EventData=event_data).SerializeToString()))
 
