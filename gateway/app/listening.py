@@ -70,6 +70,11 @@ class Listening:
         if self._ear is not None:
             yield "ear", self._ear.run
 
+    def finish(self) -> None:
+        """Tell what was gathered (orderly stop)."""
+        self.alerts.flush(self._clock.now())
+        self._devices.commit()
+
     def health(self) -> Iterator[Health]:
         """What an operator should know; none of it makes the service unready."""
         if self._ear is not None:

@@ -330,7 +330,6 @@ class _Service:
                     tasks.create_task(watch.run(), name="watch"),
                     *([] if self._bypass is None else [tasks.create_task(self._bypass.run(), name="bypass")]),
                     *(tasks.create_task(each.run(), name=each.name) for each in advisories),
-                    *(tasks.create_task(run(), name=name) for name, run in self._listening.runs()),
                 ]
                 if documents is not None:
                     hands.append(tasks.create_task(documents.run(), name="documents"))
@@ -344,7 +343,8 @@ class _Service:
                 if self._forwarder is not None:
                     hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
-                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
+                hinting = (*self._hinting.runs(), *self._listening.runs())
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in hinting]
                 self._ready = True
                 places = {each.name: each.addresses for each in self._posting}
                 count = len(self._config.devices)
@@ -357,6 +357,7 @@ class _Service:
                 if self._forwarder is not None:
                     await self._forwarder.finish()
                 admit.drain()
+                self._listening.finish()
                 await _ended(clock_task)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):
