@@ -109,6 +109,11 @@ class Inbox:
         self.breaks: Counter[str] = Counter(dict.fromkeys(self._streams, 0))
         self.lost: Counter[str] = Counter(dict.fromkeys(self._reasons, 0))
 
+    @property
+    def told(self) -> bool:
+        """Whether an agent has ever told anything: only where there is KubeArmor it does."""
+        return self._run is not None
+
     def detached(self) -> None:
         """The link is gone: what is listened to there is not known."""
         self.up = frozenset()

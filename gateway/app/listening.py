@@ -95,4 +95,6 @@ class Listening:
 
 
 def _of_inbox(inbox: Inbox) -> Listened:
+    if not inbox.told:  # whether that host has KubeArmor at all only its agent knows
+        return Listened((), {}, {}, {}, {})
     return Listened(inbox.up, inbox.heard, inbox.lost, inbox.breaks, {})
