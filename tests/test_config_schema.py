@@ -38,8 +38,8 @@ WHOLE = RELAYED.replace(
     "doctor: {sediment: [/opt/sediment], compose: [compose.yaml], kubearmor: [kubearmor.yaml]}\ninventory:",
 )
 WHOLE = WHOLE.replace(
-    "tables: read}",
-    "tables: read,\n      logs: '127.0.0.1:32768', streams: [alerts, logs, messages],\n"
+    "record: /run/record.json}",
+    "record: /run/record.json,\n      logs: '127.0.0.1:32768', streams: [alerts, logs, messages],\n"
     "      tls: {authority: site-ca.pem, certificate: gateway.pem, key: gateway.key, name: 10.0.0.5}}",
 )
 WHOLE = WHOLE.replace("doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0], group: root}\n")
@@ -195,6 +195,7 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("path_gate: relay", "path_gate: iptables"),
         ("{service: feed, listen: '127.0.0.1:8001'}", "{service: feed}"),
         ("tables: read", "tables: write"),
+        ("record: /run", "record: run"),
         ("format: ear-jwt", "format: ear"),
         ("proof: both", "proof: none"),
         ("algorithm: ES256", "algorithm: ES512"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -23,7 +23,7 @@ from gateway.agentlink.alerts import TELL_SECONDS
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
-from gateway.control.ports import Backend, Clock
+from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing
 from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
@@ -92,10 +92,12 @@ class Agent:
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
         report: Callable[[float], wire.Heard | None] = lambda _boot: None,
+        layers: Callable[[], Sequence[LayerProof]] = tuple,
     ) -> None:
         """``make_gate`` builds the path gate of a plan (``ConfigError`` where it cannot); ``changed`` is told each
         time that the link's state changes, ``planned`` each time that a plan is in force; ``report`` makes the next
-        message about runtime alerts at a boot time, if there is something to say."""
+        message about runtime alerts at a boot time, if there is something to say; ``layers`` are those of this host
+        that never admit and can show what they have."""
         self._settings = settings
         self._material = material
         self._clock = clock
@@ -107,6 +109,7 @@ class Agent:
         self._changed = changed
         self._planned = planned
         self._report = report
+        self._layers = layers
         self._gate: Backend | None = None
         self._found = False
         self._digest = ""
@@ -311,6 +314,8 @@ class Agent:
         try:
             if isinstance(message, wire.Look):
                 addresses = wire.unpack_addresses(message.addresses)
+                if message.proof:
+                    return wire.pack_proof(message.number, addresses, await self._prove(gate, addresses))
                 return wire.pack_seen(message.number, addresses, await gate.observe(addresses))
             outcomes = await (gate.cut(changes) if message.cut else gate.apply(changes))
         except BackendError as error:
@@ -322,6 +327,13 @@ class Agent:
             else:
                 self._admitted.pop(address, None)
         return wire.pack_done(message.number, outcomes)
+
+    async def _prove(self, gate: Backend, addresses: Sequence[Address]) -> Proof:
+        proof = await gate.prove(addresses)
+        layers: dict[str, Showing] = {}
+        for prove in self._layers():
+            layers |= await prove(addresses)
+        return proof._replace(layers=layers)
 
     def beat(self, *, full: bool) -> wire.Beat:
         """The next beat."""

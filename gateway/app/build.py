@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,13 @@ from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, DeviceId, Instant, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, connect
+from gateway.enforce.kubearmor import (
+    KubeArmorAdvisory,
+    KubeArmorSettings,
+    Tables,
+    connect,
+    read_record,
+)
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
@@ -451,8 +458,14 @@ def relying_counts(door: RelyingDoor) -> RelyingCounts:
     )
 
 
-def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
-    """The KubeArmor layer beside the path gate, where one is configured.
+def _unheard(_: Notice) -> None:
+    """For commands, which show a layer's state and end."""
+
+
+def kubearmor(
+    config: Config, clock: Clock, notice: Callable[[Notice], None] = _unheard
+) -> KubeArmorAdvisory | None:
+    """The KubeArmor layer beside the path gate, where one is configured; ``notice`` takes what it has to tell.
 
     Raises ``ConfigError`` for an address beyond this host and for policies that KubeArmor could not enforce.
     """
@@ -465,7 +478,7 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
         hardening = Hardening(
             journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
         )
-        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening)
+        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening, notice)
 
 
 def renderer(library: Library, book: Book, target: str) -> Renderer:
@@ -474,10 +487,18 @@ def renderer(library: Library, book: Book, target: str) -> Renderer:
 
 
 def kubearmor_layer(
-    target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
+    target: str,
+    wanted: KubeArmor,
+    clock: Clock,
+    scope: Scope,
+    hardening: Hardening,
+    notice: Callable[[Notice], None] = _unheard,
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
-    return KubeArmorAdvisory(_kubearmor_settings(wanted, target), clock, scope, hardening)
+    settings = _kubearmor_settings(wanted, target)
+    return KubeArmorAdvisory(
+        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
+    )
 
 
 def _kubearmor_settings(wanted: KubeArmor, target: str) -> KubeArmorSettings:

@@ -47,6 +47,7 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
@@ -164,9 +165,8 @@ class _Service:
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
-            layer = build.kubearmor(config, clock)
+            layer = build.kubearmor(config, clock, lambda notice: _told(devices, notice))
             listening = self._listening = Listening(config, admit, devices, layer, clock)
-            advisories: Sequence[Advisory] = () if layer is None else (layer,)
             door = build.door(config, admit, clock, devices.notice)
             self._posting = build.posting(config, admit, clock, devices.notice)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
@@ -179,6 +179,7 @@ class _Service:
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
+            advisories = self._shown_layers(layer)
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices,
@@ -202,6 +203,13 @@ class _Service:
                 await gate.backend.stop()
             finally:
                 await journal.close()
+
+    def _shown_layers(self, *layers: Advisory | None) -> Sequence[Advisory]:
+        """The layers that there are, shown beside the path gate from here on."""
+        found = [layer for layer in layers if layer is not None]
+        for each in found:
+            self._parts[1].add_advisory(self._config.target.name, each)
+        return found
 
     def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
@@ -263,7 +271,7 @@ class _Service:
 
     def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
         for each in advisories:
-            self.metrics.add_backend(each.name)
+            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -315,7 +323,7 @@ class _Service:
     ) -> None:
         _, devices, gate, admit, door = self._parts
         console, operator = self._windows(advisories, reloader, listen)
-        _settle_garbage()
+        settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -377,7 +385,8 @@ class _Service:
         """Where people and programs look in, and where operators act."""
         journal, devices, _, _, _ = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, self._gates, self._clock)
+        layers = {each.name: each.prove for each in advisories if isinstance(each, KubeArmorAdvisory)}
+        explainer = Explainer(devices, self._gates, self._clock, layers)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -386,6 +395,7 @@ class _Service:
             health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
+            proven=explainer.proven,
             site=site.now,
             book=reloader.view,
         )
@@ -448,6 +458,12 @@ class _Service:
         devices.commit()
 
 
+def _told(devices: Devices, notice: Notice) -> None:
+    """Journal and show at once what a layer says of itself: no verdict need come along."""
+    devices.notice(notice)
+    devices.commit()
+
+
 def _of_the_gate(gate: Reconciler) -> str:
     remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
@@ -460,7 +476,7 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
             part.close()
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What was loaded stays for good: never walk it again looking for garbage."""
     gc.collect()
     gc.freeze()

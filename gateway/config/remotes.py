@@ -39,7 +39,7 @@ CERTIFICATE_KEYS = ("authority", "certificate", "key", "revoked")
 _GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 #: KubeArmor's streams that can be listened to.
 STREAMS = ("alerts", "logs", "messages")
-KUBEARMOR_KEYS = ("address", "logs", "health", "tables", "streams", "tls")
+KUBEARMOR_KEYS = ("address", "logs", "health", "tables", "record", "streams", "tls")
 KUBEARMOR_TLS_KEYS = ("authority", "certificate", "key", "name")
 UNIX = "unix:"
 #: A path has 107 bytes at most (``unix(7)``).
@@ -117,6 +117,7 @@ def read_kubearmor(value: Value, base: Path) -> KubeArmor:
         section.take("logs", lambda item: item.parsed(_local), standard.logs),
         section.take("health", lambda item: item.parsed(_health), standard.health),
         section.take("tables", lambda item: item.choice(TABLES), standard.tables),
+        section.take("record", lambda item: item.parsed(_absolute), standard.record),
         section.take("streams", _streams, standard.streams),
         section.take("tls", lambda item: _tls(item, base), None),
     )
@@ -171,6 +172,14 @@ def _local(text: str) -> str:
         msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
         raise ValueError(msg)
     return str(endpoint)
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        msg = f"{text} is no absolute path"
+        raise ValueError(msg)
+    return path
 
 
 def is_agent_file(path: Path) -> bool:

@@ -272,6 +272,7 @@ def _kubearmor() -> Schema:
         "logs": _TEXT,
         "health": _TEXT,
         "tables": _choice(remotes.TABLES),
+        "record": {"type": "string", "pattern": "^/"},
         "streams": _list(_choice(remotes.STREAMS)),
         "tls": _section(remotes.KUBEARMOR_TLS_KEYS, tls, remotes.KUBEARMOR_TLS_KEYS[:3]),
     }

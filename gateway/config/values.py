@@ -177,7 +177,8 @@ class RelayEntry:
 @dataclass(frozen=True, slots=True)
 class KubeArmor:
     """KubeArmor on this host: its policy service, where its alerts are served (None: there, too), its health
-    service (None: judged by the probe alone), how its tables may be known, which streams are listened to, and TLS.
+    service (None: judged by the probe alone), how its tables and its security module may be known, which streams
+    are listened to, and TLS.
 
     An address is loopback with a port, or ``unix:/PATH``.
     """
@@ -186,6 +187,8 @@ class KubeArmor:
     logs: str | None = None
     health: str | None = "127.0.0.1:32766"
     tables: Literal["read", "trust", "none"] = "none"
+    record: Path = Path("/tmp/karmorProbeData.cfg")  # noqa: S108 - KubeArmor's own place; believed only if root's
+    """Where KubeArmor records which security module it works with."""
     streams: tuple[str, ...] = ("alerts", "logs", "messages")
     tls: ClientFiles | None = None
 

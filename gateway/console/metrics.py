@@ -218,6 +218,12 @@ class Metrics:
         """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
         self._live.bypasses[target] = count
 
+    def set_advisory(self, target: str, name: str, state: Callable[[], Mapping[str, str]]) -> None:
+        """Read ``ragate_advisory_state{target,backend,part,state}`` from ``state`` (a word for each of
+        ``ADVISORY_PARTS``, and ``repairs`` and ``restarts``) at every scrape."""
+        self.add_backend(name)
+        self._live.advisories[target, name] = state
+
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
@@ -419,12 +425,30 @@ def _counters(name: str, text: str, labels: Sequence[str], values: Iterable[tupl
     return family
 
 
+ADVISORY_PARTS = ("state", "host", "network", "documents")
+"""What an advisory layer tells one word each of; ``state`` is the whole."""
+
+ADVISORY_STATES = (
+    "absent",
+    "connecting",
+    "idle",
+    "waiting",
+    "withheld",
+    "disabled",
+    "accepted",
+    "verified",
+    "failed",
+    "withdrawn",
+)
+
+
 class _LiveCollector(Collector):
     """Numbers that live elsewhere and are read when asked for."""
 
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
         self.bypasses: dict[str, Callable[[], int]] = {}
+        self.advisories: dict[tuple[str, str], Callable[[], Mapping[str, str]]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
@@ -462,6 +486,7 @@ class _LiveCollector(Collector):
             for target, count in self.bypasses.items():
                 around.add_metric((target,), count())
             families.append(around)
+        families += self._advised()
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(
@@ -511,6 +536,22 @@ class _LiveCollector(Collector):
             for holder, at in self.certificates().items():
                 ends.add_metric((holder,), at)
             yield ends
+
+    def _advised(self) -> Iterable[Metric]:
+        """How far each part of each advisory layer got: 1 for its state, 0 for the others."""
+        if not self.advisories:
+            return
+        family = GaugeMetricFamily(
+            "ragate_advisory_state",
+            "1 for the state that a part of an advisory layer is in; part state is the whole.",
+            labels=("target", "backend", "part", "state"),
+        )
+        for (target, backend), read in self.advisories.items():
+            told = read()
+            for part in ADVISORY_PARTS:
+                for state in ADVISORY_STATES:
+                    family.add_metric((target, backend, part, state), float(told.get(part) == state))
+        yield family
 
     def _site(self) -> Iterable[Metric]:
         if self.site is None:
