@@ -18,7 +18,7 @@ from gateway.control.admit import Admit
 from gateway.control.alerts import Alerts, Watched
 from gateway.control.devices import Devices
 from gateway.control.documents import TakesDocuments
-from gateway.control.ports import Clock, Health, Notice
+from gateway.control.ports import Advisory, Clock, Health, Notice
 from gateway.control.severities import Severities
 from gateway.enforce.kubearmor import KubeArmorAdvisory, own_names
 from gateway.watch.kubearmor import LOSSES, STREAMS, Ear
@@ -28,17 +28,20 @@ class Listening:
     """Everything that hears runtime alerts, of one service."""
 
     def __init__(
-        self, config: Config, admit: Admit, devices: Devices, layer: KubeArmorAdvisory | None, clock: Clock
+        self, config: Config, admit: Admit, devices: Devices, layers: Mapping[str, Advisory], clock: Clock
     ) -> None:
-        """``layer``: the KubeArmor hand of this host, which is told when the streams are lost."""
+        """``layers`` by target; that of this host, where it is KubeArmor's hand, is told when the streams are lost.
+        Whoever declares documents does it to ``layers`` of this object."""
         self._target = config.target.name
         self._devices = devices
         self._clock = clock
-        self._layer = layer
-        self.documents: TakesDocuments | None = None
+        layer = layers.get(self._target)
+        self._layer = layer if isinstance(layer, KubeArmorAdvisory) else None
+        self.layers: Mapping[str, TakesDocuments] = layers
         severity_of: Callable[[str], int] = lambda _: 0  # noqa: E731 - the default of a name that is set below
         if layer is not None:
-            self.documents = severities = Severities(layer)
+            severities = Severities(layer)
+            self.layers = {**layers, self._target: severities}
             severity_of = severities.of
         names = {remote.name: remote.agent for remote in config.remotes}
         sources = alert_sources(config.target, config.remotes)

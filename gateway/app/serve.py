@@ -11,7 +11,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,8 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build
+from gateway.app import build, descriptors
+from gateway.app import clusters as clustering
 from gateway.app import link as linking
 from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
@@ -41,9 +42,10 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents, TakesDocuments
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
+from gateway.control.ports import Advisory, Health, Loaded, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
+from gateway.control.shown import advised
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
@@ -93,6 +95,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._clusters: clustering.Clusters = {}
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
@@ -165,21 +168,21 @@ class _Service:
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
-            layer = build.kubearmor(config, clock, lambda notice: _told(devices, notice))
-            listening = self._listening = Listening(config, admit, devices, layer, clock)
+            layers = self._layers(devices)
+            listening = self._listening = Listening(config, admit, devices, layers, clock)
             door = build.door(config, admit, clock, devices.notice)
-            self._posting = build.posting(config, admit, clock, devices.notice)
+            self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._link = linking.make_link(config, devices, self._gates, clock, devices.notice, listening.inboxes)
-            standings = self._open_relying(loaded.highest_wall)
+            standings = self._open_relying(loaded)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
-            advisories = self._shown_layers(layer)
+            advisories: Sequence[Advisory] = tuple(layers.values())
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices,
@@ -190,9 +193,9 @@ class _Service:
                 loaded.highest_wall,
                 (overrides, site, alarms, listening.alerts),
             )
-            documents = None if listening.documents is None else self._documents(listening.documents)
+            documents = self._documents(listening.layers) if layers else None
             self._follow_books(documents)
-            self._wire_metrics(watch, advisories)
+            self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
             _close(console, door, self._relying, hinting, *self._posting)
@@ -204,22 +207,23 @@ class _Service:
             finally:
                 await journal.close()
 
-    def _shown_layers(self, *layers: Advisory | None) -> Sequence[Advisory]:
-        """The layers that there are, shown beside the path gate from here on."""
-        found = [layer for layer in layers if layer is not None]
-        for each in found:
-            self._parts[1].add_advisory(self._config.target.name, each)
-        return found
+    def _open_posting(self, admit: Admit, devices: Devices) -> Sequence[PostingDoor]:
+        """The doors for posted documents, and descriptors enough for the connections of all doors."""
+        short = descriptors.make_room(descriptors.wanted(self._config))
+        if short:
+            devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
+        return build.posting(self._config, admit, self._clock, devices.notice)
 
-    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+    def _open_relying(self, loaded: Loaded) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
         relying, (_, devices, _, admit, _) = self._config.relying, self._parts
         if relying is None:
             return None
         standings = build.standings(devices, self._clock, self.books)
+        standings.remember(build.still_wanted(self._config, loaded))
         self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
         self._relying = build.relying_door(
-            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+            self._config, relying, standings, admit, self._clock, self._forwarder, loaded.highest_wall
         )
         return standings
 
@@ -248,13 +252,26 @@ class _Service:
         self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         return self._reloader
 
-    def _documents(self, layer: TakesDocuments) -> Documents:
-        """Who keeps the documents of profiles at KubeArmor."""
+    def _layers(self, devices: Devices) -> Mapping[str, Advisory]:
+        """The layers that never count for admission, by the target that each is at. Raises ``ConfigError``."""
+        config = self._config
+
+        def told(notice: Notice) -> None:
+            _told(devices, notice)
+
+        here = build.kubearmor(config, self._clock, told)
+        self._clusters = clustering.make(config, self._clock, told)
+        devices.beside += [] if here is None else [advised(config.target.name, here)]
+        devices.beside += [clustering.beside(each) for each in self._clusters.values()]
+        return {**({} if here is None else {config.target.name: here}), **self._clusters}
+
+    def _documents(self, layers: Mapping[str, TakesDocuments]) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
         _, devices, _, _, _ = self._parts
         _, site = self._levels
         config, target = self._config, self._config.target.name
-        made = build.renderer(config.library, config.book, target)
-        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        made = build.renderer(config.library, config.book, target, self._clusters)
+        documents = Documents(devices, made, layers, self._clock, lambda: site.profile)
         site.watch(lambda _: documents.wake())
         return documents
 
@@ -266,12 +283,15 @@ class _Service:
         if documents is not None:
             target = self._config.target.name
             self.books.followers.append(
-                lambda running: documents.use(build.renderer(running.library, running.book, target))
+                lambda running: documents.use(build.renderer(running.library, running.book, target, self._clusters))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
-        for each in advisories:
-            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
+    def _wire_metrics(self, watch: ResourceWatch, layers: Mapping[str, Advisory]) -> None:
+        for target, each in layers.items():
+            if target in self._clusters:
+                self.metrics.add_backend(each.name)  # its objects are counted by set_clusters
+            else:
+                self.metrics.set_advisory(target, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -305,7 +325,10 @@ class _Service:
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
-            metrics.set_certificates(lambda: linking.certificate_ends(link))
+        if link is not None or self._posting:
+            metrics.set_certificates(self._certificate_ends)
+        if self._clusters:
+            metrics.set_clusters(lambda: clustering.counted(self._clusters))
         relying = self._relying
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
@@ -426,6 +449,7 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        lines += [Health(f"door {each.name}", each.serving, each.state()) for each in self._posting]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
@@ -447,8 +471,14 @@ class _Service:
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
+            part = clustering.part_of(each, self._clusters)
+            lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _certificate_ends(self) -> Mapping[str, float]:
+        """Until when each certificate in use lasts, UNIX seconds: those of the doors, and those of the link."""
+        ends = {f"door {each.name}": each.tls.current.not_after for each in self._posting}
+        return ends if self._link is None else {**ends, **linking.certificate_ends(self._link)}
 
     def _around(self, sentence: str) -> None:
         """A way around the path gate opened or closed: from here on every device is shown accordingly."""

@@ -16,13 +16,14 @@ from gateway.config.load import load
 from gateway.config.posters import PostDoor, Poster, PostLimits
 from gateway.config.remotes import is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
-from gateway.config.templates import check_library, document_targets, read_library
+from gateway.config.templates import check_library, document_targets, namespaces_of, read_library
 from gateway.config.values import (
     FEED,
     HOOK,
     SOURCE_ALERTS,
     AgentConfig,
     Api,
+    ClusterTarget,
     Config,
     Console,
     Door,
@@ -47,6 +48,7 @@ __all__ = [
     "SOURCE_ALERTS",
     "AgentConfig",
     "Api",
+    "ClusterTarget",
     "Config",
     "Consent",
     "Console",
@@ -80,5 +82,6 @@ __all__ = [
     "load_agent",
     "load_book",
     "load_inventory",
+    "namespaces_of",
     "read_library",
 ]

@@ -90,9 +90,12 @@ class DoorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may."""
+    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may.
 
-    listen: tuple[Endpoint, ...]
+    Without anything in ``listen`` there is none: verdicts come by other doors.
+    """
+
+    listen: tuple[Endpoint, ...] = ()
     peers: tuple[Network, ...] = ()
     forward_to: Endpoint | None = None
     limits: DoorLimits = DoorLimits()
@@ -230,6 +233,21 @@ class RemoteTarget:
     relays: tuple[Network, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """A cluster that KubeArmor's documents are kept in. ``kubeconfig`` None: the one that we run in; ``owner`` is
+    the label of what is ours; ``nodes`` labels of the nodes that serve gated ``services`` (None: all of a book's).
+    """
+
+    name: str
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str
+    owner: str
+    nodes: tuple[tuple[str, str], ...] | None = None
+    services: tuple[str, ...] | None = None
+
+
 class AgentConfig(NamedTuple):
     """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
     admission stands on this host."""
@@ -261,7 +279,7 @@ class Config:
     ``management``: prefixes from which the site is administered, which every book must always allow.
     ``library``: the templates of the book's profiles, tried for every device. ``digest``: sha256 over all files of
     the book. ``remotes``: targets on other hosts; ``agents``: where their agents attach; ``certificates``: this
-    host's own.
+    host's own; ``clusters``: targets that are clusters.
     """
 
     path: Path
@@ -289,6 +307,7 @@ class Config:
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
+    clusters: tuple[ClusterTarget, ...] = ()
 
     @property
     def hint_sources(self) -> tuple[SourceName, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -96,6 +96,7 @@ NOTICE_KINDS = (
     "resources",
     "asked",
     "tls",
+    "descriptors",
     "alert",
     "alerts",
     "kubearmor",
@@ -237,6 +238,11 @@ class Metrics:
         """Read ``ragate_agent_*`` from ``states`` (by agent: attached or not, newest numbers of its host) at every
         scrape."""
         self._live.agents = states
+
+    def set_clusters(self, states: Callable[[], Mapping[str, tuple[bool, Mapping[str, int]]]]) -> None:
+        """Read ``ragate_kubernetes_*`` from ``states`` (by target: followed or not, objects by how far they got) at
+        every scrape."""
+        self._live.clusters = states
 
     def set_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Read ``ragate_certificate_not_after_timestamp_seconds`` from ``ends`` (by holder) at every scrape."""
@@ -453,6 +459,7 @@ class _LiveCollector(Collector):
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
         self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
+        self.clusters: Callable[[], Mapping[str, tuple[bool, Mapping[str, int]]]] | None = None
         self.certificates: Callable[[], Mapping[str, float]] | None = None
         self.relying: Callable[[], RelyingCounts] | None = None
         self.overrides: Callable[[], int] | None = None
@@ -527,6 +534,8 @@ class _LiveCollector(Collector):
                 for agent, (_, resources) in states.items():
                     family.add_metric((agent,), resources.get(resource, float("nan")))
                 yield family
+        if self.clusters is not None:
+            yield from _of_clusters(self.clusters())
         if self.certificates is not None:
             ends = GaugeMetricFamily(
                 "ragate_certificate_not_after_timestamp_seconds",
@@ -620,3 +629,20 @@ def _relying(counts: RelyingCounts) -> Iterable[Metric]:
         ),
     ):
         yield _counters(f"ragate_relying_{name}", text, (label,), (((value,), n) for value, n in values.items()))
+
+
+def _of_clusters(states: Mapping[str, tuple[bool, Mapping[str, int]]]) -> Iterator[Metric]:
+    followed = GaugeMetricFamily(
+        "ragate_kubernetes_watching", "1 while the cluster tells its changes to this gateway.", labels=("target",)
+    )
+    objects = GaugeMetricFamily(
+        "ragate_kubernetes_objects",
+        "Objects wanted in the cluster, by how far they got. Accepted: stored; whether nodes enforce is not known.",
+        labels=("target", "state"),
+    )
+    for target, (is_followed, counts) in states.items():
+        followed.add_metric((target,), float(is_followed))
+        for state, number in counts.items():
+            objects.add_metric((target, state), float(number))
+    yield followed
+    yield objects

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
-from gateway.control.ports import Advisory, Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
-from gateway.control.shown import shown
+from gateway.control.shown import Beside, shown
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -94,7 +94,6 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
-        self._advisories: list[tuple[str, Advisory]] = []
         self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self.census = Census(book)
@@ -108,6 +107,8 @@ class Devices:
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
         self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
+        #: What targets that never count for admission have for a device; for windows only.
+        self.beside: list[Beside] = []
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
@@ -124,10 +125,6 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
-
-    def add_advisory(self, target: str, advisory: Advisory) -> None:
-        """Show an advisory layer beside the gates; it counts for nothing."""
-        self._advisories.append((target, advisory))
 
     def tell_standings(self, follower: StandingsFollower | None) -> None:
         """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
@@ -182,7 +179,7 @@ class Devices:
         if slot is None:
             return None
         replayable = self.replayable(slot.device, slot.records)
-        return shown(slot, self._gates, self._clock.now(), replayable, self._advisories)
+        return shown(slot, self._gates, self._clock.now(), replayable, self.beside)
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
