@@ -150,7 +150,9 @@ def test_a_whole_configuration(site: Path) -> None:
     assert source.rules == Rules(max_age=900.0, recovery_passes=3, grace=300.0)
     assert source.allow_published is False
     assert (config.target.name, config.target.path_gate, config.target.lease) == ("gateway", "nft", 120.0)
-    assert config.target.kubearmor == KubeArmor("127.0.0.1:32767", None, "127.0.0.1:32766", "read", Path("/run/record.json"))
+    assert config.target.kubearmor == KubeArmor(
+        "127.0.0.1:32767", None, "127.0.0.1:32766", "read", Path("/run/record.json")
+    )
     assert (config.inventory_path, config.book_path) == (site / "devices.yaml", site / "policies/book.yaml")
     assert [device.id for device in config.devices] == ["cam-1", "cam-2"]
     camera = config.devices[0]
