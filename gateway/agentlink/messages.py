@@ -21,7 +21,9 @@ METHOD_SERVICE = "ragate.link.v1.Link"
 METHOD_NAME = "Attach"
 
 #: Versions of the protocol that this program speaks, oldest first.
-PROTOCOLS: Final = (1,)
+PROTOCOLS: Final = (1, 2)
+#: The first one in which an agent tells runtime alerts.
+ALERTS_PROTOCOL: Final = 2
 
 #: Changes or addresses in one message: a reconciler's batch.
 MOST_CHANGES = 1_000
@@ -131,6 +133,34 @@ class Damage(Message, tag=8, frozen=True):
     mended: bool = False
 
 
+class HeardAlert(Message, frozen=True):
+    """One runtime alert of the host: the fields of ``RuntimeAlert``, the source packed (empty: none), and how many
+    seconds ago it was heard."""
+
+    what: str
+    act: str
+    policy: str
+    severity: int
+    source: bytes
+    subject: str
+    detail: str
+    age: float
+
+
+class Heard(Message, tag=9, frozen=True):
+    """What was heard of the host's KubeArmor. ``run`` tells one life of the agent from another; within one,
+    ``told`` is the number of alerts told ever, these included; ``heard`` and ``breaks`` by stream and ``lost`` by
+    reason are totals. ``up``: streams that are open. Only from protocol 2 on."""
+
+    run: int
+    told: int
+    up: tuple[str, ...]
+    heard: dict[str, int]
+    lost: dict[str, int]
+    breaks: dict[str, int]
+    alerts: tuple[HeardAlert, ...]
+
+
 # --- from the gateway
 # -------------------------------------------------------------------------------------------------
 
@@ -183,7 +213,7 @@ class Look(Message, tag=22, frozen=True):
     proof: bool = False
 
 
-FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage
+FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage | Heard
 FromGateway = Welcome | Work | Look
 
 _encoder = msgspec.msgpack.Encoder()

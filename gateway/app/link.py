@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.hub import AgentHub, AgentTarget
 from gateway.agentlink.remote import RemoteGate
 from gateway.app import build
@@ -67,10 +68,15 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
 
 
 def make_link(
-    config: Config, devices: Devices, every: list[Reconciler], clock: Clock, notice: Callable[[Notice], None]
+    config: Config,
+    devices: Devices,
+    every: list[Reconciler],
+    clock: Clock,
+    notice: Callable[[Notice], None],
+    inboxes: Mapping[str, Inbox],
 ) -> Link | None:
     """Make the link and the gates of its targets, and add them to ``every``, whose first is the path gate of this
-    host: it opens after the required ones.
+    host: it opens after the required ones. ``inboxes`` of each target's runtime alerts.
 
     Devices are told to the new gates from here on. Raises ``ConfigError``.
     """
@@ -83,7 +89,8 @@ def make_link(
     for remote in config.remotes:
         plan = plan_of(config, config.book, remote)
         backend = RemoteGate(remote.agent)
-        agents[remote.agent] = AgentTarget(backend, plan, wire.digest_of(wire.encode(plan)), remote.lease)
+        digest = wire.digest_of(wire.encode(plan))
+        agents[remote.agent] = AgentTarget(backend, plan, digest, remote.lease, inboxes[remote.name])
         gate = RemoteReconciler(
             backend,
             backend,
