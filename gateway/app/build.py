@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,25 +9,27 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.app import hinting
+from gateway.certs import ServedTls
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
-from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Loaded, Notice, Opener, Presenting
 from gateway.control.reception import Reception, Sender
 from gateway.control.reload import Lay
 from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, DeviceId, SourceName
+from gateway.core.model import Address, DeviceId, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, read_record
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
-from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
+from gateway.intake.rest import RestDoor, RestSettings, open_listener
+from gateway.intake.rpc import RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
+from gateway.journal import wishes
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -207,12 +208,16 @@ def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
-    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot."""
+    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    Without a place to listen on, and then perhaps without a verifier, it is one to which nobody comes.
+    """
     limits, forward = config.door.limits, config.door.forward_to
+    sources = [source.name for source in config.sources] or [UNASSIGNED]
     settings = DoorSettings(
         peers=config.door.peers,
         verifiers={peer: source.name for source in config.sources for peer in source.peers},
-        default_source=config.sources[0].name if len(config.sources) == 1 else None,
+        default_source=sources[0] if len(sources) == 1 else None,
         connections=limits.connections,
         connections_per_peer=limits.connections_per_peer,
         frame_seconds=limits.frame_seconds,
@@ -260,6 +265,20 @@ class PostingDoor(Protocol):
         """Where it listens."""
         ...
 
+    @property
+    def tls(self) -> ServedTls:
+        """What it shows to clients and asks of them."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes connections."""
+        ...
+
+    def state(self) -> str:
+        """One line for people."""
+        ...
+
     def depth(self) -> int:
         """Connections, or streams, that it holds."""
         ...
@@ -291,17 +310,18 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
-    files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
+    tls = ServedTls(wanted.files, "doors.rest", told)
     limits = wanted.limits
     settings = RestSettings(
         connections=limits.connections,
+        silent=limits.silent,
         connections_per_peer=limits.connections_per_peer,
         idle_seconds=limits.idle_seconds,
         request_seconds=limits.request_seconds,
         body=limits.body,
     )
     listeners = [open_listener(place.host, place.port) for place in wanted.listen]
-    return RestDoor(listeners, shared, clock, files, settings)
+    return RestDoor(listeners, shared, clock, tls, settings)
 
 
 def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RpcDoor | None:
@@ -309,22 +329,10 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
-    # The library reads changed files on threads of its own; notices belong to the loop's.
-    loop = asyncio.get_running_loop()
-    credentials = Credentials(
-        wanted.certificate,
-        wanted.key,
-        wanted.client_ca,
-        wanted.client_crl,
-        lambda what: _soon(loop, told, what),
-    )
+    tls = ServedTls(wanted.files, "doors.rpc", told)
     limits = wanted.limits
     settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
-    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, credentials, settings)
-
-
-def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: str) -> None:
-    loop.call_soon_threadsafe(told, what)
+    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, tls, settings)
 
 
 def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:
@@ -375,6 +383,19 @@ def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], 
     if relying is None or relying.relying_party is None:
         return None
     return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def still_wanted(config: Config, loaded: Loaded) -> frozenset[DeviceId]:
+    """The devices that were asked to attest again before this start and have not been judged since.
+
+    Raises ``JournalError``. A request of ours that shortened a deadline is in the record itself.
+    """
+    ours = (
+        device
+        for (device, _), record in loaded.records.items()
+        if record.graced and record.standing is Standing.TRUSTED
+    )
+    return wishes(config.journal).union(ours)
 
 
 def relying_door(

@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build
+from gateway.app import build, descriptors
 from gateway.app import clusters as clustering
 from gateway.app import link as linking
 from gateway.app.build import PostingDoor
@@ -41,9 +41,10 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
+from gateway.control.ports import Advisory, Health, Loaded, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
+from gateway.control.shown import advised
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
@@ -168,12 +169,12 @@ class _Service:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layers = self._layers(devices)
             door = build.door(config, admit, clock, devices.notice)
-            self._posting = build.posting(config, admit, clock, devices.notice)
+            self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
-            standings = self._open_relying(loaded.highest_wall)
+            standings = self._open_relying(loaded)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
@@ -187,7 +188,7 @@ class _Service:
             documents = self._documents(layers) if layers else None
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch, advisories)
+            self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
             _close(console, door, self._relying, hinting, *self._posting)
@@ -199,15 +200,23 @@ class _Service:
             finally:
                 await journal.close()
 
-    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+    def _open_posting(self, admit: Admit, devices: Devices) -> Sequence[PostingDoor]:
+        """The doors for posted documents, and descriptors enough for the connections of all doors."""
+        short = descriptors.make_room(descriptors.wanted(self._config))
+        if short:
+            devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
+        return build.posting(self._config, admit, self._clock, devices.notice)
+
+    def _open_relying(self, loaded: Loaded) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
         relying, (_, devices, _, admit, _) = self._config.relying, self._parts
         if relying is None:
             return None
         standings = build.standings(devices, self._clock, self.books)
+        standings.remember(build.still_wanted(self._config, loaded))
         self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
         self._relying = build.relying_door(
-            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+            self._config, relying, standings, admit, self._clock, self._forwarder, loaded.highest_wall
         )
         return standings
 
@@ -239,10 +248,13 @@ class _Service:
     def _layers(self, devices: Devices) -> Mapping[str, Advisory]:
         """The layers that never count for admission, by the target that each is at. Raises ``ConfigError``."""
         config = self._config
-        here = build.kubearmor(config, self._clock, lambda notice: _told(devices, notice))
-        if here is not None:
-            devices.add_advisory(config.target.name, here)
-        self._clusters = clustering.make(config, self._clock, lambda notice: _told(devices, notice))
+
+        def told(notice: Notice) -> None:
+            _told(devices, notice)
+
+        here = build.kubearmor(config, self._clock, told)
+        self._clusters = clustering.make(config, self._clock, told)
+        devices.beside += [] if here is None else [advised(config.target.name, here)]
         devices.beside += [clustering.beside(each) for each in self._clusters.values()]
         return {**({} if here is None else {config.target.name: here}), **self._clusters}
 
@@ -266,9 +278,12 @@ class _Service:
                 lambda running: documents.use(build.renderer(running.library, running.book, target, self._clusters))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
-        for each in advisories:
-            self.metrics.set_advisory(self._config.target.name, each.name, each.state)
+    def _wire_metrics(self, watch: ResourceWatch, layers: Mapping[str, Advisory]) -> None:
+        for target, each in layers.items():
+            if target in self._clusters:
+                self.metrics.add_backend(each.name)  # its objects are counted by set_clusters
+            else:
+                self.metrics.set_advisory(target, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -301,7 +316,8 @@ class _Service:
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
-            metrics.set_certificates(lambda: linking.certificate_ends(link))
+        if link is not None or self._posting:
+            metrics.set_certificates(self._certificate_ends)
         if self._clusters:
             metrics.set_clusters(lambda: clustering.counted(self._clusters))
         relying = self._relying
@@ -422,6 +438,7 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        lines += [Health(f"door {each.name}", each.serving, each.state()) for each in self._posting]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
@@ -445,6 +462,11 @@ class _Service:
             part = clustering.part_of(each, self._clusters)
             lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _certificate_ends(self) -> Mapping[str, float]:
+        """Until when each certificate in use lasts, UNIX seconds: those of the doors, and those of the link."""
+        ends = {f"door {each.name}": each.tls.current.not_after for each in self._posting}
+        return ends if self._link is None else {**ends, **linking.certificate_ends(self._link)}
 
     def _around(self, sentence: str) -> None:
         """A way around the path gate opened or closed: from here on every device is shown accordingly."""

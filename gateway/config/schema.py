@@ -250,9 +250,9 @@ def settings_schema() -> Schema:
                 "hook": _exactly(hook, ("users",)),
                 "rest": _post_door(),
                 "rpc": _post_door(),
-            },
-            ("sediment",),
-        ),
+            }
+        )
+        | {"anyOf": [{"required": [door]} for door in settings.VERDICT_DOORS]},
         "sources": _list(_either(_exactly(source, ("name", "format", "public_key", "verifier_id")), _poster()))
         | {"minItems": 1},
         # Of this host, of an agent's, or a cluster: which keys go together the reader says.
@@ -341,6 +341,7 @@ def _poster() -> Schema:
 def _post_door() -> Schema:
     limits: Mapping[str, Schema] = {
         "connections": _whole(posting.CONNECTIONS_MOST),
+        "silent": _whole(posting.CONNECTIONS_MOST),
         "connections_per_peer": _whole(posting.CONNECTIONS_MOST),
         "body": _whole(posting.BODY_MOST, posting.BODY_LEAST),
         "request_seconds": _DURATION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,10 @@ GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 
 
 DOORS_KEYS = ("sediment", "relying", "hook", "rest", "rpc")
+VERDICT_DOORS = ("sediment", "relying", "rest", "rpc")
+"""Doors at which verdicts arrive; what comes by the hook is a hint."""
+
+DOOR_EXAMPLE = "{sediment: {listen: 127.0.0.1:8000}}"
 KEYS = (
     "journal",
     "console",
@@ -140,10 +145,10 @@ def read_settings(path: Path) -> Settings:
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     doors = top.take("doors", lambda value: _doors(value, base), None)
-    door, hook = doors or (None, None)
+    door, hook = doors or (Door(), None)
     relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
-        ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
+        ("doors", DOOR_EXAMPLE),
         ("sources", "a list of verifiers"),
         ("targets", "[{name: gateway}]"),
         ("inventory", "devices.yaml"),
@@ -154,9 +159,7 @@ def read_settings(path: Path) -> Settings:
         if value is None:
             problems.add(top.where, f"the file needs {key!r}", f"write {key}: {example}")
     posting = top.take("doors", lambda value: _posting(value, base, posters, where), Posting(posters))
-    if door is not None and sources and not (door.peers or any(source.peers for source in sources)):
-        mend = "list the verifier's address under peers of its source"
-        problems.add(places["doors"], "nobody may connect to the door: no peers are listed", mend)
+    _check_alerts(door, relying, sources, places["doors"], problems)
     settings = (
         top.take("journal", lambda value: base / value.text(), base / "var/journal.db"),
         top.take("console", _console, Console()),
@@ -171,7 +174,6 @@ def read_settings(path: Path) -> Settings:
     if targets is not None:
         _check_link(top, targets[1], agents, certificates)
     problems.settle()
-    assert door is not None
     assert targets is not None
     target, remotes, clusters = targets
     journal, console, operator, inventory, book = settings
@@ -236,7 +238,10 @@ def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
     doors.known(*DOORS_KEYS)
     hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
-    return _door(doors), hook
+    if all(doors.get(key) is None for key in VERDICT_DOORS):
+        what = "no door takes verdicts: none of sediment, relying, rest and rpc is written"
+        raise value.wrong(what, f"write doors: {DOOR_EXAMPLE}, or one of the others")
+    return doors.take("sediment", _door, Door()), hook
 
 
 def _hook(section: Section, base: Path) -> Hook:
@@ -262,8 +267,8 @@ def _user_id(text: str) -> int:
         raise ValueError(msg) from None
 
 
-def _door(doors: Section) -> Door:
-    section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
+def _door(value: Value) -> Door:
+    section = value.section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
         _listen(section.need("listen", "0.0.0.0:8000")),
@@ -271,6 +276,24 @@ def _door(doors: Section) -> Door:
         section.take("forward_to", lambda item: item.parsed(_named_endpoint), None),
         section.take("limits", _limits, DoorLimits()),
     )
+
+
+def _check_alerts(
+    door: Door, relying: Relying | None, sources: Sequence[Source], where: str, problems: Problems
+) -> None:
+    """A SEDIMENT verifier needs a port for its alerts, and the port a verifier that may connect to it."""
+    if door.listen and sources and not (door.peers or any(source.peers for source in sources)):
+        mend = "list the verifier's address under peers of its source"
+        problems.add(where, "nobody may connect to the door: no peers are listed", mend)
+    if problems:
+        return  # a door or a source that could not be read is none that is missing
+    if door.listen and not sources:
+        what = "nobody's alerts could be believed at the door: no source has format sediment"
+        problems.add(where, what, "remove sediment from doors, or list the verifier under sources")
+    if sources and not door.listen and relying is None:
+        names = ", ".join(source.name for source in sources)
+        what = f"no door takes the alerts of {names}: neither sediment nor relying is written"
+        problems.add(where, what, "write sediment: {listen: 127.0.0.1:8000}, or remove the source")
 
 
 def _relying(value: Value, places: dict[str, str]) -> Relying | None:

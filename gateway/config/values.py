@@ -89,9 +89,12 @@ class DoorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may."""
+    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may.
 
-    listen: tuple[Endpoint, ...]
+    Without anything in ``listen`` there is none: verdicts come by other doors.
+    """
+
+    listen: tuple[Endpoint, ...] = ()
     peers: tuple[Network, ...] = ()
     forward_to: Endpoint | None = None
     limits: DoorLimits = DoorLimits()

@@ -95,6 +95,7 @@ NOTICE_KINDS = (
     "resources",
     "asked",
     "tls",
+    "descriptors",
 )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
-from gateway.control.ports import Advisory, Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
+from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.shown import Beside, shown
 from gateway.control.slots import Slot, rule_of
@@ -94,7 +94,6 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
-        self._advisories: list[tuple[str, Advisory]] = []
         self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self.census = Census(book)
@@ -126,10 +125,6 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
-
-    def add_advisory(self, target: str, advisory: Advisory) -> None:
-        """Show an advisory layer beside the gates; it counts for nothing."""
-        self._advisories.append((target, advisory))
 
     def tell_standings(self, follower: StandingsFollower | None) -> None:
         """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
@@ -184,7 +179,7 @@ class Devices:
         if slot is None:
             return None
         replayable = self.replayable(slot.device, slot.records)
-        return shown(slot, self._gates, self._clock.now(), replayable, self._advisories, self.beside)
+        return shown(slot, self._gates, self._clock.now(), replayable, self.beside)
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""

@@ -21,11 +21,9 @@ def shown(
     gates: Sequence[Reconciler],
     now: Instant,
     replayable: Sequence[SourceName] = (),
-    advisories: Sequence[tuple[str, Advisory]] = (),
     beside: Sequence[Beside] = (),
 ) -> DeviceView:
-    """Everything a window shows of one device, as it is now. ``advisories`` stand under their targets; what each of
-    them shows is about its host, and so about this device too. ``beside``: targets that know devices' profiles."""
+    """Everything a window shows of one device, as it is now. ``beside``: targets that never count for admission."""
     to_wall = now.wall - now.boot
     addresses = slot.device.binding.addresses
     leases = [end for gate in gates for a in addresses if (end := gate.lease_until(a)) is not None]
@@ -36,7 +34,6 @@ def shown(
         lease_until=min(leases) + to_wall if leases else None,
         targets=[
             *(gate.state(addresses, to_wall) for gate in gates),
-            *(_advised(target, advisory, slot.decision.profile) for target, advisory in advisories),
             *(state for each in beside if (state := each(slot.decision)) is not None),
         ],
         last=slot.last,
@@ -50,10 +47,14 @@ def shown(
 _STATES = frozenset({"accepted", "verified", "failed"})
 
 
-def _advised(target: str, advisory: Advisory, profile: str) -> TargetState:
-    told = advisory.state()
-    state = told.get("state", "")
-    detail = told.get("detail", "")
-    if state not in _STATES:
-        state, detail = "pending", f"{state}: {detail}"
-    return TargetState(target, advisory.name, False, profile, state, detail, None)
+def advised(target: str, advisory: Advisory) -> Beside:
+    """An advisory layer at a host: what it shows is about the host, and so about each of its devices."""
+
+    def state(decision: Decision) -> TargetState:
+        told = advisory.state()
+        state, detail = told.get("state", ""), told.get("detail", "")
+        if state not in _STATES:
+            state, detail = "pending", f"{state}: {detail}"
+        return TargetState(target, advisory.name, False, decision.profile, state, detail, None)
+
+    return state

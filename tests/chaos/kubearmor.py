@@ -29,7 +29,7 @@ class KeptKubeArmor(FakeKubeArmor):
         if kept.exists():
             self.disk = {name: (kind, spec) for name, (kind, spec) in json.loads(kept.read_text()).items()}
 
-    def _take(self, kind: str, data: bytes) -> PolicyStatus:
+    def _take(self, kind: str, data: bytes) -> PolicyStatus | None:
         status = super()._take(kind, data)
         self._write("disk.json", self.disk)
         self._write("state.json", self.stored)
