@@ -76,14 +76,6 @@ def no_doors(settings: dict[str, Any], _folder: Path) -> None:
     del settings["doors"]["rest"], settings["doors"]["rpc"]
 
 
-def no_door_for_alerts(settings: dict[str, Any], _folder: Path) -> None:
-    del settings["doors"]["sediment"]
-
-
-def no_verifier(settings: dict[str, Any], _folder: Path) -> None:
-    settings["sources"] = [each for each in settings["sources"] if each["format"] != "sediment"]
-
-
 def no_ca(settings: dict[str, Any], _folder: Path) -> None:
     for name in ("rest", "rpc"):
         del settings["doors"][name]["client_ca"], settings["doors"][name]["client_crl"]
@@ -143,8 +135,6 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     "rate": (of_source(1, rate=0), "rate '0' must be a whole number", "1 to"),
     "name twice": (of_source(1, name="other"), "source other is listed at", "its own name"),
     "no door": (no_doors, "source rp posts its results, and there is no door for that", "write doors:"),
-    "no door for alerts": (no_door_for_alerts, "no door takes the alerts of verifier", "or remove the source"),
-    "no verifier": (no_verifier, "nobody's alerts could be believed at the door", "remove sediment from doors"),
     "no client CA": (no_ca, "known by its client certificate, and no door asks for one", "name client_ca"),
     "door word": (of_rest(port=1), "'port' is not known in rest", "use one of"),
     "listen": (of_rest(listen="8443"), "needs a port", ""),
@@ -282,12 +272,9 @@ def test_a_key_of_too_few_bits_is_refused() -> None:
 # --- what is said of a door's certificates ------------------------------------------------------------------------
 
 
-def served_by(folder: Path, until: float | None = None) -> ServedFiles:
+def served_by(folder: Path, until: float = 86_400.0) -> ServedFiles:
     authority = Authority.make(folder)
-    if until is None:
-        authority.issue("gateway", server=OWN)
-    else:
-        authority.issue("gateway", server=OWN, until=until)
+    authority.issue("gateway", server=OWN, until=until)
     authority.revoke()
     return ServedFiles(folder / "gateway.pem", folder / "gateway.key", folder / "site-ca.pem", folder / "site.crl")
 

@@ -23,7 +23,7 @@ from gateway.agentlink.alerts import TELL_SECONDS
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
-from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing
+from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing, Strayed
 from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
@@ -89,6 +89,7 @@ class Agent:
         boot_id: str,
         resources: Callable[[], Mapping[str, float]] = dict,
         notes: Callable[[], Mapping[str, str]] = dict,
+        bypasses: Callable[[], tuple[str, ...] | None] = lambda: None,
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
         report: Callable[[float], wire.Heard | None] = lambda _boot: None,
@@ -106,6 +107,7 @@ class Agent:
         self._boot_id = boot_id
         self._resources = resources
         self._notes = notes
+        self._bypasses = bypasses
         self._changed = changed
         self._planned = planned
         self._report = report
@@ -301,9 +303,10 @@ class Agent:
 
     async def _watch(self, gate: Backend) -> None:
         async for sentence in gate.damages():
-            self._admitted.clear()
+            if not isinstance(sentence, Strayed):
+                self._admitted.clear()
             if self._send is not None:
-                self._send(wire.Damage(sentence[: wire.SENTENCE]))
+                self._send(wire.pack_damage(sentence))
 
     # --- for an attachment ------------------------------------------------------------------------------
 
@@ -342,7 +345,9 @@ class Agent:
         if full and self._material.wrong:
             notes["certificate"] = self._material.wrong[: wire.SENTENCE]
         not_after = self._material.current.identity.not_after
-        return wire.Beat(self._clock.now().boot, not_after, resources, notes)
+        told = self._bypasses()
+        around = None if told is None else tuple(each[: wire.SENTENCE] for each in told[: wire.MOST_BYPASSES])
+        return wire.Beat(self._clock.now().boot, not_after, resources, notes, around)
 
     def report(self) -> wire.Heard | None:
         """The next message about runtime alerts."""

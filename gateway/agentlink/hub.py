@@ -230,6 +230,7 @@ class AgentHub:
             ready = await self._ready(session, reader, identity)
             found = _Attached(session, identity, hello.program, hello.path_gate, self._clock.now().wall)
             self._attached[identity.name] = found
+            session.on_bypasses = target.gate.around
             target.gate.attach(session, f"agent {identity.name} attached ({ready.backend})")
             self._say(identity.name, f"attached from {context.peer()}, version {hello.program}", again=True)
             pump = asyncio.create_task(session.pump(context.write), name="link-write")
@@ -307,7 +308,7 @@ class AgentHub:
                     raise wire.LinkProtocolError("the agent said twice whether it is ready")
                 session.ready.set_result(message)
             elif isinstance(message, wire.Damage):
-                target.gate.damaged(f"{name}: {message.sentence[: wire.SENTENCE]}")
+                target.gate.damaged(wire.unpack_damage(message, name))
             elif isinstance(message, wire.Heard):
                 target.inbox.take(message, self._clock.now())
             else:

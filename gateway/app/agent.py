@@ -38,6 +38,7 @@ from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.watch.bypass import BypassWatch, LookError
 from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
 
@@ -186,6 +187,8 @@ class _Service:
         self._log = structlog.get_logger("ragate")
         self._layer: KubeArmorAdvisory | None = None
         self._layer_task: asyncio.Task[None] | None = None
+        self._bypass: BypassWatch | None = None
+        self._bypass_task: asyncio.Task[None] | None = None
         self._declared: frozenset[Address] | None = None
         # A number of this life: what an earlier one had counted is no part of what this one counts.
         self._outbox = Outbox(secrets.randbits(62))
@@ -213,6 +216,7 @@ class _Service:
             boot_id=boot_id(),
             resources=self._resources,
             notes=self._notes,
+            bypasses=lambda: None if self._bypass is None else self._bypass.told,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
             report=self._report,
@@ -238,6 +242,7 @@ class _Service:
                 task.cancel()
             await asyncio.wait((stopped, *parts))
             await self._end_layer()
+            await self._end_bypass()
             await agent.stop()
         for part in parts:
             cause = None if part.cancelled() else part.exception()
@@ -313,9 +318,10 @@ class _Service:
     # --- the advisory layer -----------------------------------------------------------------------------
 
     def _planned(self, plan: wire.Plan) -> None:
-        """A plan is in force: KubeArmor is told of its ports from here on."""
+        """A plan is in force: ways around it are looked for, and KubeArmor is told of its ports, from here on."""
         # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
         settle_garbage()
+        self._look_for_bypasses(plan)
         wanted = self._config.kubearmor
         if wanted is None:
             return
@@ -333,9 +339,27 @@ class _Service:
         self._layer, self._declared = fresh, None
         self._layer_task = asyncio.create_task(fresh.run(), name="kubearmor")
 
+    def _look_for_bypasses(self, plan: wire.Plan) -> None:
+        """Look for ways around the path gate of this plan; what devices reach through a relay is no way around."""
+        if self._config.path_gate != "nft":
+            return
+        if self._bypass_task is not None:
+            self._bypass_task.cancel()
+        services = list(dict.fromkeys(address for _, address, _, _, profiles in plan.services if profiles))
+        devices = list(map(str, _known(plan)))
+        self._bypass = BypassWatch(services, devices, lambda sentence: self._say("bypass", sentence))
+        self._bypass_task = asyncio.create_task(_looking(self._bypass), name="bypass")
+
+    async def _end_bypass(self) -> None:
+        if self._bypass_task is not None:
+            self._bypass_task.cancel()
+            await asyncio.wait((self._bypass_task,))
+
     async def _advise(self) -> None:
         while True:
             await asyncio.sleep(ADVISE_SECONDS)
+            if self._bypass_task is not None and self._bypass_task.done() and not self._bypass_task.cancelled():
+                self._bypass_task.result()
             if self._layer is None:
                 continue
             if self._layer_task is not None and self._layer_task.done():
@@ -349,3 +373,10 @@ class _Service:
         if self._layer_task is not None:
             self._layer_task.cancel()
             await asyncio.wait((self._layer_task,))
+
+
+async def _looking(watch: BypassWatch) -> None:
+    try:
+        await watch.run()
+    except LookError as error:
+        raise BackendError("nft", str(error), transient=False) from error

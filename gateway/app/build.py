@@ -20,7 +20,7 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, DeviceId, Instant, SourceName, Standing
+from gateway.core.model import Address, AnchorKind, DeviceId, Instant, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.kubearmor import (
     KubeArmorAdvisory,
@@ -29,7 +29,15 @@ from gateway.enforce.kubearmor import (
     connect,
     read_record,
 )
-from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
+from gateway.enforce.nft import (
+    Anchor,
+    Baseline,
+    ConnectionRate,
+    Endpoint,
+    GatedService,
+    NftBackend,
+    sets_in_use,
+)
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.rest import RestDoor, RestSettings, open_listener
@@ -61,11 +69,31 @@ def reaches(book: Book) -> Mapping[str, frozenset[str]]:
 
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
-    return baseline_of(zone_of(config.book), len(known(config)))
+    return baseline_of(zone_of(config.book), len(known(config)), sources(config))
 
 
-def baseline_of(zone: Zone, addresses: int) -> Baseline:
-    """The static part for a zone, with room for so many addresses. Raises ``ConfigError``."""
+def anchors(config: Config) -> tuple[Anchor, ...]:
+    """Where packets of each address come from, as far as the inventory says so and this host can see it.
+
+    What an upstream guarantees is looked at only where the inventory names the interface that it comes by.
+    """
+    return tuple(
+        Anchor(address, binding.interface, binding.mac, routed_back=binding.anchor is AnchorKind.L3)
+        for binding in (device.binding for device in config.devices)
+        for address in binding.addresses
+    )
+
+
+def sources(config: Config) -> tuple[str, ...]:
+    """Which sets of anchors the path gate needs."""
+    return sets_in_use(known(config), anchors(config))
+
+
+def baseline_of(zone: Zone, addresses: int, anchored: tuple[str, ...] = ()) -> Baseline:
+    """The static part for a zone, with room for so many addresses and these sets of anchors.
+
+    Raises ``ConfigError``.
+    """
     places = {name: {_endpoint(service) for service in reached} for name, reached in zone.reaches.items()}
     endpoints = [_endpoint(service) for service in zone.services]
     return Baseline(
@@ -78,6 +106,7 @@ def baseline_of(zone: Zone, addresses: int) -> Baseline:
         profiles=tuple(places),
         inventory_size=addresses,
         rates={name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
+        sources=anchored,
     )
 
 
@@ -110,7 +139,7 @@ def routed(book: Book) -> list[str]:
 def path_gate(config: Config, clock: Clock) -> Backend:
     """The backend of the one target."""
     if config.target.path_gate == "nft":
-        return NftBackend(baseline(config), known(config), clock)
+        return NftBackend(baseline(config), known(config), clock, anchors(config))
     zone = zone_of(config.book)
     return RelayBackend(
         _routes(config, config.book),
@@ -142,8 +171,8 @@ def _slowed(zone: Zone) -> Mapping[str, RelayRate]:
 def layer(config: Config, backend: Backend) -> Lay:
     """What makes the path gate's static part that of a zone while it runs."""
     if isinstance(backend, NftBackend):
-        addresses = len(known(config))
-        return lambda zone: backend.move(baseline_of(zone, addresses))
+        addresses, anchored = len(known(config)), sources(config)
+        return lambda zone: backend.move(baseline_of(zone, addresses, anchored))
     if isinstance(backend, RelayBackend):
         return lambda zone: backend.rewrite(_reached(zone), zone.always_allowed, _slowed(zone))
     raise TypeError(backend)

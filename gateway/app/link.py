@@ -102,6 +102,7 @@ def make_link(
             required=remote.required,
         )
         gate.on_tombstone = _withhold(devices, gate, clock)
+        backend.on_bypass = _around(devices, gate, backend, clock)
         devices.add_gate(gate)
         gates.append(gate)
     required, last = [gate for gate in gates if gate.required], every[0]
@@ -151,6 +152,24 @@ def _withhold(devices: Devices, gate: Reconciler, clock: Clock) -> Callable[[Add
     return withheld
 
 
+def _around(devices: Devices, gate: Reconciler, backend: RemoteGate, clock: Clock) -> Callable[[str], None]:
+    def told(sentence: str) -> None:
+        gate.obstacle = "; ".join(f"bypass: {each}" for each in backend.bypasses)
+        devices.notice(Notice("bypass", gate.target, sentence, clock.now().wall))
+        devices.commit()
+
+    return told
+
+
+def bypasses(gate: Reconciler) -> Callable[[], int]:
+    """How many ways around the path gate of a target behind the link there are."""
+
+    def count() -> int:
+        return len(gate.backend.bypasses) if isinstance(gate.backend, RemoteGate) else 0
+
+    return count
+
+
 def health(link: Link, config: Config) -> list[Health]:
     """One line for each agent's target. Without a required one nobody new is admitted."""
     states = link.hub.states()
@@ -158,6 +177,7 @@ def health(link: Link, config: Config) -> list[Health]:
     for remote in config.remotes:
         state = states[remote.agent]
         lines.append(Health(f"target {remote.name}", state.attached or not remote.required, state.detail))
+    lines += [Health(f"bypass {gate.target}", False, gate.obstacle) for gate in link.gates if gate.obstacle]
     return lines
 
 

@@ -304,6 +304,8 @@ class _Service:
         metrics.set_book(self.books)
         bypass = self._bypass
         metrics.set_bypasses(gate.target, lambda: 0 if bypass is None else len(bypass.found))
+        backend = gate.backend
+        metrics.set_spoofed(gate.target, lambda: backend.spoofed if isinstance(backend, NftBackend) else 0)
         metrics.add_queue("admission", lambda: admit.depth)
         metrics.add_queue("journal", lambda: journal.pending)
         metrics.add_queue("cut", lambda: gate.cut_depth)
@@ -322,6 +324,7 @@ class _Service:
         if link is not None:
             for remote in link.gates:
                 metrics.add_target(remote.target, remote.backend.name)
+                metrics.set_bypasses(remote.target, linking.bypasses(remote))
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
@@ -495,7 +498,14 @@ def _told(devices: Devices, notice: Notice) -> None:
 
 
 def _of_the_gate(gate: Reconciler) -> str:
-    remark = gate.backend.remark if isinstance(gate.backend, NftBackend) else ""
+    remark = ""
+    if isinstance(gate.backend, NftBackend):
+        spoofed = gate.backend.spoofed
+        told = f"{spoofed:,} packets with a device's source came from elsewhere and were dropped" if spoofed else ""
+        remark = "; ".join(filter(None, (gate.backend.remark, told)))
+    if gate.storming:
+        told = "somebody keeps changing what is enforced; it is repaired every few seconds"
+        remark = "; ".join(filter(None, (remark, told)))
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")
 
 

@@ -73,10 +73,25 @@ def _of_bindings(config: Config) -> Iterator[Finding]:
     if loose:
         what = "nothing guarantees that their source addresses are theirs: any neighbour can borrow an admission"
         yield Finding("warning", _subject(loose), what, "set anchor to l2, l3 or upstream where it is true")
+    yield from _of_anchors(config)
     local = [device.id for device in config.devices if _is_loopback(device)]
     if local and config.target.path_gate == "nft":
         what = "a loopback address never arrives at a routed path gate"
         yield Finding("warning", _subject(local), what, "write the addresses that the gateway sees")
+
+
+def _of_anchors(config: Config) -> Iterator[Finding]:
+    """Anchors that are said and that no path gate can hold anybody to."""
+    nowhere = [
+        device.id for device in config.devices if device.binding.anchor is AnchorKind.L2 and not device.binding.mac
+    ]
+    if nowhere:
+        what = "their l2 anchor names no interface and no MAC: any neighbour can borrow an admission"
+        yield Finding("warning", _subject(nowhere), what, "write interface and mac beside the anchor")
+    held = [device.id for device in config.devices if device.binding.interface]
+    if held and config.target.path_gate != "nft":
+        what = f"their interface and MAC are not looked at by path_gate {config.target.path_gate}"
+        yield Finding("warning", _subject(held), what, "use path_gate: nft where neighbours are not trusted")
 
 
 def _is_loopback(device: Device) -> bool:

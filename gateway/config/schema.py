@@ -7,6 +7,7 @@ reading. A schema sees less than the readers: names that refer to one another, p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from gateway.config import (
@@ -21,7 +22,7 @@ from gateway.config import (
     settings,
 )
 from gateway.config.entries import ENTRY_KEYS
-from gateway.config.inventory import ADDRESSES, LABEL, LABELS
+from gateway.config.inventory import ADDRESSES, INTERFACE, LABEL, LABELS, MAC
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.values import PASSES_MOST, Places
 from gateway.core.model import AnchorKind
@@ -43,6 +44,11 @@ _WORDS: Schema = {"type": "object", "additionalProperties": {"type": ["string", 
 #: ``HOST:PORT``; which hosts are taken, the reader says.
 _ENDPOINT: Schema = {"type": "string", "pattern": "^.+:[0-9]{1,5}$"}
 _TRUTH: Schema = {"type": "boolean"}
+
+
+def _matching(pattern: re.Pattern[str]) -> Schema:
+    """Text that a reader's pattern matches as a whole."""
+    return {"type": "string", "pattern": f"^{pattern.pattern.removesuffix(chr(92) + 'Z')}$"}
 
 
 def _whole(most: int, least: int = 1) -> Schema:
@@ -193,6 +199,8 @@ def devices_schema() -> Schema:
             "source": _either(_NAME, _list(_NAME) | {"minItems": 1, "uniqueItems": True}),
             "addresses": _list(_TEXT) | {"minItems": 1, "maxItems": ADDRESSES},
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
+            "interface": _matching(INTERFACE),
+            "mac": _matching(MAC),
             "hmac_key_file": _TEXT,
             "labels": labels,
             "max_age": _DURATION,

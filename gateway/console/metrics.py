@@ -219,6 +219,10 @@ class Metrics:
         """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
         self._live.bypasses[target] = count
 
+    def set_spoofed(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_spoofed_packets_total{target}`` from ``count`` at every scrape."""
+        self._live.spoofed[target] = count
+
     def set_advisory(self, target: str, name: str, state: Callable[[], Mapping[str, str]]) -> None:
         """Read ``ragate_advisory_state{target,backend,part,state}`` from ``state`` (a word for each of
         ``ADVISORY_PARTS``, and ``repairs`` and ``restarts``) at every scrape."""
@@ -454,6 +458,7 @@ class _LiveCollector(Collector):
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
         self.bypasses: dict[str, Callable[[], int]] = {}
+        self.spoofed: dict[str, Callable[[], int]] = {}
         self.advisories: dict[tuple[str, str], Callable[[], Mapping[str, str]]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
@@ -493,6 +498,15 @@ class _LiveCollector(Collector):
             for target, count in self.bypasses.items():
                 around.add_metric((target,), count())
             families.append(around)
+        if self.spoofed:
+            families.append(
+                _counters(
+                    "ragate_spoofed_packets",
+                    "Packets dropped because their source is a device's and they came from elsewhere.",
+                    ("target",),
+                    (((target,), count()) for target, count in self.spoofed.items()),
+                )
+            )
         families += self._advised()
         if self.forwarding is not None:
             forwarded = self.forwarding()

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from gateway.app import baseline
@@ -68,6 +69,7 @@ def read(gate: Installed, path: str) -> str:
         connection.close()
 
 
+@pytest.mark.long
 async def test_documents_follow_the_devices_into_a_cluster(tmp_path: Path) -> None:
     fake = FakeKubernetes(tokens={"ours"})
     async with fake.running():

@@ -7,8 +7,6 @@ limits, too. TLS costs thirty times what a socket does, so nothing of it is made
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import errno
 import logging
 import socket
@@ -25,16 +23,15 @@ from gateway.certs import ServedTls
 from gateway.control.ports import Clock
 from gateway.control.reception import Denied, Identity, Reception, Submission
 from gateway.core.errors import Refusal
-from gateway.intake.rest import answers, openapi
+from gateway.intake.rest import answers, heads, openapi
 from gateway.intake.rest.answers import Reply
+from gateway.intake.rest.heads import BadRequestError
 from gateway.intake.rest.settings import DESCRIPTION, PATH, RestSettings
 from gateway.intake.rest.tls import Listed, identity_of
 
 SHORTAGE_SECONDS = 0.05  #: without accepting, once the process has run out of descriptors
 SWEEP_SECONDS = 1.0  #: between looks for connections that have been idle for too long
 TLS_HANDSHAKE = 0x16  #: the first byte of whatever speaks TLS (RFC 8446 section 5.1)
-SIGNATURE = 2_048  #: characters of a detached signature in base64
-NAME = 64  #: characters of a source's name or a key's id
 
 #: On every answer: nothing here is for a cache or a browser.
 HEADERS = {"Cache-Control": "no-store", "Server": "ragate", "X-Content-Type-Options": "nosniff"}
@@ -55,22 +52,16 @@ _log = logging.getLogger("gateway.intake.rest")
 _log.addFilter(_NotThePeersFault())
 
 
-class _BadRequest(Exception):
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
-
-
 class _Connection:
     """One connection after its handshake."""
 
     __slots__ = ("authorities", "busy", "listed", "peer", "since", "transport")
 
-    def __init__(self, transport: asyncio.Transport, authorities: bytes, now: float) -> None:
+    def __init__(self, transport: asyncio.Transport, authorities: bytes | None, now: float) -> None:
         self.transport = transport
         self.peer = _peer_text(transport.get_extra_info("peername"))
         self.listed: Listed | None = identity_of(transport.get_extra_info("ssl_object"))
-        self.authorities = authorities  # of clients, when it was made
+        self.authorities = authorities  # of clients, when it was made; None: others than those of now
         self.busy = 0
         self.since = now
 
@@ -195,7 +186,7 @@ class RestDoor:
             async with asyncio.TaskGroup() as tasks:
                 for listener in self._listeners:
                     listener.setblocking(False)
-                    tasks.create_task(self._accept(listener, tasks), name="rest-accept")
+                    tasks.create_task(self._take(listener, tasks), name="rest-accept")
                 tasks.create_task(self._sweep(), name="rest-sweep")
                 tasks.create_task(self.tls.run(), name="rest-tls")
                 self._serving = True
@@ -207,6 +198,12 @@ class RestDoor:
             await self._http.shutdown(limits.stop_seconds)
 
     # --- connections ------------------------------------------------------------------------------------
+
+    async def _take(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        try:
+            await self._accept(listener, tasks)
+        finally:
+            self._serving = False  # from here on no task may be made any more
 
     async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -241,6 +238,9 @@ class RestDoor:
     def _first_byte(self, silent: _Silent, tasks: asyncio.TaskGroup) -> None:
         """Something has come, or the peer has left."""
         sock, peer, _ = silent
+        if not self._serving:
+            self._end_silent(silent)
+            return
         try:
             first = sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -293,8 +293,11 @@ class RestDoor:
                 self._give_back(peer)
 
     def made(self, handler: object, transport: asyncio.Transport) -> None:
-        """A handshake is done."""
-        self._open[handler] = _Connection(transport, self.tls.current.client_ca, self._loop.time())
+        """A handshake is done. What it was begun with may have been replaced meanwhile."""
+        newest = transport.get_extra_info("sslcontext") is self.tls.context
+        made = _Connection(transport, self.tls.current.client_ca if newest else None, self._loop.time())
+        self._open[handler] = made
+        self._judge(made)
 
     def lost(self, handler: object) -> None:
         """A connection has ended."""
@@ -325,9 +328,12 @@ class RestDoor:
     def _judge_again(self) -> None:
         """Newer files were taken: who has been revoked by them is not heard any more."""
         for connection in list(self._open.values()):
-            if connection.listed is not None and self.tls.revoked(connection.listed.mark):
-                self._refuse(Refusal.SOURCE, "TLS: the client certificate has been revoked", connection.peer)
-                connection.transport.abort()
+            self._judge(connection)
+
+    def _judge(self, connection: _Connection) -> None:
+        if connection.listed is not None and self.tls.revoked(connection.listed.mark):
+            self._refuse(Refusal.SOURCE, "TLS: the client certificate has been revoked", connection.peer)
+            connection.transport.abort()
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -340,7 +346,7 @@ class RestDoor:
         connection.busy += 1
         try:
             reply = await self._answer(request, connection)
-        except _BadRequest as bad:
+        except BadRequestError as bad:
             reply = bad.reply
         except TimeoutError:
             reply = self._own_refusal(Refusal.TIMEOUT, "the request took too long to arrive", connection.peer)
@@ -363,22 +369,22 @@ class RestDoor:
     async def _answer(self, request: web.BaseRequest, connection: _Connection) -> Reply:
         if request.path == DESCRIPTION:
             if request.method != "GET":
-                return _not_allowed("GET")
+                return heads.not_allowed("GET")
             return Reply(HTTPStatus.OK, self._description)
         if request.path != PATH:
             return answers.problem(HTTPStatus.NOT_FOUND, f"there is nothing at this path; post to {PATH}")
         if request.method != "POST":
-            return _not_allowed("POST")
-        wait = _wait(request)
+            return heads.not_allowed("POST")
+        wait = heads.wait(request)
         submission = Submission(
             data=b"",
             peer=connection.peer,
             received=self._clock.now(),
-            source=_header(request, "Ragate-Source", NAME),
+            source=heads.header(request, "Ragate-Source", heads.NAME),
             identity=connection.identity,
-            key_id=_header(request, "Ragate-Key", NAME),
-            signature=_signature(request),
-            media_type=_media_type(request),
+            key_id=heads.header(request, "Ragate-Key", heads.NAME),
+            signature=heads.signature(request),
+            media_type=heads.media_type(request),
             wait=wait,
         )
         # Only the sender's part is timed: once the document is here, the answer comes within the reception's time.
@@ -390,7 +396,7 @@ class RestDoor:
     async def _body(self, request: web.BaseRequest, connection: _Connection) -> bytes:
         most = self._settings.body
         if (request.content_length or 0) > most:
-            raise _BadRequest(self._too_large(connection.peer))
+            raise BadRequestError(self._too_large(connection.peer))
         if request.headers.get("Expect", "").lower() == "100-continue":
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts: list[bytes] = []
@@ -398,7 +404,7 @@ class RestDoor:
         async for part in request.content.iter_any():
             size += len(part)
             if size > most:
-                raise _BadRequest(self._too_large(connection.peer))
+                raise BadRequestError(self._too_large(connection.peer))
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -412,54 +418,6 @@ class RestDoor:
     def _refuse(self, refusal: Refusal, detail: str, peer: str) -> None:
         self.refused[refusal] += 1
         self._reception.turned_away(refusal, detail, peer)
-
-
-# --- reading what stands beside the body ------------------------------------------------------------------------
-
-
-def _bad(detail: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> _BadRequest:
-    return _BadRequest(answers.problem(status, detail))
-
-
-def _not_allowed(method: str) -> Reply:
-    detail = f"only {method} is taken here"
-    return answers.problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": method})
-
-
-def _wait(request: web.BaseRequest) -> bool:
-    query = request.query
-    if not query:
-        return False
-    if set(query) != {"wait"} or query.getall("wait") != ["verified"]:
-        raise _bad("the only query taken is wait=verified")
-    return True
-
-
-def _header(request: web.BaseRequest, name: str, longest: int) -> str:
-    values = request.headers.getall(name, [])
-    if not values:
-        return ""
-    value = values[0]
-    if len(values) > 1 or len(value) > longest or not value.isascii() or not value.isprintable():
-        raise _bad(f"{name} must stand there once, with at most {longest} ASCII characters")
-    return value
-
-
-def _signature(request: web.BaseRequest) -> bytes:
-    text = _header(request, "Ragate-Signature", SIGNATURE)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad("Ragate-Signature must be base64") from error
-
-
-def _media_type(request: web.BaseRequest) -> str:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _bad("send the document as it is, without Content-Encoding", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    values = request.headers.getall("Content-Type", [])
-    if len(values) != 1:
-        raise _bad("exactly one Content-Type is needed", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    return values[0].partition(";")[0].strip().lower()
 
 
 def _peer_text(address: object) -> str:
