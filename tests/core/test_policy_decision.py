@@ -355,7 +355,7 @@ def test_a_profile_carries_the_parameters_of_its_documents() -> None:
 
 
 def test_a_book_carries_the_kinds_of_documents_of_each_target() -> None:
-    assert KINDS == ("path_gate", "network", "host", "container")
+    assert KINDS == ("path_gate", "network", "host", "container", "cluster")
     assert Book(targets={"edge": KINDS}).targets == {"edge": KINDS}
     assert Book().targets == {}
 
