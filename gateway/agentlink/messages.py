@@ -171,6 +171,8 @@ _from_agent = msgspec.msgpack.Decoder(FromAgent)
 _from_gateway = msgspec.msgpack.Decoder(FromGateway)
 _plan = msgspec.msgpack.Decoder(Plan)
 
+#: What the library raises for bytes that are no message: text that is no UTF-8, too, is none of its own errors.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _KINDS = tuple(ChangeKind)
 _PLACE = {kind: place for place, kind in enumerate(_KINDS)}
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
@@ -195,7 +197,7 @@ def read_from_agent(data: bytes) -> FromAgent:
     """Return what an agent sent. Raises ``LinkProtocolError``."""
     try:
         found: FromAgent = _from_agent.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -204,7 +206,7 @@ def read_from_gateway(data: bytes) -> FromGateway:
     """Return what the gateway sent. Raises ``LinkProtocolError``."""
     try:
         found: FromGateway = _from_gateway.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -213,7 +215,7 @@ def read_plan(data: bytes) -> Plan:
     """Return a kept plan. Raises ``LinkProtocolError``."""
     try:
         found: Plan = _plan.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
