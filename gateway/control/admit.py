@@ -78,7 +78,8 @@ class Admit:
     @property
     def full(self) -> bool:
         """Whether doors should stop accepting."""
-        return self.depth >= self._limits.queue or self._journal.pending >= self._limits.journal
+        limits = self._limits  # asked for twice an alert: without a call of ``depth``
+        return len(self._queue) + len(self._bundles) >= limits.queue or self._journal.pending >= limits.journal
 
     def submit(self, envelope: Envelope) -> None:
         """Take one complete message; it is judged in one of the next turns of the loop."""

@@ -10,6 +10,7 @@ ingress sends them elsewhere first (XDP and traffic control both run before netf
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,11 +36,19 @@ class Route(NamedTuple):
     local: bool
 
 
+class Behind(NamedTuple):
+    """Devices to which packets leave by one interface: the ``first`` few addresses, and how many in all."""
+
+    first: tuple[str, ...]
+    total: int
+
+
 class Seen(NamedTuple):
-    """One look. ``devices`` and ``services`` give each address its route, None where there is none."""
+    """One look. ``devices`` are those behind each interface; ``services`` gives each address its route, None where
+    there is none."""
 
     interfaces: Mapping[int, Interface]
-    devices: Mapping[str, Route | None]
+    devices: Mapping[int, Behind]
     services: Mapping[str, Route | None]
     flowtables: Sequence[str]
 
@@ -51,6 +60,19 @@ class Bypass(NamedTuple):
     mend: str
 
 
+def behind(routes: Iterable[tuple[str, Route | None]]) -> dict[int, Behind]:
+    """Who is behind which interface. Addresses without a route, and this host's own, are behind none."""
+    first: dict[int, list[str]] = {}
+    counts: Counter[int] = Counter()
+    for address, route in routes:
+        if route is None or route.local:
+            continue
+        counts[route.interface] += 1
+        if counts[route.interface] <= MOST_NAMED:
+            first.setdefault(route.interface, []).append(address)
+    return {interface: Behind(tuple(first[interface]), count) for interface, count in counts.items()}
+
+
 def judge(seen: Seen) -> tuple[Bypass, ...]:
     """Every way around the gate that these observations show, the widest first."""
     return (*_shared(seen), *_taken_over(seen), *_flowtables(seen))
@@ -58,26 +80,21 @@ def judge(seen: Seen) -> tuple[Bypass, ...]:
 
 def _shared(seen: Seen) -> Iterable[Bypass]:
     """Links that devices and a gated service have in common: what passes there never comes by."""
-    behind: dict[int, list[str]] = {}
-    for address, route in seen.devices.items():
-        if route is not None and not route.local:
-            behind.setdefault(route.interface, []).append(address)
     for service, route in seen.services.items():
-        if route is None or route.local or route.interface not in behind:
+        if route is None or route.local or route.interface not in seen.devices:
             continue
         interface = _named(seen, route.interface)
         link = f"the bridge {interface.name}" if interface.kind == "bridge" else f"the link of {interface.name}"
         yield Bypass(
-            f"devices ({_some(behind[route.interface])}) and the service at {service} share {link}: they reach "
-            "each other without passing this host",
+            f"devices ({_some(seen.devices[route.interface])}) and the service at {service} share {link}: they "
+            "reach each other without passing this host",
             "put devices and services on links of their own, with this host as the only router between them",
         )
 
 
 def _taken_over(seen: Seen) -> Iterable[Bypass]:
-    routes = [*seen.devices.values(), *seen.services.values()]
-    used = sorted({route.interface for route in routes if route is not None and not route.local})
-    for index in used:
+    used = {route.interface for route in seen.services.values() if route is not None and not route.local}
+    for index in sorted(used | seen.devices.keys()):
         interface = _named(seen, index)
         if interface.xdp:
             yield Bypass(
@@ -105,7 +122,7 @@ def _named(seen: Seen, index: int) -> Interface:
     return seen.interfaces.get(index) or Interface(index, f"interface {index}")
 
 
-def _some(addresses: Sequence[str]) -> str:
-    told = ", ".join(addresses[:MOST_NAMED])
-    more = len(addresses) - MOST_NAMED
+def _some(devices: Behind) -> str:
+    told = ", ".join(devices.first)
+    more = devices.total - len(devices.first)
     return f"{told} and {more:,} more" if more > 0 else told

@@ -9,12 +9,13 @@ Numbers carry their names in the kernel's headers ``linux/netlink.h``, ``linux/r
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 from gateway.core.errors import RagateError
 from gateway.watch.bypass.judge import Interface, Route
@@ -41,6 +42,9 @@ _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, fla
 _RTMSG = struct.Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_RTM_TYPE = 7  # offset of the type in struct rtmsg
+_QUESTION4 = struct.Struct("=IHHIIBBBBBBBBIHH4s")  # struct nlmsghdr, struct rtmsg, struct rtattr, the address
+_QUESTION6 = struct.Struct("=IHHIIBBBBBBBBIHH16s")
 _TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _NFGENMSG = struct.Struct(">BBH")  # family, version, resource
 _ERRNO = struct.Struct("=i")
@@ -110,29 +114,29 @@ class Kernel:
         request = _TCMSG.pack(0, index, 0, TC_H_CLSACT | TC_H_MIN_INGRESS, 0)
         return bool(self._dump(NETLINK_ROUTE, RTM_GETTFILTER, request))
 
-    def routes(self, addresses: Sequence[str]) -> dict[str, Route | None]:
-        """Where packets for each address go; None: nowhere. Addresses are text; a prefix stands for its first."""
-        found: dict[str, Route | None] = {}
-        with _whole_answers():
-            for start in range(0, len(addresses), ROUTES_AT_ONCE):
-                found.update(self._some_routes(addresses[start : start + ROUTES_AT_ONCE]))
-        return found
+    def routes(self, addresses: Sequence[str], rest: float = 0.0) -> Iterator[tuple[str, Route | None]]:
+        """Where packets for each address go; None: nowhere. Addresses are text; a prefix stands for its first.
+
+        ``rest``: seconds to give way to others between two datagrams of questions.
+        """
+        for start in range(0, len(addresses), ROUTES_AT_ONCE):
+            if start and rest:
+                time.sleep(rest)
+            with _whole_answers():
+                found = self._some_routes(addresses[start : start + ROUTES_AT_ONCE])
+            yield from found
 
     def _some_routes(self, addresses: Sequence[str]) -> Iterator[tuple[str, Route | None]]:
         first = self._sequence + 1
         self._sequence += len(addresses)
-        requests = [
-            _message(RTM_GETROUTE, NLM_F_REQUEST, first + number, _route_question(address))
-            for number, address in enumerate(addresses)
-        ]
-        self._send(NETLINK_ROUTE, b"".join(requests))
+        self._send(NETLINK_ROUTE, b"".join(map(_route_question, addresses, count(first))))
         answers: dict[int, Route | None] = {}
         while len(answers) < len(addresses):
             for kind, _, sequence, body in self._receive(NETLINK_ROUTE):
                 if not first <= sequence < first + len(addresses):
                     continue  # the answer to an older question whose wait was given up
                 answers[sequence] = _no_route(body) if kind == NLMSG_ERROR else _route(body)
-        return ((address, answers[first + number]) for number, address in enumerate(addresses))
+        return zip(addresses, map(answers.__getitem__, count(first)))  # noqa: B905 -- the second has no end
 
     def flowtables(self) -> list[str]:
         """Every flowtable as ``TABLE/NAME``."""
@@ -229,17 +233,47 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(padded), kind, flags, sequence, 0) + padded
 
 
-def _route_question(address: str) -> bytes:
-    packed = ipaddress.ip_address(address.partition("/")[0]).packed
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    head = _RTMSG.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
-    return head + _ATTRIBUTE.pack(4 + len(packed), RTA_DST) + packed
+def _route_question(address: str, sequence: int) -> bytes:
+    """One whole message: where there are many devices, building it is most of what a question costs."""
+    text = address.partition("/")[0]
+    if ":" in text:
+        packed = socket.inet_pton(socket.AF_INET6, text)
+        family, question = socket.AF_INET6, _QUESTION6
+    else:
+        packed = socket.inet_pton(socket.AF_INET, text)
+        family, question = socket.AF_INET, _QUESTION4
+    size, bits = question.size, 8 * len(packed)
+    return question.pack(
+        size,
+        RTM_GETROUTE,
+        NLM_F_REQUEST,
+        sequence,
+        0,
+        family,
+        bits,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        4 + len(packed),
+        RTA_DST,
+        packed,
+    )
 
 
 def _route(body: bytes) -> Route | None:
-    *_, kind, _ = _RTMSG.unpack_from(body)
-    out = dict(_attributes(body[_RTMSG.size :])).get(RTA_OIF)
-    return None if out is None else Route(_INDEX.unpack(out)[0], kind == RTN_LOCAL)
+    kind, offset = body[_RTM_TYPE], _RTMSG.size
+    while offset + _ATTRIBUTE.size <= len(body):
+        length, what = _ATTRIBUTE.unpack_from(body, offset)
+        if what == RTA_OIF:
+            return Route(_INDEX.unpack_from(body, offset + _ATTRIBUTE.size)[0], kind == RTN_LOCAL)
+        if length < _ATTRIBUTE.size:
+            break
+        offset += (length + 3) & ~3
+    return None
 
 
 def _no_route(body: bytes) -> Route | None:

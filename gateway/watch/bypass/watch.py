@@ -6,6 +6,7 @@ What lives here: when to look, and telling what came and went. What must not: ju
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,13 @@ LOOK_SECONDS = 5.0
 
 SETTLE_SECONDS = 0.5
 """Seconds from a change to the look it asks for: changes come in bursts."""
+
+ANEW_SHARE = 0.05
+"""Share of the time that asking for the devices' routes may take: on a host whose links come and go all day
+(containers), 100,000 devices would else be asked for without end. The rest is looked at after each change."""
+
+REST_SECONDS = 0.002
+"""Seconds given to verdicts between two handfuls of questions about routes."""
 
 DRAIN_BYTES = 65_536
 
@@ -51,30 +59,35 @@ class BypassWatch:
         listening = changes()
         try:
             loop.add_reader(listening.fileno(), self._drain, listening)
-            anew = True
+            earliest = loop.time()
+            due: float | None = earliest  # when to ask for the devices' routes again
             while True:
-                await self._look(anew=anew)
-                try:
-                    async with asyncio.timeout(LOOK_SECONDS):
+                began = loop.time()
+                anew = due is not None and due <= began
+                looked = await self._look(anew=anew)
+                if anew:
+                    earliest = loop.time() + (loop.time() - began) / ANEW_SHARE
+                    due = None if looked else earliest
+                wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, due - loop.time()))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
                         await self._changed.wait()
-                except TimeoutError:
-                    anew = False
-                else:
-                    await asyncio.sleep(SETTLE_SECONDS)
+                        await asyncio.sleep(SETTLE_SECONDS)
+                if self._changed.is_set():
                     self._changed.clear()
-                    anew = True
+                    due = max(earliest, loop.time())
         finally:
             loop.remove_reader(listening.fileno())
             listening.close()
 
-    async def _look(self, *, anew: bool) -> None:
+    async def _look(self, *, anew: bool) -> bool:
         try:
-            found = await asyncio.to_thread(self._looker.look, anew=anew)
+            found = await asyncio.to_thread(self._looker.look, anew=anew, rest=REST_SECONDS)
         except LookError as error:
             new, self.trouble = not self.trouble, f"ways around the path gate cannot be looked for: {error}"
             if new:
                 self._tell(self.trouble)
-            return
+            return False
         before, self.found = self.found, found
         recovered, self.trouble = bool(self.trouble), ""
         if recovered:
@@ -85,6 +98,7 @@ class BypassWatch:
         for each in before:
             if each not in found:
                 self._tell(f"closed again: {each.what}")
+        return True
 
     def _drain(self, listening: socket.socket) -> None:
         """Something changed; a burst too long for the socket's buffer (ENOBUFS) says the same."""

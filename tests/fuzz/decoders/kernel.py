@@ -149,7 +149,7 @@ def _links() -> Attempt:
         for ask in (
             rtnetlink.Kernel.interfaces,
             rtnetlink.Kernel.flowtables,
-            lambda each: each.routes(["10.77.1.11", "fd77::/64"]),
+            lambda each: dict(each.routes(["10.77.1.11", "fd77::/64"])),
         ):
             kernel: Any = rtnetlink.Kernel()
             answers = AnyKernel(datagrams)

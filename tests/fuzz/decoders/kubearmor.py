@@ -72,16 +72,47 @@ def _shown_seeds() -> Sequence[bytes]:
 
 
 LISTING_WORDS = (
-    b'{"nftables":[', b'{"rule":{', b'"chain":"INPUT"', b'"expr":[', b'{"match":{"op":"==",', b'"left":{"payload":{',
-    b'"field":"saddr"', b'"field":"dport"', b'"protocol":"tcp"', b'"right":', b'{"set":[', b'{"range":[',
-    b'{"prefix":{"addr":"10.0.0.0","len":8}}', b'{"accept":null}', b'{"log":{"prefix":"', b"-1", b"1e400", b"null",
-)  # fmt: skip
+    b'{"nftables":[',
+    b'{"rule":{',
+    b'"chain":"INPUT"',
+    b'"expr":[',
+    b'{"match":{"op":"==",',
+    b'"left":{"payload":{',
+    b'"field":"saddr"',
+    b'"field":"dport"',
+    b'"protocol":"tcp"',
+    b'"right":',
+    b'{"set":[',
+    b'{"range":[',
+    b'{"prefix":{"addr":"10.0.0.0","len":8}}',
+    b'{"accept":null}',
+    b'{"log":{"prefix":"',
+    b"-1",
+    b"1e400",
+    b"null",
+)
 SHOWN_WORDS = (b'"metadata":{', b'"policyName":"', b'"spec":{', b'"tags":[', b'"tags":1', b"null", b"[]", b"{}")
 YAML_WORDS = (
-    b"apiVersion: security.kubearmor.com/v1\n", b"kind: KubeArmorPolicy\n", b"kind: KubeArmorHostPolicy\n", b"kind: ",
-    b"metadata:\n  name: a\n", b"spec:\n", b"  process:\n", b"    matchPaths:\n", b"    - path: /a\n", b"action: Block",
-    b"  selector:\n    matchLabels:\n      a: b\n", b"&a", b"*a", b"<<: *a", b"!!int ", b"? ", b"---\n", b"\t", b"2026-01-01",
-)  # fmt: skip
+    b"apiVersion: security.kubearmor.com/v1\n",
+    b"kind: KubeArmorPolicy\n",
+    b"kind: KubeArmorHostPolicy\n",
+    b"kind: ",
+    b"metadata:\n  name: a\n",
+    b"spec:\n",
+    b"  process:\n",
+    b"    matchPaths:\n",
+    b"    - path: /a\n",
+    b"action: Block",
+    b"  selector:\n    matchLabels:\n      a: b\n",
+    b"&a",
+    b"*a",
+    b"<<: *a",
+    b"!!int ",
+    b"? ",
+    b"---\n",
+    b"\t",
+    b"2026-01-01",
+)
 
 TARGETS = (
     Target(

@@ -27,7 +27,7 @@ class Target(NamedTuple):
 
 def scratch(process: int) -> Path:
     """Where a process may keep files for its attempts: in memory where the machine has such a place."""
-    within = Path("/dev/shm")  # noqa: S108 - a folder of our own inside
+    within = Path("/dev/shm")
     return (within if within.is_dir() else Path(tempfile.gettempdir())) / f"ragate-fuzz-{process}"
 
 

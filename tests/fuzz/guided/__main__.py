@@ -34,8 +34,8 @@ _RUNNING = "INITED"
 
 
 class Result(NamedTuple):
-    """What came of one decoder. ``edges``: places in our code that libFuzzer saw reached; ``reached`` of ``every``:
-    lines and branches of the decoder's own modules; ``found``: files with what broke it; ``said``: the end of it."""
+    """What came of one decoder. ``edges``: places in our code that libFuzzer saw reached; ``reached`` of ``every``
+    line and branch of the decoder's own modules; ``found``: files with what broke it; ``said``: how it ended."""
 
     name: str
     executions: int

@@ -1,8 +1,8 @@
 """``python -m tests.fuzz.guided.child SECONDS FOLDER NAME ...``: fuzz decoders of one room, one after the other.
 
 atheris counts which edges of our code an input reaches, and libFuzzer keeps and mutates those that reach new ones.
-The room's modules must be loaded under its eyes: nothing of the product is imported above. Each decoder has a process
-forked from this one, since libFuzzer ends its own; what it prints is in ``FOLDER/NAME/log``.
+The room's modules must be loaded under its eyes: nothing of the product is imported above. Each decoder has a
+process forked from this one, since libFuzzer ends its own; what it prints is in ``FOLDER/NAME/log``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
             shutil.rmtree(scratch(child), ignore_errors=True)
 
 
-def _fuzz(atheris: Any, target: Target, seconds: int, folder: Path) -> None:  # noqa: ANN401 - has no types
+def _fuzz(atheris: Any, target: Target, seconds: int, folder: Path) -> None:
     """Never returns."""
     corpus, seeds, found = folder / "corpus", folder / "seeds", folder / "found"
     for each in (corpus, seeds, found):

@@ -1,7 +1,7 @@
 """``python -m tests.fuzz.guided.measure FOLDER NAME ...``: which share of each decoder what was found reaches.
 
-Everything that the fuzzer kept is given to the decoder once more, under coverage; one line of JSON for each says its
-name, and how many lines and branches of its modules ran, of how many.
+Everything that the fuzzer kept is given to the decoder once more, under coverage; one line of JSON for each says
+its name, and how many lines and branches of its modules ran, of how many.
 """
 
 from __future__ import annotations

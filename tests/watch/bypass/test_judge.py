@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.watch.bypass.judge import MOST_NAMED, Interface, Route, Seen, judge
+from gateway.watch.bypass.judge import MOST_NAMED, Interface, Route, Seen, behind, judge
 
 DEVICES, SERVERS = Interface(2, "radio0"), Interface(3, "app0")
 
@@ -18,7 +18,7 @@ def seen(
 ) -> Seen:
     return Seen(
         {each.number: each for each in interfaces},
-        {"10.1.0.7": Route(2, local=False)} if devices is None else devices,
+        behind(({"10.1.0.7": Route(2, local=False)} if devices is None else devices).items()),
         {"10.2.0.1": Route(3, local=False)} if services is None else services,
         flowtables,
     )
