@@ -56,7 +56,12 @@ compose-check: system $(READY) ## compose/: its files, and its commands in netwo
 soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s
 
-fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
+$(VENV)/.fuzz-ready: requirements-fuzz.lock $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)/.fuzz-ready ## every decoder: guided by coverage (SECONDS=600 in all), then properties with a large budget
+	$(BIN)/python -m tests.fuzz.guided --seconds $(or $(SECONDS),600) --jobs $(JOBS)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
 
 mutants: $(READY) ## change the law in every small way and see that its tests notice: half an hour
@@ -65,9 +70,11 @@ mutants: $(READY) ## change the law in every small way and see that its tests no
 ci: ## what CI runs
 	.ci/run
 
-lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+lock: ## write both locks anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --group fuzz -o requirements-fuzz.lock
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ at the end with a default is understood by older ends. What must not live here: 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -199,6 +200,8 @@ def read_from_agent(data: bytes) -> FromAgent:
         found: FromAgent = _from_agent.decode(data)
     except _UNREADABLE as error:
         raise _unread(error) from error
+    if isinstance(found, Hello | Beat) and not math.isfinite(found.boot):
+        raise LinkProtocolError("an agent's clock shows no time")
     return found
 
 
@@ -257,6 +260,8 @@ def unpack_work(work: Work, now: float, longest: float) -> list[Change]:
     """
     if len(work.changes) > MOST_CHANGES:
         raise LinkProtocolError(f"{len(work.changes)} changes in one message; at most {MOST_CHANGES}")
+    if not math.isfinite(work.reference):
+        raise LinkProtocolError("the moment that remaining times count from is none")
     reference, latest = min(work.reference, now), now + longest
     names = work.profiles
     found: list[Change] = []

@@ -10,17 +10,16 @@ import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
-from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
-from gateway.app.serve import SWITCH_SECONDS
+from gateway.app.process import SWITCH_SECONDS
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -28,7 +27,6 @@ from gateway.control.ports import Backend
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce import nft
-from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
@@ -37,6 +35,9 @@ from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.watch.resources import ResourceWatch, Sampler
+
+if TYPE_CHECKING:
+    from gateway.enforce.kubearmor import KubeArmorAdvisory
 
 #: Seconds between two declarations to KubeArmor: it rebuilds everything for each.
 ADVISE_SECONDS = 1.0
@@ -288,6 +289,8 @@ class _Service:
         wanted = self._config.kubearmor
         if wanted is None:
             return
+        from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
+
         config = self._config
         with build.refusals(config.path, self._name):
             scope = Scope(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.app import hinting
 from gateway.config import Config, KubeArmor, Relying, document_targets
@@ -21,12 +21,9 @@ from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, DeviceId, SourceName
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener
-from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -42,6 +39,12 @@ from gateway.sediment.wire import Endpoint as WireEndpoint
 from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
+
+# Here for their names alone: each is loaded where the configuration has it, and gRPC takes longest of all.
+if TYPE_CHECKING:
+    from gateway.enforce.kubearmor import KubeArmorAdvisory
+    from gateway.intake.rest import RestDoor
+    from gateway.intake.rpc import RpcDoor
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -289,6 +292,8 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
+    from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener  # noqa: PLC0415
+
     files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
     limits = wanted.limits
     settings = RestSettings(
@@ -307,6 +312,8 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
+    from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings  # noqa: PLC0415
+
     # The library reads changed files on threads of its own; notices belong to the loop's.
     loop = asyncio.get_running_loop()
     credentials = Credentials(
@@ -475,6 +482,8 @@ def kubearmor_layer(
     target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
+    from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables  # noqa: PLC0415
+
     settings = KubeArmorSettings(
         address=str(wanted.address),
         health=None if wanted.health is None else str(wanted.health),

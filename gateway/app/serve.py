@@ -27,6 +27,7 @@ from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
 from gateway.app.logs import configure_logging
+from gateway.app.process import SWITCH_SECONDS
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
@@ -74,10 +75,6 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     return uvloop.run(_Service(config, console_fd).run())
 
-
-SWITCH_SECONDS = 0.0005
-"""How long a busy thread may keep the interpreter from another that has work: a verdict changes threads four times
-(journal and lane, there and back), and Python's 5 ms each time would be the whole latency under load."""
 
 BUG = 70
 """Exit code after an undeclared error (``EX_SOFTWARE`` of ``sysexits.h``)."""

@@ -214,7 +214,7 @@ def _whole_answers() -> Iterator[None]:
     """An answer that ends before what its kind begins with. Raises ``LookError``."""
     try:
         yield
-    except struct.error as error:
+    except (struct.error, IndexError) as error:
         raise LookError(f"an answer of the kernel is cut short: {error}") from error
 
 

@@ -96,10 +96,14 @@ def _child(arguments: Sequence[str], seconds: int) -> str:
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
         timeout=seconds,
         check=False,
     )
+    if done.returncode:
+        print(done.stderr[-4_000:], file=sys.stderr)
     return done.stdout
 
 
