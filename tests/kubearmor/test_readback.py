@@ -123,7 +123,7 @@ def probe(*documents: Any) -> policy_pb2.ProbeResponse:
         b'{"metadata": ' + b"[" * 100_000,
     ],
 )
-def test_a_probe_that_cannot_be_read_is_refused(shown: bytes) -> None:
+def test_a_probe_of_no_text_or_without_end_is_refused(shown: bytes) -> None:
     response = policy_pb2.ProbeResponse()
     response.hostMap["node"].policyDataList.add().policy = shown
     with pytest.raises(DocumentRefused):
