@@ -56,6 +56,10 @@ compose-check: system $(READY) ## compose/: its files, and its commands in netwo
 soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 	SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/soak -m soak -s
 
+.PHONY: chaos
+chaos: system $(READY) ## kills of gateway, agent and KubeArmor during 5,000 random verdicts (VERDICTS=, SEED=): some minutes
+	VERDICTS=$(VERDICTS) SEED=$(SEED) $(BIN)/python -m tests.chaos
+
 $(VENV)/.fuzz-ready: requirements-fuzz.lock $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	@touch $@

@@ -60,7 +60,7 @@ targets:
     required: true
     path_gate: nft
     lease: 2m
-    kubearmor: {address: "127.0.0.1:32767", health: "127.0.0.1:32766", tables: read}
+    kubearmor: {address: "127.0.0.1:32767", health: "127.0.0.1:32766", tables: read, record: /run/record.json}
 inventory: devices.yaml
 book: policies/book.yaml
 """
@@ -232,6 +232,7 @@ SETTINGS_MISTAKES = [
     ("frame_seconds: 2.5", "frame_seconds: 1h", "frame_seconds of 3600 seconds is out of range"),
     ('address: "127.0.0.1:32767"', 'address: "10.0.0.1:32767"', "10.0.0.1:32767 is not on this host"),
     ("tables: read", "tables: write", "tables 'write' is not known"),
+    ("record: /run/record.json", "record: run/record.json", "is no absolute path"),
     ("targets:\n", "targets:\n  - {name: other}\n", "a second target of this host: a host has one path gate"),
     ("inventory: devices.yaml\n", "", "ragate.yaml:1:1: the file needs 'inventory'; write inventory: devices.yaml"),
     ("inventory: devices.yaml", "inventory: other.yaml", "25:12: {site}/other.yaml: cannot be read: No such file"),

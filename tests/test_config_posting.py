@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.certs import ServedFiles
 from gateway.config import find_findings, load
+from gateway.config.link_findings import of_served
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId
 from gateway.verdicts import Algorithm, Proof
 from tests.e2e.installed import Installed
 from tests.intake.rest.site import posting_site
-from tests.posting import key_for, public_pem
+from tests.ports import OWN
+from tests.posting import Authority, key_for, public_pem
 
 
 @pytest.fixture
@@ -230,6 +234,7 @@ def test_what_an_operator_should_look_at(site: Installed) -> None:
     def subjects() -> set[str]:
         return {finding.subject for finding in find_findings(load(site.config))}
 
+    Authority.make(site.folder).issue("gateway", server=OWN, until=86_400.0 * 60)
     assert not {each for each in subjects() if each.startswith(("door", "source rp"))}
     site.write("devices.yaml", {"devices": [{"id": "one", "source": "other", "addresses": ["127.7.1.1"]}]})
     assert {"source rp", "source ear", "source keylime"} <= subjects()
@@ -262,3 +267,42 @@ def test_a_key_of_too_few_bits_is_refused() -> None:
         load_key("k1", Algorithm.RS256, bytes(20_000))
     with pytest.raises(ValueError, match="not one for ES256"):
         load_key("k1", Algorithm.ES256, public_pem(key_for("x", "ES384")))
+
+
+# --- what is said of a door's certificates ------------------------------------------------------------------------
+
+
+def served_by(folder: Path, until: float = 86_400.0) -> ServedFiles:
+    authority = Authority.make(folder)
+    authority.issue("gateway", server=OWN, until=until)
+    authority.revoke()
+    return ServedFiles(folder / "gateway.pem", folder / "gateway.key", folder / "site-ca.pem", folder / "site.crl")
+
+
+def said_of(files: ServedFiles, at: float = 0.0) -> list[tuple[str, str]]:
+    return [(found.severity, found.what) for found in of_served("door rest", files, time.time() + at)]
+
+
+def test_a_door_with_a_long_life_before_it_is_no_matter(tmp_path: Path) -> None:
+    assert said_of(served_by(tmp_path, until=86_400.0 * 60)) == []
+
+
+def test_the_end_of_a_doors_certificate_and_of_its_list_are_told(tmp_path: Path) -> None:
+    files = served_by(tmp_path)
+    ((severity, what),) = said_of(files)
+    assert severity == "warning"
+    assert "expires in 1.0 days" in what
+    (first, what), (second, list_ended) = said_of(files, 2 * 86_400.0)
+    assert (first, second) == ("error", "error")
+    assert "has expired" in what
+    assert "the revocation list" in list_ended
+
+
+def test_a_door_without_a_revocation_list_and_one_with_a_broken_one(tmp_path: Path) -> None:
+    files = served_by(tmp_path, until=86_400.0 * 60)
+    ((severity, what),) = said_of(files._replace(client_crl=None))
+    assert (severity, what[:29]) == ("warning", "no revocation list is named: ")
+    (tmp_path / "site.crl").write_text("nothing")
+    ((severity, what),) = said_of(files)
+    assert severity == "error"
+    assert "site.crl: holds no revocation list" in what

@@ -174,3 +174,38 @@ def test_a_book_that_moves_the_app_server_needs_a_new_start(port: Path) -> None:
     moved = load(port / "ragate.yaml").book
     assert build.needs_restart(config, config.book, config.book) == []
     assert any("carries DATA to feed" in why for why in build.needs_restart(config, config.book, moved))
+
+
+# --- without a door for alerts of its own -----------------------------------------------------------------------
+
+ALERT_DOOR = RAGATE[RAGATE.index("  sediment:\n") : RAGATE.index("sources:\n")]
+
+
+def test_the_port_alone_is_enough(port: Path) -> None:
+    edit(port / "ragate.yaml", ALERT_DOOR, "")
+    config = load(port / "ragate.yaml")
+    assert config.door.listen == ()
+    assert config.relying is not None
+    assert not [found for found in find_findings(config) if found.severity == "error"]
+
+
+def test_devices_that_stand_where_the_verifier_does_are_told(port: Path) -> None:
+    edit(port / "ragate.yaml", ALERT_DOOR, "")
+    edit(port / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.0.0/16]")
+    what = [found.what for found in find_findings(load(port / "ragate.yaml"))]
+    assert "alerts that come from their addresses are taken for a verifier's" in what
+
+
+def test_no_door_for_verdicts_at_all(site: Path) -> None:
+    edit(site / "ragate.yaml", ALERT_DOOR, "  hook: {users: [0]}\n")
+    told = error_of(lambda: load(site / "ragate.yaml"))
+    assert "no door takes verdicts: none of sediment, relying, rest and rpc is written" in told
+    assert "write doors: {sediment: {listen: 127.0.0.1:8000}}, or one of the others" in told
+    assert "no door takes the alerts" not in told
+
+
+def test_what_cannot_be_read_is_not_told_to_be_missing(site: Path) -> None:
+    edit(site / "ragate.yaml", ALERT_DOOR, "  sediment: {listen: nowhere}\n")
+    told = error_of(lambda: load(site / "ragate.yaml"))
+    assert "nowhere" in told
+    assert "no door" not in told

@@ -32,6 +32,8 @@ WHOLE = RELAYED.replace(
 ).replace(
     "inventory:",
     "  - {name: app-server, agent: app, required: true, lease: 60s, services: [feed], relays: [10.77.3.1]}\n"
+    "  - {name: cluster, required: false, kubernetes: {kubeconfig: edge.conf, in_cluster: false, context: edge,\n"
+    "      namespace: sediment, owner: gateway-7, nodes: {kubernetes.io/hostname: app-1}, services: [feed]}}\n"
     "agents: {listen: '10.77.3.1:8444'}\n"
     "certificates: {authority: ca.pem, certificate: gw.pem, key: gw.key, revoked: ca.crl}\n"
     "management: [10.77.9.0/24]\nsealing: {file: sealing.key}\n"
@@ -42,7 +44,7 @@ POSTING = """certificate: gateway.pem
     key: gateway.key
     client_ca: site-ca.pem
     client_crl: site.crl
-    limits: {connections: 9, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
+    limits: {connections: 9, silent: 20, connections_per_peer: 4, body: 65536, request_seconds: 5, idle_seconds: 1m}
 """
 WHOLE = WHOLE.replace(
     "doors:\n",
@@ -190,6 +192,13 @@ def test_every_example_fits(example: Mapping[str, Any]) -> None:
         ("path_gate: relay", "path_gate: iptables"),
         ("{service: feed, listen: '127.0.0.1:8001'}", "{service: feed}"),
         ("tables: read", "tables: write"),
+        ("record: /run", "record: run"),
+        ("namespace: sediment", "namespace: Sediment"),
+        ("namespace: sediment, ", ""),
+        ("owner: gateway-7", "owner: gateway_7_"),
+        ("nodes: {kubernetes.io/hostname: app-1}", "nodes: {}"),
+        ("nodes: {kubernetes.io/hostname: app-1}", "nodes: {kubernetes.io/hostname: 'a b'}"),
+        ("in_cluster: false", "in_cluster: perhaps"),
         ("format: ear-jwt", "format: ear"),
         ("proof: both", "proof: none"),
         ("algorithm: ES256", "algorithm: ES512"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 
 from gateway.certs import Role
 from gateway.cli.commands import app
-from gateway.console.metrics import NOTICE_KINDS
+from gateway.console.metrics import NOTICE_KINDS, VERDICT_BUCKETS
 from gateway.core.errors import Refusal
 from gateway.core.model import Standing
 from tests.agentlink.pair import site_certificates
@@ -47,7 +49,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         tmp_path_factory.mktemp("site"),
         devices={"cam-1": ("127.7.0.1",)},
         services=[{"name": "feed", "address": "127.0.0.1", "port": port, "protocol": "tcp", "path": "routed"}],
-        target={"path_gate": "relay", "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}]},
+        target={
+            "path_gate": "relay",
+            "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}],
+            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": f"127.0.0.1:{free_port()}"},
+        },
         source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),
         console=("127.0.0.1", free_port()),
@@ -103,13 +109,26 @@ def test_every_metric_that_a_page_names_exists(page: Path, exposed: dict[str, se
     assert {name for name in METRIC.findall(page.read_text()) if name not in exposed} == set()
 
 
-def rules() -> list[dict[str, Any]]:
+def every_rule() -> list[dict[str, Any]]:
     loaded = yaml.safe_load(RULES.read_text())
     assert set(loaded) == {"groups"}
+    assert all(set(group) == {"name", "rules"} for group in loaded["groups"])
     return [rule for group in loaded["groups"] for rule in group["rules"]]
 
 
-def test_every_rule_has_the_shape_that_prometheus_wants() -> None:
+def rules() -> list[dict[str, Any]]:
+    return [rule for rule in every_rule() if "record" not in rule]
+
+
+def recorded() -> dict[str, str]:
+    """Expression by the name under which its result is kept."""
+    found = [rule for rule in every_rule() if "record" in rule]
+    assert all(set(rule) == {"record", "expr"} for rule in found)
+    assert len({rule["record"] for rule in found}) == len(found)
+    return {rule["record"]: rule["expr"] for rule in found}
+
+
+def test_every_alert_has_the_shape_that_prometheus_wants() -> None:
     names = [rule["alert"] for rule in rules()]
     assert len(names) == len(set(names)) > 10
     for rule in rules():
@@ -128,14 +147,58 @@ def test_every_rule_asks_for_series_that_exist(exposed: dict[str, set[str]]) -> 
         "kind": set(NOTICE_KINDS),
         "standing": {standing.label for standing in Standing},
     }
-    for rule in rules():
+    known = recorded()
+    for rule in every_rule():
+        where = rule.get("alert") or rule["record"]
         series = re.findall(r"((?:ragate|process)_[a-z0-9_]+)(?:\{([^}]*)\})?", rule["expr"])
-        assert series or rule["expr"].startswith("up{"), rule["alert"]
+        kept = re.findall(r"ragate:[a-z0-9_:]+", rule["expr"])
+        assert set(kept) <= set(known), where
+        assert series or kept or rule["expr"].startswith("up{"), where
         for name, selector in series:
-            assert name in exposed, rule["alert"]
+            assert name in exposed, where
             for label, value in re.findall(r'([a-z]+)(?:=~|!=|=)"([^"]*)"', selector):
-                assert label in exposed[name], rule["alert"]
-                assert label not in closed or set(value.split("|")) <= closed[label], rule["alert"]
+                assert label in exposed[name], where
+                assert label not in closed or set(value.split("|")) <= closed[label], where
+
+
+SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+def seconds(window: str) -> int:
+    return int(window[:-1]) * SECONDS[window[-1]]
+
+
+def test_the_share_of_late_verdicts_is_counted_at_a_bound_that_the_histogram_has() -> None:
+    for name, expr in recorded().items():
+        window = name.rpartition("_")[2]
+        assert set(re.findall(r"\[(\w+)\]", expr)) == {window}, name
+        (bound,) = re.findall(r'_bucket\{le="([0-9.]+)"\}', expr)
+        assert float(bound) in VERDICT_BUCKETS
+        assert bound == str(float(bound)), "as the exposition writes it"
+
+
+def test_each_burn_rate_is_asked_of_a_long_window_and_a_twelfth_of_it() -> None:
+    """As the site reliability workbook has it: the share of a month's budget that is spent when it rings."""
+    one = r"ragate:verdicts_late:ratio_(\w+) > ([0-9.]+) \* 0.01"
+    pair = rf"\({one} and {one}\)"
+    spent = {}
+    for rule in rules():
+        for long, factor, short, again in re.findall(pair, rule["expr"]):
+            assert factor == again
+            assert seconds(long) == 12 * seconds(short)
+            spent[long] = float(factor) * seconds(long) / seconds("30d")
+    assert {long: round(share, 3) for long, share in spent.items()} == {
+        "1h": 0.02,
+        "6h": 0.05,
+        "1d": 0.1,
+        "3d": 0.1,
+    }
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_takes_the_rules() -> None:
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_rule_is_in_the_runbook_and_the_other_way_round() -> None:

@@ -77,6 +77,20 @@ def test_the_table_of_sources_is_the_codes() -> None:
         assert found[name] == (may, f"{form.verified}; time, replay, order", form.stolen)
 
 
+def test_every_attack_has_its_tests() -> None:
+    """The tests that docs/attacks.md names exist, and so do the cases that it names of them."""
+    text = (ROOT / "docs" / "attacks.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`((?: \[[^]]+\])*)", text)
+    assert len(named) > 40
+    for file, function, cases in named:
+        source = (ROOT / file).read_text()
+        assert f"def {function}(" in source, f"{file}::{function}"
+        for case in re.findall(r"\[([^]]+)\]", cases):
+            assert f'"{case}": (' in source, f"{file}: {case}"
+    rows = [line for line in text.partition("## SEDIMENT doors")[0].splitlines() if line.startswith("| ")]
+    assert all(row.count(" | ") == 3 for row in rows), "an attack has a cell for each door"
+
+
 def test_the_example_of_a_format_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The module and the row of docs/adapters.md, run as they stand."""
     import types

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
-from gateway.control.ports import Backend, Clock
+from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing
 from gateway.core.errors import BackendError, ConfigError, RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
@@ -90,9 +90,11 @@ class Agent:
         notes: Callable[[], Mapping[str, str]] = dict,
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
+        layers: Callable[[], Sequence[LayerProof]] = tuple,
     ) -> None:
         """``make_gate`` builds the path gate of a plan (``ConfigError`` where it cannot); ``changed`` is told each
-        time that the link's state changes, ``planned`` each time that a plan is in force."""
+        time that the link's state changes, ``planned`` each time that a plan is in force; ``layers`` are those of
+        this host that never admit and can show what they have."""
         self._settings = settings
         self._material = material
         self._clock = clock
@@ -103,6 +105,7 @@ class Agent:
         self._notes = notes
         self._changed = changed
         self._planned = planned
+        self._layers = layers
         self._gate: Backend | None = None
         self._found = False
         self._digest = ""
@@ -306,6 +309,8 @@ class Agent:
         try:
             if isinstance(message, wire.Look):
                 addresses = wire.unpack_addresses(message.addresses)
+                if message.proof:
+                    return wire.pack_proof(message.number, addresses, await self._prove(gate, addresses))
                 return wire.pack_seen(message.number, addresses, await gate.observe(addresses))
             outcomes = await (gate.cut(changes) if message.cut else gate.apply(changes))
         except BackendError as error:
@@ -317,6 +322,13 @@ class Agent:
             else:
                 self._admitted.pop(address, None)
         return wire.pack_done(message.number, outcomes)
+
+    async def _prove(self, gate: Backend, addresses: Sequence[Address]) -> Proof:
+        proof = await gate.prove(addresses)
+        layers: dict[str, Showing] = {}
+        for prove in self._layers():
+            layers |= await prove(addresses)
+        return proof._replace(layers=layers)
 
     def beat(self, *, full: bool) -> wire.Beat:
         """The next beat."""

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from gateway.agentlink.clocks import DRIFT
+from gateway.control.ports import Proof, Showing
 from gateway.core.errors import RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -93,10 +94,17 @@ class Done(Message, tag=5, frozen=True):
 
 
 class Seen(Message, tag=6, frozen=True):
-    """Read-back for one ``Look``, in its order: profile ("": none), milliseconds left (-1: no end), tombstone."""
+    """Read-back for one ``Look``, in its order: profile ("": none), milliseconds left (-1: no end), tombstone.
+
+    For a proof also, in the same order, the ``elements`` found as the host's own tools name them; what ``layers``
+    showed by part (found, -1: could not be read; words); and the agent's boot clock when all was ``read``.
+    """
 
     number: int
     stands: tuple[tuple[str, int, bool], ...]
+    elements: tuple[tuple[str, ...], ...] = ()
+    layers: dict[str, tuple[int, str]] = {}
+    read: float = 0.0
 
 
 class Failed(Message, tag=7, frozen=True):
@@ -158,10 +166,11 @@ class Work(Message, tag=21, frozen=True):
 
 
 class Look(Message, tag=22, frozen=True):
-    """Read these addresses back: (packed, prefix)."""
+    """Read these addresses back: (packed, prefix). ``proof``: and name what is found."""
 
     number: int
     addresses: tuple[tuple[bytes, int], ...]
+    proof: bool = False
 
 
 FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage
@@ -345,3 +354,36 @@ def unpack_seen(seen: Seen, addresses: Sequence[Address]) -> dict[Address, Stand
         address: Stands(profile, None if left < 0 else left / 1_000, tombstone)
         for address, (profile, left, tombstone) in zip(addresses, seen.stands, strict=True)
     }
+
+
+def pack_proof(number: int, addresses: Sequence[Address], proof: Proof) -> Seen:
+    """Make the message for a proof."""
+    seen = pack_seen(number, addresses, proof.stands)
+    layers = {
+        part[:SENTENCE]: (-1 if one.found is None else int(one.found), one.words[:SENTENCE])
+        for part, one in proof.layers.items()
+    }
+    elements = tuple(tuple(text[:SENTENCE] for text in proof.elements[address]) for address in addresses)
+    return Seen(number, seen.stands, elements, layers, proof.at)
+
+
+def unpack_proof(seen: Seen, addresses: Sequence[Address], read: float) -> Proof:
+    """Return the proof of a message; ``read``: when all was read, on the reader's clock. An agent of an earlier
+    version names no elements: what stands is told without them. Raises ``LinkProtocolError``."""
+    stands = unpack_seen(seen, addresses)
+    if seen.elements and len(seen.elements) != len(addresses):
+        raise LinkProtocolError("the proof does not fit the question")
+    named = seen.elements or tuple(_unnamed(stands[address]) for address in addresses)
+    elements = {
+        address: [text[:SENTENCE] for text in texts] for address, texts in zip(addresses, named, strict=True)
+    }
+    layers = {
+        part[:SENTENCE]: Showing(None if found < 0 else bool(found), words[:SENTENCE])
+        for part, (found, words) in seen.layers.items()
+    }
+    return Proof(read, stands, elements, layers)
+
+
+def _unnamed(stands: Stands) -> tuple[str, ...]:
+    found = ("cut",) if stands.tombstone else ()
+    return (*found, stands.profile) if stands.profile else found

@@ -16,7 +16,7 @@ from typing import cast
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.clocks import ClockBound
-from gateway.control.ports import Clock, Resync
+from gateway.control.ports import Clock, Proof, Resync
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -33,7 +33,7 @@ _LOWERING = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
 class _Asked:
     """One question to the agent, and its answer to be."""
 
-    __slots__ = ("addresses", "answer", "changes", "cut", "number", "refused", "serial")
+    __slots__ = ("addresses", "answer", "changes", "cut", "number", "proof", "refused", "serial")
 
     def __init__(
         self, number: int, changes: Sequence[Change], addresses: Sequence[Address], serial: int, *, cut: bool
@@ -43,6 +43,7 @@ class _Asked:
         self.addresses = addresses
         self.serial = serial
         self.cut = cut
+        self.proof = False
         self.refused: dict[int, str] = {}  # places of changes that were not sent, and why
         self.answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
@@ -86,13 +87,20 @@ class Session:
         """Have addresses read back. Raises ``BackendError``."""
         return cast("dict[Address, Stands]", await self._ask((), addresses, cut=False))
 
-    async def _ask(self, changes: Sequence[Change], addresses: Sequence[Address], *, cut: bool) -> object:
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        """Have addresses read back, and what is found named. Raises ``BackendError``."""
+        return cast("Proof", await self._ask((), addresses, cut=False, proof=True))
+
+    async def _ask(
+        self, changes: Sequence[Change], addresses: Sequence[Address], *, cut: bool, proof: bool = False
+    ) -> object:
         self._numbers += 1
         if cut:
             self._serial += 1
             if self._others:
                 self._lowered.update({change.address: (self._serial, change.kind) for change in changes})
         asked = _Asked(self._numbers, changes, addresses, self._serial, cut=cut)
+        asked.proof = proof
         (self._cuts if cut else self._others).append(asked)
         self._wake.set()
         try:
@@ -119,7 +127,7 @@ class Session:
 
     def _message(self, asked: _Asked) -> wire.Message | None:
         if asked.addresses:
-            return wire.Look(asked.number, wire.pack_addresses(asked.addresses))
+            return wire.Look(asked.number, wire.pack_addresses(asked.addresses), asked.proof)
         changes = asked.changes
         if not asked.cut and self._lowered:
             asked.refused = {
@@ -155,6 +163,9 @@ class Session:
         if isinstance(message, wire.Failed):
             error = BackendError(NAME, message.why[: wire.SENTENCE], transient=message.transient)
             asked.answer.set_exception(error)
+        elif isinstance(message, wire.Seen) and asked.proof:
+            read = self._ours(message.read) or self.clock.now().boot
+            asked.answer.set_result(wire.unpack_proof(message, asked.addresses, read))
         elif isinstance(message, wire.Seen):
             asked.answer.set_result(wire.unpack_seen(message, asked.addresses))
         else:
@@ -269,6 +280,10 @@ class RemoteGate:
         for start in range(0, len(addresses), wire.MOST_CHANGES):
             found |= await session.look(tuple(addresses[start : start + wire.MOST_CHANGES]))
         return found
+
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        """Have the agent show what stands on its host. At most ``MOST_CHANGES``. Raises ``BackendError``."""
+        return await self._live().prove(tuple(addresses[: wire.MOST_CHANGES]))
 
     async def damages(self) -> AsyncIterator[str]:
         """Yield a sentence for each damage that the agent reports, and a ``Resync`` for each attachment."""

@@ -19,11 +19,11 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
-from gateway.app.process import SWITCH_SECONDS
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
-from gateway.control.ports import Backend
+from gateway.control.ports import Backend, Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce import nft
@@ -208,6 +208,7 @@ class _Service:
             notes=self._notes,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
+            layers=lambda: () if self._layer is None else (self._layer.prove,),
         )
         self._agent = agent
         stop = asyncio.Event()
@@ -249,6 +250,9 @@ class _Service:
     def _say(self, subject: str, sentence: str) -> None:
         self._log.warning("notice", kind=subject, detail=sentence)
 
+    def _noticed(self, notice: Notice) -> None:
+        self._log.warning("notice", kind=notice.kind, subject=notice.subject, detail=notice.detail)
+
     def _changed(self, state: LinkState, material: TlsMaterial) -> None:
         told = self._log.info if state.attached else self._log.warning
         told("link", attached=state.attached, detail=state.detail)
@@ -286,6 +290,8 @@ class _Service:
 
     def _planned(self, plan: wire.Plan) -> None:
         """A plan is in force: KubeArmor is told of its ports from here on."""
+        # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
+        settle_garbage()
         wanted = self._config.kubearmor
         if wanted is None:
             return
@@ -299,7 +305,7 @@ class _Service:
                 corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
             )
             hardening = Hardening(private=(str(config.certificates.key),))
-            fresh = build.kubearmor_layer(self._name, wanted, self._clock, scope, hardening)
+            fresh = build.kubearmor_layer(self._name, wanted, self._clock, scope, hardening, self._noticed)
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.app import build
+from gateway.app import clusters as clustering
 from gateway.app.clock import SystemClock
 from gateway.config import Config
 from gateway.core.errors import ConfigError
@@ -38,6 +39,9 @@ def uninstall(config: Config) -> list[str]:
         )
         asyncio.run(layer.withdraw())
         lines.append(f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}")
+    for name, hand in clustering.make(config, SystemClock(), lambda _: None).items():
+        asyncio.run(hand.withdraw())
+        lines.append(f"kubernetes: target {name}: everything of ours was deleted from the cluster")
     return [
         *lines,
         f"kept: the journal {config.journal}; delete it by hand when nobody needs to ask any more",

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.app import hinting
+from gateway.certs import ServedTls
 from gateway.config import Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
-from gateway.control.ports import Admission, Authenticator, Backend, Clock, Notice, Opener, Presenting
+from gateway.control.ports import Admission, Authenticator, Backend, Clock, Loaded, Notice, Opener, Presenting
 from gateway.control.reception import Reception, Sender
 from gateway.control.reload import Lay
 from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, DeviceId, SourceName
+from gateway.core.model import Address, DeviceId, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
+from gateway.journal import wishes
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -166,7 +168,8 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
             f"the relying party's port carries DATA to {relying.app_server}, which changes: it needs a new start"
         )
     try:
-        changes = config.target.kubearmor is not None and _scope(old) != _scope(new)
+        keeps = config.target.kubearmor is not None or any(each.nodes for each in config.clusters)
+        changes = keeps and scope_of(old) != scope_of(new)
     except DocumentRefused as error:
         return [*found, f"KubeArmor's network policy cannot be made from it: {error}"]
     if changes:
@@ -208,12 +211,16 @@ def _described(config: Config) -> Mapping[SourceName, SedimentSource]:
 
 
 def door(config: Config, admission: Admission, clock: Clock, notices: Callable[[Notice], None]) -> SedimentDoor:
-    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot."""
+    """The SEDIMENT door, listening from here on. Raises ``ConfigError`` when it cannot.
+
+    Without a place to listen on, and then perhaps without a verifier, it is one to which nobody comes.
+    """
     limits, forward = config.door.limits, config.door.forward_to
+    sources = [source.name for source in config.sources] or [UNASSIGNED]
     settings = DoorSettings(
         peers=config.door.peers,
         verifiers={peer: source.name for source in config.sources for peer in source.peers},
-        default_source=config.sources[0].name if len(config.sources) == 1 else None,
+        default_source=sources[0] if len(sources) == 1 else None,
         connections=limits.connections,
         connections_per_peer=limits.connections_per_peer,
         frame_seconds=limits.frame_seconds,
@@ -261,6 +268,20 @@ class PostingDoor(Protocol):
         """Where it listens."""
         ...
 
+    @property
+    def tls(self) -> ServedTls:
+        """What it shows to clients and asks of them."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes connections."""
+        ...
+
+    def state(self) -> str:
+        """One line for people."""
+        ...
+
     def depth(self) -> int:
         """Connections, or streams, that it holds."""
         ...
@@ -292,19 +313,20 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
-    from gateway.intake.rest import RestDoor, RestSettings, TlsFiles, open_listener  # noqa: PLC0415
+    from gateway.intake.rest import RestDoor, RestSettings, open_listener  # noqa: PLC0415
 
-    files = TlsFiles(wanted.certificate, wanted.key, wanted.client_ca, wanted.client_crl, told)
+    tls = ServedTls(wanted.files, "doors.rest", told)
     limits = wanted.limits
     settings = RestSettings(
         connections=limits.connections,
+        silent=limits.silent,
         connections_per_peer=limits.connections_per_peer,
         idle_seconds=limits.idle_seconds,
         request_seconds=limits.request_seconds,
         body=limits.body,
     )
     listeners = [open_listener(place.host, place.port) for place in wanted.listen]
-    return RestDoor(listeners, shared, clock, files, settings)
+    return RestDoor(listeners, shared, clock, tls, settings)
 
 
 def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], None]) -> RpcDoor | None:
@@ -312,24 +334,12 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
-    from gateway.intake.rpc import Credentials, RpcDoor, RpcSettings  # noqa: PLC0415
+    from gateway.intake.rpc import RpcDoor, RpcSettings  # noqa: PLC0415
 
-    # The library reads changed files on threads of its own; notices belong to the loop's.
-    loop = asyncio.get_running_loop()
-    credentials = Credentials(
-        wanted.certificate,
-        wanted.key,
-        wanted.client_ca,
-        wanted.client_crl,
-        lambda what: _soon(loop, told, what),
-    )
+    tls = ServedTls(wanted.files, "doors.rpc", told)
     limits = wanted.limits
     settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
-    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, credentials, settings)
-
-
-def _soon(loop: asyncio.AbstractEventLoop, told: Callable[[str], None], what: str) -> None:
-    loop.call_soon_threadsafe(told, what)
+    return RpcDoor([(place.host, place.port) for place in wanted.listen], shared, clock, tls, settings)
 
 
 def standings(devices: Devices, clock: Clock, books: Books) -> DeviceStandings:
@@ -380,6 +390,19 @@ def relying_forwarder(config: Config, clock: Clock, notices: Callable[[Notice], 
     if relying is None or relying.relying_party is None:
         return None
     return Forwarder(relying.relying_party.host, relying.relying_party.port, clock, notices)
+
+
+def still_wanted(config: Config, loaded: Loaded) -> frozenset[DeviceId]:
+    """The devices that were asked to attest again before this start and have not been judged since.
+
+    Raises ``JournalError``. A request of ours that shortened a deadline is in the record itself.
+    """
+    ours = (
+        device
+        for (device, _), record in loaded.records.items()
+        if record.graced and record.standing is Standing.TRUSTED
+    )
+    return wishes(config.journal).union(ours)
 
 
 def relying_door(
@@ -456,8 +479,14 @@ def relying_counts(door: RelyingDoor) -> RelyingCounts:
     )
 
 
-def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
-    """The KubeArmor layer beside the path gate, where one is configured.
+def _unheard(_: Notice) -> None:
+    """For commands, which show a layer's state and end."""
+
+
+def kubearmor(
+    config: Config, clock: Clock, notice: Callable[[Notice], None] = _unheard
+) -> KubeArmorAdvisory | None:
+    """The KubeArmor layer beside the path gate, where one is configured; ``notice`` takes what it has to tell.
 
     Raises ``ConfigError`` for an address beyond this host and for policies that KubeArmor could not enforce.
     """
@@ -465,24 +494,34 @@ def kubearmor(config: Config, clock: Clock) -> KubeArmorAdvisory | None:
     if wanted is None:
         return None
     with refusals(config.path, config.target.name):
-        scope = _scope(config.book)
+        scope = scope_of(config.book)
         # Nothing is sealed: a folder that root itself cannot write would surprise the operator who edits the book.
         hardening = Hardening(
             journal=str(config.journal), private=tuple(str(source.public_key_path) for source in config.sources)
         )
-        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening)
+        return kubearmor_layer(config.target.name, wanted, clock, scope, hardening, notice)
 
 
-def renderer(library: Library, book: Book, target: str) -> Renderer:
-    """What makes the documents of a book's profiles for the one target."""
-    return Renderer(library, document_targets(book, target))
+def renderer(library: Library, book: Book, target: str, clusters: Collection[str] = ()) -> Renderer:
+    """What makes the documents of a book's profiles for the target of this host, and for clusters."""
+    return Renderer(library, document_targets(book, target, clusters))
 
 
 def kubearmor_layer(
-    target: str, wanted: KubeArmor, clock: Clock, scope: Scope, hardening: Hardening
+    target: str,
+    wanted: KubeArmor,
+    clock: Clock,
+    scope: Scope,
+    hardening: Hardening,
+    notice: Callable[[Notice], None] = _unheard,
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
-    from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables  # noqa: PLC0415
+    from gateway.enforce.kubearmor import (  # noqa: PLC0415
+        KubeArmorAdvisory,
+        KubeArmorSettings,
+        Tables,
+        read_record,
+    )
 
     settings = KubeArmorSettings(
         address=str(wanted.address),
@@ -490,7 +529,9 @@ def kubearmor_layer(
         tables=Tables(wanted.tables),
         target=target,
     )
-    return KubeArmorAdvisory(settings, clock, scope, hardening)
+    return KubeArmorAdvisory(
+        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
+    )
 
 
 @contextmanager
@@ -503,10 +544,10 @@ def refusals(file: Path, target: str) -> Iterator[None]:
         raise ConfigError(str(file), f"target {target}: kubearmor: {error}", mend) from error
 
 
-def _scope(book: Book) -> Scope:
-    """What KubeArmor's network policy is about. Raises ``DocumentRefused``."""
+def scope_of(book: Book, only: Collection[str] | None = None) -> Scope:
+    """What KubeArmor's network policy is about: these services of the book. Raises ``DocumentRefused``."""
     return Scope(
-        gated=tuple(_ports(book.services)),
+        gated=tuple(_ports(each for each in book.services if only is None or each.name in only)),
         always_allowed=tuple(Prefix.parse(str(network)) for network in book.always_allowed),
         corridor=tuple(_ports(book.corridor)),
     )

@@ -20,6 +20,7 @@ from gateway.app import link as linking
 from gateway.app.trial import Trial, Tried, forget
 from gateway.config import Config
 from gateway.config.book_links import links_of
+from gateway.config.templates import namespaces_of
 from gateway.config.trial import Ground
 from gateway.control.devices import Devices
 from gateway.control.ports import Clock, Entry, Health, Journal, Notice
@@ -172,7 +173,11 @@ class Reloader:
         config = self._config
         relayed = tuple(entry.service for entry in config.target.relay)
         running, hints = self._books.current.book, tuple(map(str, config.hint_sources))
-        ground = Ground(config.book_path, running, links_of(config), config.target.name, relayed, hints)
+        remotes = tuple(remote.name for remote in config.remotes)
+        places = namespaces_of(config.clusters)
+        ground = Ground(
+            config.book_path, running, links_of(config), config.target.name, relayed, hints, remotes, places
+        )
         trial = Trial(ground, config.devices)
         try:
             return await asyncio.to_thread(trial.run)

@@ -11,7 +11,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,8 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build
+from gateway.app import build, descriptors
+from gateway.app import clusters as clustering
 from gateway.app import link as linking
 from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
@@ -27,7 +28,7 @@ from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
 from gateway.app.logs import configure_logging
-from gateway.app.process import SWITCH_SECONDS
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
@@ -41,12 +42,14 @@ from gateway.control.devices import Devices
 from gateway.control.documents import Documents
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Advisory, Health, Notice, Observer, StandingsFollower
+from gateway.control.ports import Advisory, Health, Loaded, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
 from gateway.control.running import Books, RunningBook
+from gateway.control.shown import advised
 from gateway.control.site import Site
 from gateway.control.start import restore
 from gateway.core.errors import RagateError
+from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import Forwarder, SedimentDoor
 from gateway.journal import SqliteJournal
@@ -57,10 +60,6 @@ from gateway.watch.resources import ResourceWatch, Sampler
 FLUSH_SECONDS = 2.0
 """At an orderly stop, how long verdicts already taken may need to become durable and reach the gates; what stands
 there holds until its lease anyway."""
-
-YOUNG_OBJECTS = 50_000
-"""Allocations between collections of the youngest generation: at 10,000 alerts a second the default of 700 would
-collect every millisecond and, now and then, walk every device."""
 
 
 def serve(config: Config, *, console_fd: int | None = None) -> int:
@@ -88,6 +87,7 @@ class _Service:
         self._clock = SystemClock()
         self._ready = False
         self._link: Link | None = None
+        self._clusters: clustering.Clusters = {}
         self._relying: RelyingDoor | None = None
         self._forwarder: Forwarder | None = None
         self._reloader: Reloader | None = None
@@ -160,28 +160,28 @@ class _Service:
         console: socket.socket | None = None
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
-            layer = build.kubearmor(config, clock)
+            layers = self._layers(devices)
             door = build.door(config, admit, clock, devices.notice)
-            self._posting = build.posting(config, admit, clock, devices.notice)
+            self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
             self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
-            standings = self._open_relying(loaded.highest_wall)
+            standings = self._open_relying(loaded)
             self._levels = (overrides, site)
             overrides.remember(loaded)
             await restore(devices, loaded, [gate], journal, clock, rules, boot)
             await linking.start(self._link, devices)
             devices.tell_standings(standings)
-            advisories: Sequence[Advisory] = () if layer is None else (layer,)
+            advisories: Sequence[Advisory] = tuple(layers.values())
             site.turn(clock.now())
             clockwork = Clockwork(
                 devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
             )
-            documents = None if layer is None else self._documents(layer)
+            documents = self._documents(layers) if layers else None
             bypass = self._bypass = build.bypass_watch(config, self._around)
             self._follow_books(bypass, documents)
-            self._wire_metrics(watch, advisories)
+            self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
             _close(console, door, self._relying, hinting, *self._posting)
@@ -193,15 +193,23 @@ class _Service:
             finally:
                 await journal.close()
 
-    def _open_relying(self, highest_wall: float) -> StandingsFollower | None:
+    def _open_posting(self, admit: Admit, devices: Devices) -> Sequence[PostingDoor]:
+        """The doors for posted documents, and descriptors enough for the connections of all doors."""
+        short = descriptors.make_room(descriptors.wanted(self._config))
+        if short:
+            devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
+        return build.posting(self._config, admit, self._clock, devices.notice)
+
+    def _open_relying(self, loaded: Loaded) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
         relying, (_, devices, _, admit, _) = self._config.relying, self._parts
         if relying is None:
             return None
         standings = build.standings(devices, self._clock, self.books)
+        standings.remember(build.still_wanted(self._config, loaded))
         self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
         self._relying = build.relying_door(
-            self._config, relying, standings, admit, self._clock, self._forwarder, highest_wall
+            self._config, relying, standings, admit, self._clock, self._forwarder, loaded.highest_wall
         )
         return standings
 
@@ -230,13 +238,26 @@ class _Service:
         self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         return self._reloader
 
-    def _documents(self, layer: Advisory) -> Documents:
-        """Who keeps the documents of profiles at KubeArmor."""
+    def _layers(self, devices: Devices) -> Mapping[str, Advisory]:
+        """The layers that never count for admission, by the target that each is at. Raises ``ConfigError``."""
+        config = self._config
+
+        def told(notice: Notice) -> None:
+            _told(devices, notice)
+
+        here = build.kubearmor(config, self._clock, told)
+        self._clusters = clustering.make(config, self._clock, told)
+        devices.beside += [] if here is None else [advised(config.target.name, here)]
+        devices.beside += [clustering.beside(each) for each in self._clusters.values()]
+        return {**({} if here is None else {config.target.name: here}), **self._clusters}
+
+    def _documents(self, layers: Mapping[str, Advisory]) -> Documents:
+        """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
         _, devices, _, _, _ = self._parts
         _, site = self._levels
         config, target = self._config, self._config.target.name
-        made = build.renderer(config.library, config.book, target)
-        documents = Documents(devices, made, {target: layer}, self._clock, lambda: site.profile)
+        made = build.renderer(config.library, config.book, target, self._clusters)
+        documents = Documents(devices, made, layers, self._clock, lambda: site.profile)
         site.watch(lambda _: documents.wake())
         return documents
 
@@ -247,12 +268,15 @@ class _Service:
         if documents is not None:
             target = self._config.target.name
             self.books.followers.append(
-                lambda running: documents.use(build.renderer(running.library, running.book, target))
+                lambda running: documents.use(build.renderer(running.library, running.book, target, self._clusters))
             )
 
-    def _wire_metrics(self, watch: ResourceWatch, advisories: Sequence[Advisory]) -> None:
-        for each in advisories:
-            self.metrics.add_backend(each.name)
+    def _wire_metrics(self, watch: ResourceWatch, layers: Mapping[str, Advisory]) -> None:
+        for target, each in layers.items():
+            if target in self._clusters:
+                self.metrics.add_backend(each.name)  # its objects are counted by set_clusters
+            else:
+                self.metrics.set_advisory(target, each.name, each.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
@@ -285,7 +309,10 @@ class _Service:
             hub = link.hub
             metrics.add_queue("waiting", lambda: gate.parked)
             metrics.set_agents(lambda: {name: (one.attached, one.resources) for name, one in hub.states().items()})
-            metrics.set_certificates(lambda: linking.certificate_ends(link))
+        if link is not None or self._posting:
+            metrics.set_certificates(self._certificate_ends)
+        if self._clusters:
+            metrics.set_clusters(lambda: clustering.counted(self._clusters))
         relying = self._relying
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
@@ -303,7 +330,7 @@ class _Service:
     ) -> None:
         _, devices, gate, admit, door = self._parts
         console, operator = self._windows(advisories, reloader, listen)
-        _settle_garbage()
+        settle_garbage()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -363,7 +390,8 @@ class _Service:
         """Where people and programs look in, and where operators act."""
         journal, devices, _, _, _ = self._parts
         overrides, site = self._levels
-        explainer = Explainer(devices, self._gates, self._clock)
+        layers = {each.name: each.prove for each in advisories if isinstance(each, KubeArmorAdvisory)}
+        explainer = Explainer(devices, self._gates, self._clock, layers)
         inventory = tuple(device.id for device in self._config.devices)
         windows = Windows(
             directory=devices,
@@ -372,6 +400,7 @@ class _Service:
             health=lambda: [*self._health(advisories), reloader.health()],
             exposition=self.metrics.exposition,
             explained=explainer.explained,
+            proven=explainer.proven,
             site=site.now,
             book=reloader.view,
         )
@@ -402,6 +431,7 @@ class _Service:
             Health("standings", devices.may_raise, devices.why_not if not devices.may_raise else "restored"),
             Health(f"gate {gate.target}", gate.failing == 0, _of_the_gate(gate)),
         ]
+        lines += [Health(f"door {each.name}", each.serving, each.state()) for each in self._posting]
         if self._link is not None:
             lines += linking.health(self._link, self._config)
         # A site in lockdown does what it is meant to do: that is no reason to take it out of service.
@@ -422,8 +452,14 @@ class _Service:
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
-            lines.append(Health(f"advisory {each.name}", True, f"{told.get('state')}: {told.get('detail', '')}"))
+            part = clustering.part_of(each, self._clusters)
+            lines.append(Health(part, True, f"{told.get('state')}: {told.get('detail', '')}"))
         return lines
+
+    def _certificate_ends(self) -> Mapping[str, float]:
+        """Until when each certificate in use lasts, UNIX seconds: those of the doors, and those of the link."""
+        ends = {f"door {each.name}": each.tls.current.not_after for each in self._posting}
+        return ends if self._link is None else {**ends, **linking.certificate_ends(self._link)}
 
     def _around(self, sentence: str) -> None:
         """A way around the path gate opened or closed: from here on every device is shown accordingly."""
@@ -431,6 +467,12 @@ class _Service:
         gate.obstacle = "" if self._bypass is None else self._bypass.state
         devices.notice(Notice("bypass", gate.target, sentence, self._clock.now().wall))
         devices.commit()
+
+
+def _told(devices: Devices, notice: Notice) -> None:
+    """Journal and show at once what a layer says of itself: no verdict need come along."""
+    devices.notice(notice)
+    devices.commit()
 
 
 def _of_the_gate(gate: Reconciler) -> str:
@@ -443,14 +485,6 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
     for part in parts:
         if part is not None:
             part.close()
-
-
-def _settle_garbage() -> None:
-    """What was loaded stays for good: never walk it again looking for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
-    gc.enable()
 
 
 def _declared(error: BaseException) -> RagateError | None:

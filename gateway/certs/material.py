@@ -27,6 +27,7 @@ from gateway.certs.identity import (
     read_identity,
     read_revoked,
 )
+from gateway.certs.stamps import stamp_of
 from gateway.core.errors import ConfigError
 
 #: Seconds between looks at the files: a revocation holds for new links after this long at the most.
@@ -110,7 +111,7 @@ class TlsMaterial:
         self._role = role
         self._now = now
         self._say: Say = say or (lambda _subject, _sentence: None)
-        self._seen = self._stamp()
+        self._seen = stamp_of(self.files)
         self.current = load_material(files, role)
         self._newest = self._context()
         self._listeners: list[Callable[[], None]] = []
@@ -175,7 +176,7 @@ class TlsMaterial:
     def poll(self) -> bool:
         """Look once; True when newer files were taken."""
         self._remind()
-        stamp = self._stamp()
+        stamp = stamp_of(self.files)
         if stamp == self._seen:
             return False
         try:
@@ -213,17 +214,6 @@ class TlsMaterial:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.poll()
-
-    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """What changes when any of the files is replaced or written."""
-        stamps = []
-        for path in self.files:
-            try:
-                found = path.stat() if path is not None else None
-            except OSError:
-                found = None
-            stamps.append((0, 0, 0) if found is None else (found.st_ino, found.st_mtime_ns, found.st_size))
-        return tuple(stamps)
 
 
 def read_peer(pem: bytes) -> Identity:

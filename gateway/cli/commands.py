@@ -288,11 +288,20 @@ def explain(
     device: DeviceArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     socket: SocketOption = None,
+    proof: Annotated[
+        bool,
+        typer.Option("--proof", help="Only the proof: every target reads its rules back now. Exit 1: not proven."),
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Explain one device: its verdicts and standing, each rule of the book and which were used, what it reaches,
     and what every target answers now."""
-    about(device, config, socket, output, text.explain, Client.explanation)
+    if not proof:
+        about(device, config, socket, output, text.explain, Client.explanation)
+        return
+    found = about(device, config, socket, output, text.proof, Client.proof)
+    if not found["proven"]:
+        raise typer.Exit(EXIT_NO)
 
 
 app.command()(doctor)

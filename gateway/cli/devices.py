@@ -162,14 +162,15 @@ def about(
     output: Output,
     tell: Callable[[Mapping[str, Any], float], Iterable[str]],
     ask: Callable[[Client, str], Mapping[str, Any]] = Client.device,
-) -> None:
-    """Ask about one device and print the answer as ``tell`` puts it."""
+) -> Mapping[str, Any]:
+    """Ask about one device, print the answer as ``tell`` puts it, and return it."""
     with declared():
         found = ask(client(config, socket), device)
     if output is Output.JSON:
         print_json(found)
     else:
         print_lines(tell(found, time.time()))
+    return found
 
 
 def _act(verb: str, device: str, reason: str, config: Path, socket: Path | None, output: Output) -> None:

@@ -45,6 +45,7 @@ from gateway.core.rehearsal import (
     imagine,
     lowest_sharer,
     replay,
+    starting,
 )
 from gateway.journal import JournalReader
 
@@ -307,15 +308,18 @@ def _replay(ground: Ground, states: States, before: Book, after: Book, span: flo
     rules, now = _rules(ground), time.time()
     try:
         with JournalReader(ground.settings.journal) as reader:
+            several = any(len(device.sources) > 1 for device in ground.devices)
+            starts = starting(reader.since(now - span), ground.devices) if several else {}
             return replay(
                 reader.since(now - span),
                 ground.devices,
                 states.records,
                 before,
                 after,
-                lambda device: rules_for(device, rules[device.source], after),
+                lambda device, source: rules_for(device, rules[source], after),
                 now - span,
                 now,
+                starts,
             )
     except JournalError as error:
         raise ConfigError(str(ground.settings.journal), f"cannot be replayed: {error}") from error

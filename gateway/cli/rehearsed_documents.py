@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from gateway.config.ground import Ground
-from gateway.config.templates import document_targets
+from gateway.config.templates import document_targets, namespaces_of
 from gateway.core.binding import AddressBook
 from gateway.core.errors import ConfigError
 from gateway.core.model import Device, DeviceId, Standing
@@ -46,7 +46,9 @@ def standing_documents(
     Raises ``ConfigError`` for a document that cannot be made.
     """
     site = _site(ground, book, states)
-    renderer = Renderer(library, document_targets(book, ground.settings.target.name))
+    renderer = Renderer(
+        library, document_targets(book, ground.settings.target.name, namespaces_of(ground.settings.clusters))
+    )
     if renderer.documented:
         for device, profile in profiles_of(ground.devices, states, book, addresses, *words):
             if profile in renderer.documented:

@@ -16,12 +16,13 @@ from gateway.config.load import load
 from gateway.config.posters import PostDoor, Poster, PostLimits
 from gateway.config.remotes import is_agent_file, load_agent
 from gateway.config.sediment_db import Consent, import_sediment_db
-from gateway.config.templates import check_library, document_targets, read_library
+from gateway.config.templates import check_library, document_targets, namespaces_of, read_library
 from gateway.config.values import (
     FEED,
     HOOK,
     AgentConfig,
     Api,
+    ClusterTarget,
     Config,
     Console,
     Door,
@@ -44,6 +45,7 @@ __all__ = [
     "HOOK",
     "AgentConfig",
     "Api",
+    "ClusterTarget",
     "Config",
     "Consent",
     "Console",
@@ -76,5 +78,6 @@ __all__ = [
     "load_agent",
     "load_book",
     "load_inventory",
+    "namespaces_of",
     "read_library",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
+from gateway.config.clusters import cluster_findings
 from gateway.config.keyfiles import UNSAFE
-from gateway.config.link_findings import of_link
+from gateway.config.link_findings import of_link, of_served
 from gateway.config.values import Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
@@ -31,6 +34,7 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
         *_of_hints(config),
         *_of_windows(config),
         *of_link(config),
+        *cluster_findings(config.clusters, os.environ),
     )
 
 
@@ -44,7 +48,11 @@ def _of_the_unheard(config: Config) -> Iterator[Finding]:
 
 def _of_documents(config: Config) -> Iterator[Finding]:
     book = config.book
-    if config.target.kubearmor is None and any(profile.documents for profile in book.profiles.values()):
+    if (
+        config.target.kubearmor is None
+        and not config.clusters
+        and any(profile.documents for profile in book.profiles.values())
+    ):
         what = f"they are checked, but target {config.target.name} has no KubeArmor: nothing enforces them"
         yield Finding("warning", "documents of profiles", what, "add kubearmor: {} to the target where one runs")
 
@@ -95,6 +103,8 @@ def _of_doors(config: Config) -> Iterator[Finding]:
     inside = [device.id for device in config.devices if _may_connect(device, peers)]
     if inside:
         what = "they may connect to the door for alerts, which devices must not reach"
+        if not config.door.listen:
+            what = "alerts that come from their addresses are taken for a verifier's"
         yield Finding("warning", _subject(inside), what, "narrow peers to the verifier's address")
 
 
@@ -110,6 +120,8 @@ def _of_posters(config: Config) -> Iterator[Finding]:
         if door is not None and door.client_ca is None:
             what = "it asks for no client certificates: anybody who reaches it may try signatures"
             yield Finding("warning", f"door {name}", what, "name client_ca")
+        if door is not None:
+            yield from of_served(f"door {name}", door.files, time.time())
 
 
 def _of_relying(config: Config) -> Iterator[Finding]:

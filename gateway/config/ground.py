@@ -15,7 +15,7 @@ from gateway.config.document import LARGE_FILE, Problems, read_text
 from gateway.config.entries import read_entries
 from gateway.config.inventory import read_devices
 from gateway.config.settings import Settings, read_settings
-from gateway.config.templates import check_library, document_targets, read_library
+from gateway.config.templates import check_library, document_targets, namespaces_of, read_library
 from gateway.core.model import Device
 from gateway.core.policy import Book, Finding, check, check_against, check_lockout
 from gateway.kubearmor.render import Library
@@ -53,7 +53,9 @@ def load_candidate(path: Path, ground: Ground, running: Book | None = None) -> C
     refused by itself."""
     book = read_book(path).book
     library = read_library(book)
-    check_library(library, document_targets(book, ground.settings.target.name), ground.devices)
+    clusters = namespaces_of(ground.settings.clusters)
+    targets = document_targets(book, ground.settings.target.name, clusters)
+    check_library(library, targets, ground.devices, clusters)
     findings = (
         *check(book),
         *check_against(book, ground.devices),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.certs.identity import IdentityRefused, Role, check_standing
 from gateway.certs.material import MaterialFiles, load_material
+from gateway.certs.served import ServedFiles, load_served
 from gateway.config.values import AgentConfig, Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import Finding
@@ -36,6 +37,28 @@ def of_certificates(files: MaterialFiles, role: Role, now: float) -> Iterator[Fi
     if files.revoked is None:
         what = "no revocation list is named: a stolen certificate is good until it expires"
         yield Finding("warning", "certificates", what, "write revoked: with the path of ca.crl")
+
+
+def of_served(door: str, files: ServedFiles, now: float) -> Iterator[Finding]:
+    """What is to be said of the certificate and the lists of a door for posted documents."""
+    try:
+        served = load_served(files)
+    except ConfigError as error:
+        yield Finding("error", door, f"{error.where}: {error.what}", error.mend)
+        return
+    left = served.left(now) / DAY
+    if left <= 0:
+        what = f"the certificate {files.certificate} has expired: no client will shake hands"
+        yield Finding("error", door, what, "put a new one there; it is taken while the service runs")
+    elif left < SOON_DAYS:
+        what = f"the certificate {files.certificate} expires in {left:.1f} days"
+        yield Finding("warning", door, what, "put a new one there; it is taken while the service runs")
+    if files.client_ca is not None and files.client_crl is None:
+        what = "no revocation list is named: a stolen client certificate is good until it expires"
+        yield Finding("warning", door, what, "write client_crl, or give clients short-lived certificates")
+    if served.list_ends is not None and served.list_ends <= now:
+        what = f"the revocation list {files.client_crl} has ended: every client is refused"
+        yield Finding("error", door, what, "put the CA's newest list there")
 
 
 def of_link(config: Config) -> Iterator[Finding]:

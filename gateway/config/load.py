@@ -11,7 +11,7 @@ from gateway.config.document import Problems, did_you_mean
 from gateway.config.inventory import Located, read_inventory
 from gateway.config.relying import check_relying
 from gateway.config.settings import Settings, read_settings
-from gateway.config.templates import check_library, document_targets, read_library
+from gateway.config.templates import check_kinds, check_library, document_targets, namespaces_of, read_library
 from gateway.config.values import HOOK, Config
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
@@ -35,7 +35,8 @@ def load(path: Path) -> Config:
     _check_together(settings, located, placed)
     inventory = located.inventory
     library = read_library(placed.book)
-    check_library(library, document_targets(placed.book, settings.target.name), inventory.devices)
+    places = namespaces_of(settings.clusters)
+    check_library(library, document_targets(placed.book, settings.target.name, places), inventory.devices, places)
     return Config(
         path.absolute(),
         settings.journal,
@@ -61,6 +62,7 @@ def load(path: Path) -> Config:
         remotes=settings.remotes,
         agents=settings.agents,
         certificates=settings.certificates,
+        clusters=settings.clusters,
     )
 
 
@@ -83,15 +85,18 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
     for finding in check_lockout(None, placed.book, links_of(settings)):
         where = placed.places.get(finding.subject, str(settings.book))
         problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
-    known = [settings.target.name, *(remote.name for remote in settings.remotes)]
+    others = [*(remote.name for remote in settings.remotes), *(cluster.name for cluster in settings.clusters)]
+    known = [settings.target.name, *others]
     for name in placed.book.targets:
         if name not in known:
             what = f"the main file has no target {name!r}"
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    check_kinds(placed.book, placed.places, namespaces_of(settings.clusters), problems)
     hints = [str(source.hints) for source in settings.sources if source.feed is not None]
     check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
     _check_remotes(settings, placed, problems)
+    _check_clusters(settings, placed, problems)
     check_relying(settings, placed.book, problems)
     problems.settle()
 
@@ -124,3 +129,13 @@ def _check_remotes(settings: Settings, placed: Placed, problems: Problems) -> No
         if remote.relays and not relayed:
             what = f"target {remote.name} lets relays pass, and no service there is relayed"
             problems.add(where, what, "leave relays out, or write path: relayed at the service")
+
+
+def _check_clusters(settings: Settings, placed: Placed, problems: Problems) -> None:
+    """Services that are named for a cluster's nodes and are none."""
+    services = [service.name for service in placed.book.services]
+    for cluster in settings.clusters:
+        for name in cluster.services or ():
+            if name not in services:
+                where = settings.places[f"services of {cluster.name}"]
+                problems.add(where, f"the book has no service {name!r}", did_you_mean(name, services))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.certs import ServedFiles
 from gateway.config.endpoint import Endpoint
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName
@@ -29,10 +30,12 @@ class Poster:
 
 @dataclass(frozen=True, slots=True)
 class PostLimits:
-    """``connections`` open in all and ``connections_per_peer`` of one address; ``body`` bytes of one document;
-    ``request_seconds`` for one document to arrive; ``idle_seconds`` between two requests."""
+    """``connections`` open in all, ``silent`` ones that have sent nothing yet, and ``connections_per_peer`` of one
+    address; ``body`` bytes of one document; ``request_seconds`` for one document to arrive; ``idle_seconds``
+    between two requests."""
 
     connections: int = 1_024
+    silent: int = 16_384
     connections_per_peer: int = 64
     body: int = 1 << 20
     request_seconds: float = 15.0
@@ -50,3 +53,8 @@ class PostDoor:
     client_ca: Path | None = None
     client_crl: Path | None = None
     limits: PostLimits = PostLimits()
+
+    @property
+    def files(self) -> ServedFiles:
+        """What it shows to clients and asks of them."""
+        return ServedFiles(self.certificate, self.key, self.client_ca, self.client_crl)

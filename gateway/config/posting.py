@@ -46,7 +46,7 @@ POSTER_KEYS = (
     "rate",
 )
 DOOR_KEYS = ("listen", "certificate", "key", "client_ca", "client_crl", "limits")
-LIMIT_KEYS = ("connections", "connections_per_peer", "body", "request_seconds", "idle_seconds")
+LIMIT_KEYS = ("connections", "silent", "connections_per_peer", "body", "request_seconds", "idle_seconds")
 
 CONNECTIONS_MOST = 65_536  #: no process has more descriptors than ports
 BODY_LEAST, BODY_MOST = 1_024, 1 << 20  #: bytes of one document
@@ -208,6 +208,7 @@ def _limits(value: Value) -> PostLimits:
 
     return PostLimits(
         section.take("connections", number, standard.connections),
+        section.take("silent", number, standard.silent),
         section.take("connections_per_peer", number, standard.connections_per_peer),
         section.take("body", lambda item: item.whole(BODY_LEAST, BODY_MOST), standard.body),
         section.take("request_seconds", seconds, standard.request_seconds),

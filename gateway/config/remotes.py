@@ -98,13 +98,22 @@ def read_relay(item: Value, places: dict[str, str]) -> RelayEntry:
 def read_kubearmor(value: Value) -> KubeArmor:
     """KubeArmor on the same host."""
     section = value.section()
-    section.known("address", "health", "tables")
+    section.known("address", "health", "tables", "record")
     standard = KubeArmor()
     return KubeArmor(
         section.take("address", lambda item: item.parsed(_loopback), standard.address),
         section.take("health", lambda item: item.parsed(_loopback), standard.health),
         section.take("tables", lambda item: item.choice(TABLES), standard.tables),
+        section.take("record", lambda item: item.parsed(_absolute), standard.record),
     )
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        msg = f"{text} is no absolute path"
+        raise ValueError(msg)
+    return path
 
 
 def _loopback(text: str) -> Endpoint:

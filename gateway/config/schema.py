@@ -9,7 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gateway.config import book, book_levels, book_profiles, book_site, posting, relying, remotes, settings
+from gateway.config import (
+    book,
+    book_levels,
+    book_profiles,
+    book_site,
+    clusters,
+    posting,
+    relying,
+    remotes,
+    settings,
+)
 from gateway.config.entries import ENTRY_KEYS
 from gateway.config.inventory import ADDRESSES, LABEL, LABELS
 from gateway.config.keyfiles import UNSAFE
@@ -220,7 +230,14 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly({"address": _ENDPOINT, "health": _ENDPOINT, "tables": _choice(remotes.TABLES)}),
+        "kubearmor": _exactly(
+            {
+                "address": _ENDPOINT,
+                "health": _ENDPOINT,
+                "tables": _choice(remotes.TABLES),
+                "record": {"type": "string", "pattern": "^/"},
+            }
+        ),
     }
     values = {
         "journal": _TEXT,
@@ -233,13 +250,14 @@ def settings_schema() -> Schema:
                 "hook": _exactly(hook, ("users",)),
                 "rest": _post_door(),
                 "rpc": _post_door(),
-            },
-            ("sediment",),
-        ),
+            }
+        )
+        | {"anyOf": [{"required": [door]} for door in settings.VERDICT_DOORS]},
         "sources": _list(_either(_exactly(source, ("name", "format", "public_key", "verifier_id")), _poster()))
         | {"minItems": 1},
-        # Of this host, or of an agent's: which keys go together the reader says.
-        "targets": _list(_exactly({**_remote(), **target, "required": _TRUTH}, ("name",))) | {"minItems": 1},
+        # Of this host, of an agent's, or a cluster: which keys go together the reader says.
+        "targets": _list(_exactly({**_remote(), **_cluster(), **target, "required": _TRUTH}, ("name",)))
+        | {"minItems": 1},
         "inventory": _TEXT,
         "book": _TEXT,
         "management": _list(_TEXT),
@@ -262,6 +280,26 @@ def _remote() -> dict[str, Schema]:
         "services": _list(_NAME) | {"minItems": 1},
         "relays": _list(_TEXT),
     }
+
+
+def _cluster() -> dict[str, Schema]:
+    """A target that is a cluster."""
+    labels = {
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": {"pattern": f"^{clusters.LABEL_KEY}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{clusters.LABEL}$"},
+    }
+    values: Mapping[str, Schema] = {
+        "kubeconfig": _TEXT,
+        "in_cluster": _TRUTH,
+        "context": _TEXT,
+        "namespace": {"type": "string", "pattern": f"^{clusters.NAMESPACE}$"},
+        "owner": {"type": "string", "pattern": f"^{clusters.LABEL}$"},
+        "nodes": labels,
+        "services": _list(_NAME) | {"minItems": 1},
+    }
+    return {"kubernetes": _section(clusters.KUBERNETES_KEYS, values, ("namespace",))}
 
 
 def _sediment_door() -> Schema:
@@ -303,6 +341,7 @@ def _poster() -> Schema:
 def _post_door() -> Schema:
     limits: Mapping[str, Schema] = {
         "connections": _whole(posting.CONNECTIONS_MOST),
+        "silent": _whole(posting.CONNECTIONS_MOST),
         "connections_per_peer": _whole(posting.CONNECTIONS_MOST),
         "body": _whole(posting.BODY_MOST, posting.BODY_LEAST),
         "request_seconds": _DURATION,

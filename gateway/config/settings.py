@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import yaml
 
 from gateway.certs.material import MaterialFiles
+from gateway.config.clusters import read_cluster
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.endpoint import Endpoint
 from gateway.config.keyfiles import UNSAFE, read_public_key
@@ -28,6 +30,7 @@ from gateway.config.values import (
     AGE_MOST,
     PASSES_MOST,
     Api,
+    ClusterTarget,
     Console,
     Door,
     DoorLimits,
@@ -70,6 +73,10 @@ GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 
 
 DOORS_KEYS = ("sediment", "relying", "hook", "rest", "rpc")
+VERDICT_DOORS = ("sediment", "relying", "rest", "rpc")
+"""Doors at which verdicts arrive; what comes by the hook is a hint."""
+
+DOOR_EXAMPLE = "{sediment: {listen: 127.0.0.1:8000}}"
 KEYS = (
     "journal",
     "console",
@@ -108,6 +115,7 @@ class Settings(NamedTuple):
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
     posting: Posting = Posting()
+    clusters: tuple[ClusterTarget, ...] = ()
 
     @property
     def posters(self) -> tuple[Poster, ...]:
@@ -133,14 +141,14 @@ def read_settings(path: Path) -> Settings:
     sources = tuple(each for each in listed if isinstance(each, Source))
     posters = tuple(each for each in listed if isinstance(each, Poster))
     check_posters(posters, where, problems)
-    targets = top.take("targets", lambda value: _targets(value, places), None)
+    targets = top.take("targets", lambda value: _targets(value, base, places), None)
     agents = top.take("agents", _agents, None)
     certificates = top.take("certificates", lambda value: read_certificates(value, base), None)
     doors = top.take("doors", lambda value: _doors(value, base), None)
-    door, hook = doors or (None, None)
+    door, hook = doors or (Door(), None)
     relying = top.take("doors", lambda value: _relying(value, places), None)
     for key, example in (
-        ("doors", "{sediment: {listen: 127.0.0.1:8000}}"),
+        ("doors", DOOR_EXAMPLE),
         ("sources", "a list of verifiers"),
         ("targets", "[{name: gateway}]"),
         ("inventory", "devices.yaml"),
@@ -151,9 +159,7 @@ def read_settings(path: Path) -> Settings:
         if value is None:
             problems.add(top.where, f"the file needs {key!r}", f"write {key}: {example}")
     posting = top.take("doors", lambda value: _posting(value, base, posters, where), Posting(posters))
-    if door is not None and sources and not (door.peers or any(source.peers for source in sources)):
-        mend = "list the verifier's address under peers of its source"
-        problems.add(places["doors"], "nobody may connect to the door: no peers are listed", mend)
+    _check_alerts(door, relying, sources, places["doors"], problems)
     settings = (
         top.take("journal", lambda value: base / value.text(), base / "var/journal.db"),
         top.take("console", _console, Console()),
@@ -168,9 +174,8 @@ def read_settings(path: Path) -> Settings:
     if targets is not None:
         _check_link(top, targets[1], agents, certificates)
     problems.settle()
-    assert door is not None
     assert targets is not None
-    target, remotes = targets
+    target, remotes, clusters = targets
     journal, console, operator, inventory, book = settings
     return Settings(
         journal,
@@ -191,6 +196,7 @@ def read_settings(path: Path) -> Settings:
         agents,
         certificates,
         posting,
+        clusters,
     )
 
 
@@ -232,7 +238,10 @@ def _doors(value: Value, base: Path) -> tuple[Door, Hook | None]:
     doors = value.section()
     doors.known(*DOORS_KEYS)
     hook = doors.take("hook", lambda item: _hook(item.section(), base), None)
-    return _door(doors), hook
+    if all(doors.get(key) is None for key in VERDICT_DOORS):
+        what = "no door takes verdicts: none of sediment, relying, rest and rpc is written"
+        raise value.wrong(what, f"write doors: {DOOR_EXAMPLE}, or one of the others")
+    return doors.take("sediment", _door, Door()), hook
 
 
 def _hook(section: Section, base: Path) -> Hook:
@@ -258,8 +267,8 @@ def _user_id(text: str) -> int:
         raise ValueError(msg) from None
 
 
-def _door(doors: Section) -> Door:
-    section = doors.need("sediment", "{listen: 127.0.0.1:8000}").section()
+def _door(value: Value) -> Door:
+    section = value.section()
     section.known("listen", "peers", "forward_to", "limits")
     return Door(
         _listen(section.need("listen", "0.0.0.0:8000")),
@@ -267,6 +276,24 @@ def _door(doors: Section) -> Door:
         section.take("forward_to", lambda item: item.parsed(_named_endpoint), None),
         section.take("limits", _limits, DoorLimits()),
     )
+
+
+def _check_alerts(
+    door: Door, relying: Relying | None, sources: Sequence[Source], where: str, problems: Problems
+) -> None:
+    """A SEDIMENT verifier needs a port for its alerts, and the port a verifier that may connect to it."""
+    if door.listen and sources and not (door.peers or any(source.peers for source in sources)):
+        mend = "list the verifier's address under peers of its source"
+        problems.add(where, "nobody may connect to the door: no peers are listed", mend)
+    if problems:
+        return  # a door or a source that could not be read is none that is missing
+    if door.listen and not sources:
+        what = "nobody's alerts could be believed at the door: no source has format sediment"
+        problems.add(where, what, "remove sediment from doors, or list the verifier under sources")
+    if sources and not door.listen and relying is None:
+        names = ", ".join(source.name for source in sources)
+        what = f"no door takes the alerts of {names}: neither sediment nor relying is written"
+        problems.add(where, what, "write sediment: {listen: 127.0.0.1:8000}, or remove the source")
 
 
 def _relying(value: Value, places: dict[str, str]) -> Relying | None:
@@ -440,24 +467,25 @@ def _verifier_id(text: str) -> str:
 # --- the target ---------------------------------------------------------------------------------------------------
 
 
-def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[RemoteTarget, ...]]:
-    """The target on this host, and those that agents enforce on."""
+Targets = tuple[Target, tuple[RemoteTarget, ...], tuple[ClusterTarget, ...]]
+
+
+def _targets(value: Value, base: Path, places: dict[str, str]) -> Targets:
+    """The target on this host, those that agents enforce on, and clusters."""
     items = value.items()
     if not items:
         raise value.wrong("no target is listed: nothing would be enforced", "write targets: [{name: gateway}]")
     own: list[Target] = []
     remotes: list[RemoteTarget] = []
+    clusters: list[ClusterTarget] = []
     for item in items:
         section = item.section()
         section.name = "a target"
-        if section.get("agent") is not None:
-            found: Target | RemoteTarget = read_remote(section, places)
-        elif own:
+        found = _any_target(section, base, places)
+        if isinstance(found, Target) and own:
             mend = "name its agent: {name: app-server, agent: app-server}"
             raise item.wrong("a second target of this host: a host has one path gate", mend)
-        else:
-            found = _target(section, places)
-        others: list[Target | RemoteTarget] = [*own, *remotes]
+        others: list[Target | RemoteTarget | ClusterTarget] = [*own, *remotes, *clusters]
         for other in others:
             if other.name == found.name:
                 raise item.wrong(f"two targets are called {found.name}", "give each a name of its own")
@@ -465,12 +493,22 @@ def _targets(value: Value, places: dict[str, str]) -> tuple[Target, tuple[Remote
                 raise item.wrong(f"agent {found.agent} is named twice", "one agent enforces on one host")
         if isinstance(found, RemoteTarget):
             remotes.append(found)
+        elif isinstance(found, ClusterTarget):
+            clusters.append(found)
         else:
             own.append(found)
     if not own:
         mend = "add the gateway's own: {name: gateway, path_gate: nft}"
         raise value.wrong("no target of this host is listed: nothing would be enforced here", mend)
-    return own[0], tuple(remotes)
+    return own[0], tuple(remotes), tuple(clusters)
+
+
+def _any_target(section: Section, base: Path, places: dict[str, str]) -> Target | RemoteTarget | ClusterTarget:
+    if section.get("agent") is not None:
+        return read_remote(section, places)
+    if section.get("kubernetes") is not None:
+        return read_cluster(section, base, places)
+    return _target(section, places)
 
 
 def _agents(value: Value) -> Endpoint:

@@ -5,17 +5,19 @@ What lives here: files to a library of templates. What must not: what a template
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_bytes, read_text
+from gateway.config.values import ClusterTarget
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, Binding, Device, DeviceId, SourceName
 from gateway.core.policy import KINDS, Book, Profile
+from gateway.kubearmor.cluster import for_cluster
 from gateway.kubearmor.codes import Notes
-from gateway.kubearmor.documents import Document
+from gateway.kubearmor.documents import ClusterDocument, Document
 from gateway.kubearmor.expand import pieces
 from gateway.kubearmor.fields import ValueRefused
 from gateway.kubearmor.findings import Mode, Severity
@@ -29,6 +31,9 @@ from gateway.kubearmor.validate import judge
 #: The types that a profile may declare.
 TYPES: tuple[Literal["word", "number", "text"], ...] = ("word", "number", "text")
 PARAMETER_KEYS = ("type", "value", "default")
+#: Kinds of document that only a cluster takes.
+CLUSTERS_ONLY = frozenset({"cluster"})
+_NO_CLUSTERS: Mapping[str, str] = {}
 
 
 def read_library(book: Book) -> Library:
@@ -48,17 +53,64 @@ def read_library(book: Book) -> Library:
     )
 
 
-def document_targets(book: Book, only: str) -> Mapping[str, tuple[str, ...]]:
-    """Return the kinds of document that each target takes: all at the ``only`` one, where the book says nothing."""
-    return book.targets or {only: KINDS}
+def namespaces_of(clusters: Iterable[ClusterTarget]) -> Mapping[str, str]:
+    """Return for each cluster's target the namespace that documents for containers go to."""
+    return {cluster.name: cluster.namespace for cluster in clusters}
 
 
-def check_library(library: Library, targets: Mapping[str, tuple[str, ...]], devices: tuple[Device, ...]) -> None:
-    """Try every template for every device. Raises ``ConfigError`` for what could not be rendered some day."""
+def document_targets(book: Book, only: str, clusters: Collection[str] = ()) -> Mapping[str, tuple[str, ...]]:
+    """Return the kinds of document that each target takes: all that fit at the ``only`` one of this host and at the
+    ``clusters``, where the book says nothing."""
+    if book.targets:
+        return book.targets
+    here = tuple(kind for kind in KINDS if kind not in CLUSTERS_ONLY)
+    there = tuple(kind for kind in KINDS if kind != "path_gate")
+    return {only: here, **dict.fromkeys(clusters, there)}
+
+
+def check_kinds(book: Book, places: Mapping[str, str], clusters: Collection[str], problems: Problems) -> None:
+    """Note kinds of document that a target cannot take."""
+    for name, kinds in book.targets.items():
+        where = places[f"target {name}"]
+        if name in clusters and "path_gate" in kinds:
+            problems.add(where, f"target {name} is a cluster and has no path gate", "leave path_gate out")
+        if name not in clusters and CLUSTERS_ONLY & set(kinds):
+            mend = "leave cluster out, or name a target that has kubernetes:"
+            problems.add(where, f"target {name} is no cluster, and only clusters take that kind", mend)
+
+
+def check_library(
+    library: Library,
+    targets: Mapping[str, tuple[str, ...]],
+    devices: tuple[Device, ...],
+    clusters: Mapping[str, str] = _NO_CLUSTERS,
+) -> None:
+    """Try every template for every device, and for each of the ``clusters``, given with their namespaces. Raises
+    ``ConfigError`` for what could not be rendered some day."""
     problems = Problems()
     for refusal in try_library(library, targets, devices):
         _keep(refusal, "profiles", problems)
+    every = [template for mine in (*library.devices.values(), *library.site.values()) for template in mine]
+    for template in every:
+        if template.word in CLUSTERS_ONLY and not clusters:
+            mend = "add a target with kubernetes:, or write kind: KubeArmorPolicy with selector.matchLabels"
+            problems.add(str(template.document.at), f"{template.document.kind} needs Kubernetes", mend)
+    for target, namespace in clusters.items():
+        for template in every:
+            if template.word in targets.get(target, ()):
+                try:
+                    _try_cluster(template, target, namespace)
+                except DocumentRefused as error:
+                    _keep(error, template.document.at.file, problems)
     problems.settle()
+
+
+def _try_cluster(template: Template, target: str, namespace: str) -> None:
+    """Raise ``DocumentRefused`` when a cluster cannot take what is made of a template."""
+    for piece in pieces(template, [_sample(template.declared)], "normal", target):
+        for document in (piece.full, piece.wide):
+            if document is not None:
+                for_cluster(document, namespace)
 
 
 def _keep(refusal: DocumentRefused, where: str, problems: Problems) -> None:
@@ -164,7 +216,7 @@ def _compiled(
         for mistake in error.mistakes:
             problems.add(str(mistake.at), mistake.what, mistake.mend)
         return None
-    notes = Notes(Mode.VM)
+    notes = Notes(Mode.K8S if isinstance(document, ClusterDocument) else Mode.VM)
     try:
         made = list(pieces(template, [_sample(declared)], "normal", "target"))
     except DocumentRefused as error:

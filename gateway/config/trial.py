@@ -5,15 +5,15 @@ What lives here: judging, from files to a verdict of mistakes. What must not: ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from gateway.config.book import Placed, check_hints, read_book
 from gateway.config.digest import book_digest
 from gateway.config.document import Problems, did_you_mean
-from gateway.config.templates import check_library, document_targets, read_library
+from gateway.config.templates import check_kinds, check_library, document_targets, read_library
 from gateway.core.errors import ConfigError
 from gateway.core.model import Device, Standing
 from gateway.core.policy import (
@@ -38,7 +38,8 @@ class Ground:
     """What a running service gives to judge a book by.
 
     ``running`` is its book, of which the links to verifiers are kept; ``target`` its one target, ``relayed`` the
-    services that its relay listens for, ``hints`` the sources of hints.
+    services that its relay listens for, ``hints`` the sources of hints, ``remotes`` the targets that agents enforce
+    on, ``clusters`` those that are clusters, with their namespaces.
     """
 
     path: Path
@@ -47,6 +48,8 @@ class Ground:
     target: str
     relayed: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    remotes: tuple[str, ...] = ()
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 class Fit(NamedTuple):
@@ -72,7 +75,9 @@ def try_book(ground: Ground, devices: Sequence[Device]) -> Fit:
     )
     _settle(ground, placed, found)
     library = read_library(placed.book)
-    check_library(library, document_targets(placed.book, ground.target), tuple(devices))
+    check_library(
+        library, document_targets(placed.book, ground.target, ground.clusters), tuple(devices), ground.clusters
+    )
     _decide_all(placed.book, devices)
     if book_digest(ground.path, placed.book, placed.places) != first:
         what = "the book or one of its profiles was written while it was read"
@@ -87,9 +92,11 @@ def _settle(ground: Ground, placed: Placed, found: Sequence[Finding]) -> None:
             where = placed.places.get(finding.subject, str(ground.path))
             problems.add(where, f"{finding.subject}: {finding.what}", finding.mend)
     for name in placed.book.targets:
-        if name != ground.target:
+        known = [ground.target, *ground.remotes, *ground.clusters]
+        if name not in known:
             what = f"the main file has no target {name!r}"
-            problems.add(placed.places[f"target {name}"], what, did_you_mean(name, [ground.target]))
+            problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
+    check_kinds(placed.book, placed.places, ground.clusters, problems)
     check_hints(placed, ground.hints, problems)
     services = {service.name: service for service in placed.book.services}
     for name in ground.relayed:

@@ -89,9 +89,12 @@ class DoorLimits:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may."""
+    """The SEDIMENT door. ``peers`` may connect besides the sources' own peers; nobody else may.
 
-    listen: tuple[Endpoint, ...]
+    Without anything in ``listen`` there is none: verdicts come by other doors.
+    """
+
+    listen: tuple[Endpoint, ...] = ()
     peers: tuple[Network, ...] = ()
     forward_to: Endpoint | None = None
     limits: DoorLimits = DoorLimits()
@@ -175,11 +178,14 @@ class RelayEntry:
 
 @dataclass(frozen=True, slots=True)
 class KubeArmor:
-    """KubeArmor's policy service on this host, its health service, and how its tables may be known."""
+    """KubeArmor's policy service on this host, its health service, and how its tables and its security module may
+    be known."""
 
     address: Endpoint = Endpoint("127.0.0.1", 32767)  # noqa: RUF009 - immutable value
     health: Endpoint | None = Endpoint("127.0.0.1", 32766)  # noqa: RUF009 - immutable value
     tables: Literal["read", "trust", "none"] = "none"
+    record: Path = Path("/tmp/karmorProbeData.cfg")  # noqa: S108 - KubeArmor's own place; believed only if root's
+    """Where KubeArmor records which security module it works with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,21 @@ class RemoteTarget:
     relays: tuple[Network, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """A cluster that KubeArmor's documents are kept in. ``kubeconfig`` None: the one that we run in; ``owner`` is
+    the label of what is ours; ``nodes`` labels of the nodes that serve gated ``services`` (None: all of a book's).
+    """
+
+    name: str
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str
+    owner: str
+    nodes: tuple[tuple[str, str], ...] | None = None
+    services: tuple[str, ...] | None = None
+
+
 class AgentConfig(NamedTuple):
     """Everything that an agent is built from. Paths are absolute; ``lease`` in seconds is the longest that any
     admission stands on this host."""
@@ -250,7 +271,7 @@ class Config:
     ``management``: prefixes from which the site is administered, which every book must always allow.
     ``library``: the templates of the book's profiles, tried for every device. ``digest``: sha256 over all files of
     the book. ``remotes``: targets on other hosts; ``agents``: where their agents attach; ``certificates``: this
-    host's own.
+    host's own; ``clusters``: targets that are clusters.
     """
 
     path: Path
@@ -278,6 +299,7 @@ class Config:
     remotes: tuple[RemoteTarget, ...] = ()
     agents: Endpoint | None = None
     certificates: MaterialFiles | None = None
+    clusters: tuple[ClusterTarget, ...] = ()
 
     @property
     def hint_sources(self) -> tuple[SourceName, ...]:

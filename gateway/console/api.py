@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.console import index
+from gateway.console import index, page
 from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
-from gateway.console.views import device_detail, device_row, explanation, readiness, site_now
-from gateway.control.ports import Directory, Explained, Health, History, SiteNow
+from gateway.console.views import device_detail, device_row, explanation, proof, readiness, site_now
+from gateway.control.ports import Directory, Explained, Health, History, Proven, SiteNow
 from gateway.core.errors import ConfigError
 from gateway.core.model import DeviceId, Standing
 
@@ -57,8 +58,8 @@ class Windows:
     """What the windows look at.
 
     ``inventory`` gives the device ids in inventory order; ``exposition`` the metrics text; ``health`` one line
-    per part. ``explained`` gathers what one device's explanation rests on, ``site`` tells the site's profile;
-    ``book`` what is told of the running book and of the newest attempt to replace it.
+    per part. ``explained`` gathers what one device's explanation rests on, ``proven`` asks every target, ``site``
+    tells the site's profile; ``book`` what is told of the running book and of the newest attempt to replace it.
     """
 
     directory: Directory
@@ -67,6 +68,7 @@ class Windows:
     health: Callable[[], Sequence[Health]]
     exposition: Callable[[], Awaitable[bytes]]
     explained: Callable[[DeviceId], Awaitable[Explained | None]]
+    proven: Callable[[DeviceId], Awaitable[Proven | None]]
     site: Callable[[], SiteNow]
     book: Callable[[], Mapping[str, Any]] = dict
 
@@ -119,7 +121,9 @@ class Reads:
             ("/v1/devices", self.devices),
             ("/v1/devices/{id}", self.device),
             ("/v1/devices/{id}/explanation", self.explanation),
+            ("/v1/devices/{id}/proof", self.proof),
             ("/v1/site", self.site),
+            ("/devices/{id}", self.page),
         ):
             app.router.add_get(path, handler, allow_head=False)
 
@@ -153,6 +157,16 @@ class Reads:
             raise unknown_device(device)
         return as_json(device_detail(view, await self._windows.history.verdicts(device, VERDICTS)))
 
+    async def page(self, request: web.Request) -> web.Response:
+        """One device for a browser."""
+        device = DeviceId(request.match_info["id"])
+        view = self._windows.directory.view(device)
+        if view is None:
+            raise unknown_device(device)
+        shown = device_detail(view, await self._windows.history.verdicts(device, VERDICTS))
+        headers = {"Content-Security-Policy": page.POLICY}
+        return web.Response(text=page.device_page(shown, time.time()), content_type="text/html", headers=headers)
+
     async def explanation(self, request: web.Request) -> web.Response:
         """Why a device gets what it gets, each gate read back."""
         device = DeviceId(request.match_info["id"])
@@ -160,6 +174,14 @@ class Reads:
         if found is None:
             raise unknown_device(device)
         return as_json(explanation(found, await self._windows.history.verdicts(device, VERDICTS)))
+
+    async def proof(self, request: web.Request) -> web.Response:
+        """What every target shows of a device at this moment."""
+        device = DeviceId(request.match_info["id"])
+        found = await self._windows.proven(device)
+        if found is None:
+            raise unknown_device(device)
+        return as_json(proof(found))
 
     async def site(self, _request: web.Request) -> web.Response:
         """The site's profile."""

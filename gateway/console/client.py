@@ -82,6 +82,10 @@ class Client:
         """Why one device gets what it gets."""
         return self._checked("GET", f"/v1/devices/{quote(device, safe='')}/explanation")
 
+    def proof(self, device: str) -> dict[str, Any]:
+        """What every target shows of one device at this moment."""
+        return self._checked("GET", f"/v1/devices/{quote(device, safe='')}/proof")
+
     def override(self, device: str, profile: str, seconds: float, reason: str) -> dict[str, Any]:
         """Give a device a profile for so long."""
         path = f"/v1/devices/{quote(device, safe='')}/override"

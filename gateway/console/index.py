@@ -11,6 +11,11 @@ from gateway import __version__
 #: (path, link or "", sentence)
 _READS = (
     (
+        "/devices/{id}",
+        "",
+        "One device for a browser: what each target has of it, when and how that was read back, and why.",
+    ),
+    (
         "/v1/devices",
         "/v1/devices",
         "Every device: standing, profile, deadline, addresses, targets. Query: limit, after, standing.",
@@ -24,6 +29,11 @@ _READS = (
         "/v1/devices/{id}/explanation",
         "",
         "Why a device gets what it gets: each rule of each level, what it reaches, what each gate answers now.",
+    ),
+    (
+        "/v1/devices/{id}/proof",
+        "",
+        "What every target shows of a device now: the element read, and when; or why it could not be read.",
     ),
     (
         "/v1/site",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -95,6 +95,7 @@ NOTICE_KINDS = (
     "resources",
     "asked",
     "tls",
+    "descriptors",
 )
 
 
@@ -213,6 +214,12 @@ class Metrics:
         """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
         self._live.bypasses[target] = count
 
+    def set_advisory(self, target: str, name: str, state: Callable[[], Mapping[str, str]]) -> None:
+        """Read ``ragate_advisory_state{target,backend,part,state}`` from ``state`` (a word for each of
+        ``ADVISORY_PARTS``, and ``repairs`` and ``restarts``) at every scrape."""
+        self.add_backend(name)
+        self._live.advisories[target, name] = state
+
     def set_journal(self, writable: Callable[[], bool]) -> None:
         """Read ``ragate_journal_writable`` from ``writable`` at every scrape."""
         self._live.writable = writable
@@ -226,6 +233,11 @@ class Metrics:
         """Read ``ragate_agent_*`` from ``states`` (by agent: attached or not, newest numbers of its host) at every
         scrape."""
         self._live.agents = states
+
+    def set_clusters(self, states: Callable[[], Mapping[str, tuple[bool, Mapping[str, int]]]]) -> None:
+        """Read ``ragate_kubernetes_*`` from ``states`` (by target: followed or not, objects by how far they got) at
+        every scrape."""
+        self._live.clusters = states
 
     def set_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Read ``ragate_certificate_not_after_timestamp_seconds`` from ``ends`` (by holder) at every scrape."""
@@ -414,16 +426,35 @@ def _counters(name: str, text: str, labels: Sequence[str], values: Iterable[tupl
     return family
 
 
+ADVISORY_PARTS = ("state", "host", "network", "documents")
+"""What an advisory layer tells one word each of; ``state`` is the whole."""
+
+ADVISORY_STATES = (
+    "absent",
+    "connecting",
+    "idle",
+    "waiting",
+    "withheld",
+    "disabled",
+    "accepted",
+    "verified",
+    "failed",
+    "withdrawn",
+)
+
+
 class _LiveCollector(Collector):
     """Numbers that live elsewhere and are read when asked for."""
 
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
         self.bypasses: dict[str, Callable[[], int]] = {}
+        self.advisories: dict[tuple[str, str], Callable[[], Mapping[str, str]]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
         self.forwarding: Callable[[], Mapping[str, int]] | None = None
         self.agents: Callable[[], Mapping[str, tuple[bool, Mapping[str, float]]]] | None = None
+        self.clusters: Callable[[], Mapping[str, tuple[bool, Mapping[str, int]]]] | None = None
         self.certificates: Callable[[], Mapping[str, float]] | None = None
         self.relying: Callable[[], RelyingCounts] | None = None
         self.overrides: Callable[[], int] | None = None
@@ -457,6 +488,7 @@ class _LiveCollector(Collector):
             for target, count in self.bypasses.items():
                 around.add_metric((target,), count())
             families.append(around)
+        families += self._advised()
         if self.forwarding is not None:
             forwarded = self.forwarding()
             families.append(
@@ -497,6 +529,8 @@ class _LiveCollector(Collector):
                 for agent, (_, resources) in states.items():
                     family.add_metric((agent,), resources.get(resource, float("nan")))
                 yield family
+        if self.clusters is not None:
+            yield from _of_clusters(self.clusters())
         if self.certificates is not None:
             ends = GaugeMetricFamily(
                 "ragate_certificate_not_after_timestamp_seconds",
@@ -506,6 +540,22 @@ class _LiveCollector(Collector):
             for holder, at in self.certificates().items():
                 ends.add_metric((holder,), at)
             yield ends
+
+    def _advised(self) -> Iterable[Metric]:
+        """How far each part of each advisory layer got: 1 for its state, 0 for the others."""
+        if not self.advisories:
+            return
+        family = GaugeMetricFamily(
+            "ragate_advisory_state",
+            "1 for the state that a part of an advisory layer is in; part state is the whole.",
+            labels=("target", "backend", "part", "state"),
+        )
+        for (target, backend), read in self.advisories.items():
+            told = read()
+            for part in ADVISORY_PARTS:
+                for state in ADVISORY_STATES:
+                    family.add_metric((target, backend, part, state), float(told.get(part) == state))
+        yield family
 
     def _site(self) -> Iterable[Metric]:
         if self.site is None:
@@ -574,3 +624,20 @@ def _relying(counts: RelyingCounts) -> Iterable[Metric]:
         ),
     ):
         yield _counters(f"ragate_relying_{name}", text, (label,), (((value,), n) for value, n in values.items()))
+
+
+def _of_clusters(states: Mapping[str, tuple[bool, Mapping[str, int]]]) -> Iterator[Metric]:
+    followed = GaugeMetricFamily(
+        "ragate_kubernetes_watching", "1 while the cluster tells its changes to this gateway.", labels=("target",)
+    )
+    objects = GaugeMetricFamily(
+        "ragate_kubernetes_objects",
+        "Objects wanted in the cluster, by how far they got. Accepted: stored; whether nodes enforce is not known.",
+        labels=("target", "state"),
+    )
+    for target, (is_followed, counts) in states.items():
+        followed.add_metric((target,), float(is_followed))
+        for state, number in counts.items():
+            objects.add_metric((target, state), float(number))
+    yield followed
+    yield objects

@@ -44,6 +44,11 @@ def instant(unix: float) -> str:
     return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def instant_ms(unix: float) -> str:
+    """The same with milliseconds."""
+    return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
 def until(unix: float | None, now: float) -> str:
     """How long until an instant, ``-`` without one."""
     if unix is None:
@@ -142,6 +147,31 @@ def explain(device: Mapping[str, Any], now: float) -> Iterator[str]:
     yield ""
     yield "Rules, and what was read back for this answer"
     yield from _indented(table(_RULE_HEAD, (_rule_line(rule, now) for rule in device["rules"])))
+
+
+def proof(found: Mapping[str, Any], now: float) -> Iterator[str]:
+    """What every target shows of a device, element by element."""
+    yield clean(f"{found['id']} is {found['standing']} and has profile {found['profile']}.")
+    said = "every required target shows what is wanted" if found["proven"] else "not every required target shows it"
+    yield f"Asked at {instant_ms(found['at'])}: {said}."
+    yield ""
+    yield from table(_PROOF_HEAD, (_proof_line(line, now) for line in found["lines"]))
+
+
+_PROOF_HEAD = ("TARGET", "BACKEND", "WHAT", "WANTED", "ENDS IN", "RESULT", "READ AT", "ELEMENT")
+
+
+def _proof_line(line: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        line["target"],
+        line["backend"],
+        line["part"] or line["address"],
+        line["wanted"] or "-",
+        until(line["until"], now),
+        line["result"],
+        "-" if line["read_at"] is None else instant_ms(line["read_at"]),
+        line["element"] or "-",
+    )
 
 
 _LEVEL_HEAD = ("", "LEVEL", "RULE", "MATCHES", "SAYS", "BECAUSE")

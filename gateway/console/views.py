@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
+from gateway.control.ports import DeviceView, Explained, Health, Overridden, Proven, ReadBack, SiteNow, TargetState
 from gateway.core.model import Decision, Record, Transition
 from gateway.core.policy import Book, Override, Service, explain
 
@@ -47,12 +47,28 @@ def device_detail(view: DeviceView, verdicts: Sequence[Mapping[str, Any]]) -> di
     row = device_row(view)
     if row["last"] is None:
         row["last"] = next((_remembered(fact) for fact in verdicts if fact["kind"] == "transition"), None)
+    row["targets"] = [{**target, **_taken(target["target"], verdicts)} for target in row["targets"]]
     return {
         **row,
         "chain": list(view.decision.chain),
         "records": {source: _record(record) for source, record in view.records.items()},
         "verdicts": [dict(row) for row in verdicts],
     }
+
+
+def _taken(target: str, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How long the newest verdict that this target has answered took: milliseconds from its last byte until it was
+    accepted there, and until it was read back; None where it was not. ``verdict_at``: when it came, in UNIX
+    seconds."""
+    for row in verdicts:
+        for outcome in row.get("outcomes") or ():
+            if outcome["target"] == target:
+                return {
+                    "verdict_at": row["at"],
+                    "accepted_ms": outcome["accepted_ms"],
+                    "verified_ms": outcome["verified_ms"],
+                }
+    return {"verdict_at": None, "accepted_ms": None, "verified_ms": None}
 
 
 def explanation(found: Explained, verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,6 +92,23 @@ def explanation(found: Explained, verdicts: Sequence[Mapping[str, Any]]) -> dict
         "reaches": _services(profile, book),
         "rate": None if rate is None else {"new_connections": rate.new_connections, "per": rate.per},
         "rules": [_read_back(line) for line in found.answers],
+    }
+
+
+def proof(found: Proven) -> dict[str, Any]:
+    """What every target shows of one device. ``at`` and each ``read_at`` are UNIX seconds; ``result`` is
+    ``verified``, ``not found``, ``differs`` or ``cannot be read``; ``proven`` when every required target has
+    verified it at each address."""
+    decision = found.view.decision
+    required = {target.target for target in found.view.targets if target.required}
+    gates = [line for line in found.lines if not line.part]
+    return {
+        "id": found.view.device.id,
+        "standing": decision.standing.label,
+        "profile": decision.profile,
+        "at": found.at,
+        "proven": bool(gates) and all(line.result == "verified" for line in gates if line.target in required),
+        "lines": [line._asdict() for line in found.lines],
     }
 
 
@@ -159,6 +192,14 @@ def _remembered(fact: Mapping[str, Any]) -> dict[str, Any]:
 UNTOLD = "{profile} is decided, and admits when the journal has it"
 
 
+#: How each backend reads back what stands.
+READ_BACK = {
+    "nft": "element read from this host's kernel",
+    "relay": "the relay's table read, no open connection left of a cut device",
+    "link": "read back by the agent on its own host",
+}
+
+
 def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
     state, detail = target.state, target.detail
     if decision.until is not None and target.wanted != decision.profile and state != "failed":
@@ -172,6 +213,7 @@ def _target(target: TargetState, decision: Decision) -> dict[str, Any]:
         "detail": detail,
         "latest_end": target.latest_end,
         "verified_at": target.verified_at,
+        "verified_how": READ_BACK.get(target.backend, "read back"),
     }
 
 

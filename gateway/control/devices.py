@@ -15,7 +15,7 @@ from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler
-from gateway.control.shown import shown
+from gateway.control.shown import Beside, shown
 from gateway.control.slots import Slot, rule_of
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -107,6 +107,8 @@ class Devices:
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
         self.replayable: Callable[[Device, Iterable[SourceName]], Sequence[SourceName]] = lambda *_: ()
+        #: What targets that never count for admission have for a device; for windows only.
+        self.beside: list[Beside] = []
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
         self._stopped = False
@@ -176,7 +178,8 @@ class Devices:
         slot = self._slots.get(device)
         if slot is None:
             return None
-        return shown(slot, self._gates, self._clock.now(), self.replayable(slot.device, slot.records))
+        replayable = self.replayable(slot.device, slot.records)
+        return shown(slot, self._gates, self._clock.now(), replayable, self.beside)
 
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""

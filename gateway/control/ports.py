@@ -8,7 +8,7 @@ same contract suites.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.errors import JournalError, Refusal
@@ -200,6 +200,29 @@ class Verifier(Protocol):
         ...
 
 
+class Showing(NamedTuple):
+    """What a layer that never admits showed of one part: ``found`` or not (None: it could not be read); words."""
+
+    found: bool | None
+    words: str
+
+
+class Proof(NamedTuple):
+    """What a target showed when it was asked. ``at``: boot seconds of this host's clock at which it had been read;
+    ``elements``: for each address, what was found of it as the target's own tools name it (empty: nothing);
+    ``layers``: what KubeArmor on that host showed, by part."""
+
+    at: float
+    stands: Mapping[Address, Stands]
+    elements: Mapping[Address, Sequence[str]]
+    layers: Mapping[str, Showing]
+
+
+LayerProof = Callable[[Sequence[Address]], Awaitable[Mapping[str, Showing]]]
+"""Has a layer that never admits show at this moment, by part, our policies and each of these addresses. Bounded in
+time; never raises ``BackendError``."""
+
+
 class Backend(Protocol):
     """One way of enforcing at one target: a path gate.
 
@@ -235,6 +258,10 @@ class Backend(Protocol):
 
     async def observe(self, addresses: Sequence[Address]) -> Mapping[Address, Stands]:
         """Read back these addresses, one by one."""
+        ...
+
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        """Read these addresses back as ``observe`` does, and name what was found. Raises ``BackendError``."""
         ...
 
     def damages(self) -> AsyncIterator[str]:
@@ -455,6 +482,33 @@ class Explained(NamedTuple):
     deadline: float | None  # UNIX seconds, likewise
     answers: Sequence[ReadBack]
     at: float  # UNIX seconds
+
+
+class ProofLine(NamedTuple):
+    """What was wanted of one target at one address, and what it showed. Times are UNIX seconds.
+
+    ``result``: ``verified`` (what stands is what is wanted), ``not found`` (something is wanted, nothing stands),
+    ``differs``, or ``cannot be read``; ``element`` says what was found, or why it could not be read. For a part of
+    KubeArmor ``address`` and ``wanted`` are empty and ``part`` names it.
+    """
+
+    target: str
+    backend: str
+    part: str
+    address: str
+    wanted: str
+    until: float | None
+    result: str
+    element: str
+    read_at: float | None
+
+
+class Proven(NamedTuple):
+    """A device's view and the proof of it, asked for at ``at`` (UNIX seconds)."""
+
+    view: DeviceView
+    lines: Sequence[ProofLine]
+    at: float
 
 
 class Directory(Protocol):

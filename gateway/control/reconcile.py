@@ -254,9 +254,12 @@ class Reconciler:
                 self._cut_serial += 1
                 for address in batch:
                     self._last_cut[address] = self._cut_serial
-                    if address in self._applying and address not in self._have:
-                        # An opening is under way: whatever it leaves must be taken out again.
-                        self._have[address] = UNDER_WAY
+                    if address in self._applying:
+                        have = self._have.get(address)
+                        if have is None or have.profile == DENY:
+                            # An opening is under way: whatever it leaves must be taken out again. It takes a
+                            # tombstone away, too, so one that was seen before proves nothing.
+                            self._have[address] = UNDER_WAY
                 ok = await self._attempt(batch, self.backend.cut)
                 self._cutting.difference_update(batch)
                 if self._dirty:

@@ -6,7 +6,7 @@ only when it is durable. What must not: deciding, sockets, messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from gateway.control.ports import Clock
@@ -80,6 +80,10 @@ class DeviceStandings:
         """It was told to attest again: the wish is answered."""
         self._wanted.discard(device)
         self._asked_at[device] = self._clock.now().boot
+
+    def remember(self, wanted: Iterable[DeviceId]) -> None:
+        """At a start: the devices with a wish to attest that nothing had answered before it."""
+        self._wanted.update(wanted)
 
     def follow(self, changed: Callable[[DeviceId], None]) -> None:
         """Call ``changed`` whenever the answer about a device may have become another, once it has."""

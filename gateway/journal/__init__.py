@@ -8,5 +8,6 @@ from __future__ import annotations
 from gateway.journal.history import SqliteHistory
 from gateway.journal.rehearse import JournalReader
 from gateway.journal.sqlite import SqliteJournal
+from gateway.journal.wishes import wishes
 
-__all__ = ["JournalReader", "SqliteHistory", "SqliteJournal"]
+__all__ = ["JournalReader", "SqliteHistory", "SqliteJournal", "wishes"]

@@ -126,16 +126,20 @@ class SqliteHistory:
             connection.set_progress_handler(None, 0)
 
 
+#: Outcomes of one row that are read: one or two for each target.
+_OUTCOMES = 64
+
+
 def _clamp(limit: int) -> int:
     return max(0, min(limit, MOST_ROWS))
 
 
 def _shown(db: sqlite3.Connection, row: StoredRow) -> dict[str, Any]:
-    answer = db.execute(
-        f"SELECT {chain.OUTCOME_COLUMNS} FROM outcomes WHERE seq = ? ORDER BY grp DESC, n DESC LIMIT 1",  # noqa: S608
+    answers = db.execute(
+        f"SELECT {chain.OUTCOME_COLUMNS} FROM outcomes WHERE seq = ? ORDER BY grp DESC, n DESC LIMIT {_OUTCOMES}",  # noqa: S608
         (row.seq,),
-    ).fetchone()
-    return plain_fact(row, None if answer is None else OutcomeRow(*answer))
+    ).fetchall()
+    return plain_fact(row, [OutcomeRow(*answer) for answer in answers])
 
 
 def _heads(db: sqlite3.Connection, device: str) -> list[int]:

@@ -5,6 +5,7 @@ What must not live here: SQL, or an opinion about what is shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -27,9 +28,15 @@ def plain_outcome(row: OutcomeRow) -> dict[str, Any]:
     }
 
 
-def plain_fact(row: StoredRow, outcome: OutcomeRow | None) -> dict[str, Any]:
+def plain_fact(row: StoredRow, outcomes: Sequence[OutcomeRow]) -> dict[str, Any]:
     """A row as windows show it. Every key is present for every kind of row; ``before`` and ``after`` are standing
-    labels, ``deadline`` (UNIX seconds), ``epoch`` and ``debt`` those of the state after the event."""
+    labels, ``deadline`` (UNIX seconds), ``epoch`` and ``debt`` those of the state after the event.
+
+    ``outcomes``, newest first: ``outcome`` is the newest, ``outcomes`` the newest of each target.
+    """
+    newest: dict[str, OutcomeRow] = {}
+    for outcome in outcomes:
+        newest.setdefault(outcome.target, outcome)
     shown: dict[str, Any] = {
         "seq": row.seq,
         "at": row.at,
@@ -50,7 +57,8 @@ def plain_fact(row: StoredRow, outcome: OutcomeRow | None) -> dict[str, Any]:
         "refusal": None,
         "peer": None,
         "detail": None,
-        "outcome": None if outcome is None else plain_outcome(outcome),
+        "outcome": plain_outcome(outcomes[0]) if outcomes else None,
+        "outcomes": [plain_outcome(outcome) for outcome in newest.values()],
     }
     if row.kind == TRANSITION:
         return shown | _plain_transition(decode_transition(row))
@@ -58,9 +66,10 @@ def plain_fact(row: StoredRow, outcome: OutcomeRow | None) -> dict[str, Any]:
     if row.kind == REFUSAL:
         return shown | {**body, "why": body["detail"]}
     if row.kind == OUTCOME:
-        return shown | {"outcome": plain_outcome(OutcomeRow(**body)), "why": body["detail"]}
+        own = plain_outcome(OutcomeRow(**body))
+        return shown | {"outcome": own, "outcomes": [own], "why": body["detail"]}
     # A note's own fields come along; it cannot replace a column.
-    columns = {"seq", "at", "kind", "device", "source", "outcome"}
+    columns = {"seq", "at", "kind", "device", "source", "outcome", "outcomes"}
     return shown | {key: value for key, value in body.items() if key not in columns}
 
 

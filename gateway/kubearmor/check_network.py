@@ -11,7 +11,7 @@ import re
 from gateway.kubearmor.budget import effective
 from gateway.kubearmor.check_select import check_containers, check_nodes
 from gateway.kubearmor.codes import Notes, quoted
-from gateway.kubearmor.documents import Entry, NetworkDocument, NetworkSpec, Peer, PortRange
+from gateway.kubearmor.documents import Entry, NetworkDocument, NetworkSpec, Peer, Peers, PortRange
 from gateway.kubearmor.vocabulary import LEVELS, MAX_INTERFACE, PORT_NAMES, PORT_PROTOCOLS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -67,6 +67,8 @@ def _check_selection(document: NetworkDocument, notes: Notes, *, containers: boo
 def _blocks_all(entry: Entry, action: str) -> bool:
     if action in {"allow", "audit"} or _quota(entry):
         return False
+    if isinstance(entry.peers, Peers) and all(prefix.length for prefix in entry.peers.prefixes):
+        return False
     peers = {peer.block.cidr for peer in entry.peers if peer.block is not None and peer.block.cidr}
     everybody = not peers or bool(peers & _EVERYBODY)
     return everybody and not any(port.port for port in entry.ports) and not any(entry.interfaces)
@@ -100,6 +102,8 @@ def _check_entry(entry: Entry, direction: str, action: str, notes: Notes, *, con
 def _check_peers(entry: Entry, notes: Notes) -> set[int]:
     """The families of the addresses; 0 stands for one that is none."""
     families: set[int] = set()
+    if isinstance(entry.peers, Peers):
+        return {prefix.family for prefix in entry.peers.prefixes}
     for peer in entry.peers:
         network = _check_peer(peer, notes)
         families.add(network.version if network is not None else 0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gateway.kubearmor.budget import count, effective, uses
 from gateway.kubearmor.check_network import is_host, network_of, port_number
 from gateway.kubearmor.codes import Notes, quoted
-from gateway.kubearmor.documents import Document, NetworkDocument, NetworkSpec
+from gateway.kubearmor.documents import Document, NetworkDocument, NetworkSpec, Peers
 from gateway.kubearmor.documents import Entry as NetworkEntry
 from gateway.kubearmor.findings import Mode, Place
 from gateway.kubearmor.prefixes import Span, merge
@@ -133,7 +133,10 @@ def _reach(document: NetworkDocument, entry: NetworkEntry) -> _Reach | None:
     if entry.limit or entry.duration:
         return None
     spans: dict[int, list[Span]] = {4: [], 6: []}
-    for peer in entry.peers:
+    known = entry.peers if isinstance(entry.peers, Peers) else None
+    for prefix in () if known is None else known.prefixes:
+        spans[prefix.family].append(prefix.span)
+    for peer in entry.peers if known is None else ():
         if peer.block is not None and peer.block.cidr:
             network = network_of(peer.block.cidr)
             if network is None:

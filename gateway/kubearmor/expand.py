@@ -5,7 +5,7 @@ What must not live here: choosing between the two, the other documents of a tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,9 +20,9 @@ from gateway.kubearmor.documents import (
     HostDocument,
     HostSpec,
     IngressEntry,
-    IpBlock,
     NetworkDocument,
     Peer,
+    Peers,
     Selector,
 )
 from gateway.kubearmor.elements import Element
@@ -37,7 +37,6 @@ from gateway.kubearmor.fields import (
     slots,
     widened,
 )
-from gateway.kubearmor.findings import Place
 from gateway.kubearmor.names import document_name
 from gateway.kubearmor.parameters import Scope, of_device
 from gateway.kubearmor.prefixes import Prefix, both_families, of_addresses
@@ -51,8 +50,6 @@ MAX_GROUPS = 256
 OURS, PROFILE = "RAGATE", "PROFILE="
 #: Tag of a document that denies a parent directory for devices that do not fit.
 COLLAPSED = "COLLAPSED"
-
-_NO_PLACES: Mapping[str, Place] = {}
 
 E = TypeVar("E", bound=Element)
 S = TypeVar("S", bound=ContainerSpec | HostSpec)
@@ -292,9 +289,4 @@ def _peers(entry: Entry, prefixes: Sequence[Prefix]) -> tuple[Peer, ...]:
         return entry.peers
     own = [peer for peer in entry.peers if not _is_device(peer)]
     known = [Prefix.parse(peer.block.cidr) for peer in own if peer.block is not None and peer.block.cidr]
-    every = both_families(dict.fromkeys((*known, *prefixes)))
-    # One mapping for all: 100,000 empty ones would be 100,000 more objects for the collector to walk.
-    at, places = entry.at, _NO_PLACES
-    return tuple(
-        Peer(at=at, places=places, block=IpBlock(at=at, places=places, cidr=str(prefix))) for prefix in every
-    )
+    return Peers.of(both_families(dict.fromkeys((*known, *prefixes)) if known else prefixes))

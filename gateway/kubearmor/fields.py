@@ -16,7 +16,7 @@ from gateway.core.model import Device
 from gateway.kubearmor.check_access import check_directory, check_path
 from gateway.kubearmor.codes import Notes, quoted
 from gateway.kubearmor.documents import IpBlock, NodeSelector, Selector
-from gateway.kubearmor.elements import Element, Form, Remarked, wires
+from gateway.kubearmor.elements import Element, Form, Remarked, Settled, wires
 from gateway.kubearmor.findings import NOWHERE, Mode, Place
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parameters import Scope, of_device
@@ -82,6 +82,8 @@ def slots(element: Element) -> Iterator[Slot]:
             found = list(value)
         else:
             found = []
+            if isinstance(value, Settled):
+                continue
             for item in (
                 (value or ()) if wire.form is Form.MANY else (value,) if wire.form is Form.ONE and value else ()
             ):
@@ -158,7 +160,7 @@ def fill(element: E, scope: Scope) -> E:
             new = tuple((key, _filled(element, name, text, scope, key)) for key, text in value)
         elif wire.form is Form.ONE and value is not None:
             new = fill(value, scope)
-        elif wire.form is Form.MANY:
+        elif wire.form is Form.MANY and not isinstance(value, Settled):
             new = tuple(fill(item, scope) for item in value)
         if new is not value and new != value:
             changed[name] = new

@@ -25,8 +25,8 @@ MAX_NAME = 63
 
 _MAX_SLUG = MAX_NAME - len("00--") - len("-00000000")
 
-#: What comes behind the order in a name; the kinds of document without Kubernetes.
-WORDS = ("host", "network", "container")
+#: What comes behind the order in a name; the kinds of document; the last is for clusters alone.
+WORDS = ("host", "network", "container", "cluster")
 
 
 class Kind(Enum):

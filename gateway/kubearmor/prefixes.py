@@ -99,6 +99,9 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 def _split(family: int, start: int, end: int) -> Iterator[Prefix]:
     bits = _BITS[family]
+    if start == end:
+        yield Prefix(family, start, bits)
+        return
     while start <= end:
         # The largest block that starts here: limited by the alignment of start and by what is left.
         aligned = (start & -start).bit_length() - 1 if start else bits

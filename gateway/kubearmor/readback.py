@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.kubearmor.anchor import of_wire, relabelled
 from gateway.kubearmor.budget import effective
 from gateway.kubearmor.codes import Notes
-from gateway.kubearmor.documents import ContainerDocument, Document, Entry, HostDocument, NetworkDocument
+from gateway.kubearmor.documents import ContainerDocument, Document, Entry, HostDocument, NetworkDocument, Peers
 from gateway.kubearmor.expand import OURS, PROFILE
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
@@ -86,7 +87,8 @@ def read_shown(shown: Mapping[str, Shown]) -> Mapping[str, tuple[Document, int]]
     for name, each in shown.items():
         if not each.ours:
             continue
-        written = {"apiVersion": API_VERSION, "kind": each.kind, "metadata": {"name": name}, "spec": each.spec}
+        spec = relabelled(each.spec, of_wire)
+        written = {"apiVersion": API_VERSION, "kind": each.kind, "metadata": {"name": name}, "spec": spec}
         try:
             (document,) = parse(msgspec.json.encode(written), name, Notes(Mode.VM))
         except (DocumentRefused, ValueError):
@@ -112,7 +114,10 @@ def _entry(entry: Entry, action: str) -> NetworkEntry:
     """Raises ``ValueError`` or ``DocumentRefused`` for an entry that has no such form."""
     if entry.interfaces or entry.limit or entry.duration:
         raise ValueError
-    peers = tuple(Prefix.parse(peer.block.cidr) for peer in entry.peers if peer.block is not None)
+    if isinstance(entry.peers, Peers):
+        peers = entry.peers.prefixes
+    else:
+        peers = tuple(Prefix.parse(peer.block.cidr) for peer in entry.peers if peer.block is not None)
     ports = tuple(Port(int(port.port), port.protocol.lower() or "tcp", port.end) for port in entry.ports)
     return NetworkEntry(peers or EVERYBODY, ports, Action(action))
 

@@ -19,7 +19,7 @@ from gateway.core.model import Decision, Device, DeviceId
 from gateway.kubearmor.budget import Use, count, uses
 from gateway.kubearmor.check_together import Usage, check_together, policies_take
 from gateway.kubearmor.codes import Notes
-from gateway.kubearmor.documents import ContainerSpec, Document, HostSpec, NetworkSpec
+from gateway.kubearmor.documents import ClusterDocument, ContainerSpec, Document, HostSpec, NetworkSpec
 from gateway.kubearmor.expand import Piece, name_of, path_rules, pieces
 from gateway.kubearmor.fields import Field, Slot, ValueRefused, depends, field_of, names_in, slots
 from gateway.kubearmor.findings import Mode, Place, Severity
@@ -35,7 +35,7 @@ HOST_ENTRIES = TABLE_ENTRIES // 2
 
 
 class TargetKind(NamedTuple):
-    """A target and one of its kinds of document: ``network``, ``host`` or ``container``."""
+    """A target and one of its kinds of document: ``network``, ``host``, ``container`` or ``cluster``."""
 
     target: str
     kind: str
@@ -258,12 +258,12 @@ def _check(chosen: Chosen, target: str, judged: Mapping[int, Document]) -> tuple
 
     Raises ``DocumentRefused`` for the first error.
     """
-    notes = Notes(Mode.VM)
+    notes, of_clusters = Notes(Mode.VM), Notes(Mode.K8S)
     for _, document in chosen:
         if judged.get(id(document)) is not document:
-            judge_alone(document, notes)
+            judge_alone(document, of_clusters if isinstance(document, ClusterDocument) else notes)
     usages = check_together([document for _, document in chosen], notes)
-    for each in notes.found:
+    for each in (*notes.found, *of_clusters.found):
         if each.severity is Severity.ERROR:
             place = Place(each.file, each.line, each.column)
             raise ValueRefused(place, f"target {target}: {each.code}: {each.what}; {each.mend}")

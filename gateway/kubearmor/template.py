@@ -100,6 +100,8 @@ def word_of(document: Document) -> str:
     """Return a document's kind as names have it."""
     if isinstance(document, NetworkDocument):
         return "network"
+    if isinstance(document, ClusterDocument):
+        return "cluster"
     return "host" if isinstance(document, HostDocument) else "container"
 
 
@@ -135,10 +137,7 @@ class _Compiler:
         self.network = isinstance(document, NetworkDocument)
 
     def check(self) -> None:
-        if isinstance(self.document, ClusterDocument):
-            what = f"{self.document.kind} needs Kubernetes"
-            self._wrong(self.document.at, what, "write kind: KubeArmorPolicy with selector.matchLabels")
-        elif "/" in self.document.name:
+        if "/" in self.document.name:
             what = f"the name {quoted(self.document.name)} has a '/': KubeArmor writes a file of that name, as root"
             self._wrong(self.document.metadata.place("name"), what, "write one word, such as 60-feeds")
         elif not _NAME.match(self.document.name) and not names_in(self.document.name):

@@ -6,7 +6,7 @@ message (the protocol library does), verdicts (an alert becomes an envelope).
 """
 
 from gateway.relying.door import RelyingDoor
-from gateway.relying.link import End
 from gateway.relying.settings import RelyingSettings
+from gateway.relying.terms import End
 
 __all__ = ["End", "RelyingDoor", "RelyingSettings"]

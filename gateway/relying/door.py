@@ -14,8 +14,9 @@ from gateway.control.ports import Admission, Clock, Standings
 from gateway.core.errors import Refusal
 from gateway.core.model import DeviceId, Envelope, Instant, SourceName
 from gateway.relying.copies import RESULTS, Copies
-from gateway.relying.link import End, Link
+from gateway.relying.link import Link
 from gateway.relying.settings import RelyingSettings
+from gateway.relying.terms import End
 from gateway.relying.wheel import Wheel
 from gateway.sediment.relying import BESIDE, CARRIED_KINDS, TABLE, Case, Conversation, Heard, Word
 from gateway.sediment.replay import Repeat, ReplayMemory
@@ -117,7 +118,7 @@ class RelyingDoor:
         """Serve until cancelled; then every connection ends at once: a relay that is gone carries nothing."""
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
-        self.wheel: Wheel[Link] = Wheel(Link.due)
+        self.wheel = Wheel()
         async with asyncio.TaskGroup() as tasks:
             if self.settings.verifier is not None and not self.settings.beside:
                 self._copies = Copies(self.settings.verifier, tasks)

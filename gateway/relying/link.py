@@ -1,4 +1,4 @@
-"""One device's connection: read, heard, judged, answered; at most one message at a time.
+"""One device's connection: heard, judged, carried, answered; at most one message at a time.
 
 While a message waits (for the app server, for the verifier, for the device's admission, for the device to read)
 nothing more is read of this connection: the kernel keeps the bytes, and only this device waits.
@@ -9,131 +9,23 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
-from enum import Enum
-from typing import Protocol
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import DeviceId, Envelope, Instant, SourceName
+from gateway.relying.line import Line
 from gateway.relying.onward import Onward, reset
-from gateway.relying.settings import READ_BYTES, WRITE_SECONDS, RelyingSettings
-from gateway.relying.wheel import Wheel
-from gateway.sediment.framing import Framer
-from gateway.sediment.relying import (
-    CARRIED_KINDS,
-    HEARD_KINDS,
-    Answer,
-    Case,
-    Conversation,
-    Heard,
-    Step,
-    Word,
-    case_of,
-    step_of,
-)
+from gateway.relying.terms import End, Site, Wait
+from gateway.sediment.relying import CARRIED_KINDS, Answer, Case, Heard, Step, case_of, step_of
 from gateway.sediment.wire import KIND_AT, NONCE_SIZE, MessageId
 
 _ALERT = MessageId.ALERT
 
 
-class End(Enum):
-    """Why a device's connection ended."""
-
-    CLOSED = "closed"  # by the device, or after what is never answered
-    REFUSED = "refused"  # after a message that was not taken
-    CUT = "cut"  # its device is no longer admitted
-    SLOW = "slow"  # a deadline passed
-    BROKEN = "broken"  # it failed, or the way onward did
-    STOPPED = "stopped"  # the service stops
-
-    __hash__ = object.__hash__
-
-
-class Site(Protocol):
-    """What a connection asks of the door."""
-
-    settings: RelyingSettings
-    conversation: Conversation
-    wheel: Wheel[Link]
-
-    def now(self) -> Instant:
-        """Both clocks."""
-        ...
-
-    def word(self, heard: Heard, now: Instant) -> Word:
-        """What standing and memory say."""
-        ...
-
-    def admitted(self, device: DeviceId) -> bool:
-        """Whether the device may reach the service now."""
-        ...
-
-    def noted(self, heard: Heard, case: Case, peer: str) -> None:
-        """Count one judged message; remember it where it must not come again; tell that a device was asked."""
-        ...
-
-    def alerted(self, envelope: Envelope | None) -> None:
-        """Hand in an alert, and pass it on beside SEDIMENT's relying party; None: count one of a stranger."""
-        ...
-
-    def carried(self, *, taken: bool) -> None:
-        """Count one message for the app server."""
-        ...
-
-    def met(self, link: Link, device: DeviceId) -> None:
-        """A connection has shown whose it is."""
-        ...
-
-    def refuse(self, refusal: Refusal, detail: str, peer: str) -> None:
-        """Count a refusal."""
-        ...
-
-    def copy(self, answer: bytes, done: Callable[[], None]) -> None:
-        """Send a copy to the verifier; then, or when that cannot be, call ``done``."""
-        ...
-
-    def ended(self, link: Link, why: End) -> None:
-        """A connection is over."""
-        ...
-
-
-class _Wait(Enum):
-    """What a connection waits for."""
-
-    NOTHING = 0
-    ONWARD = 1  # the way onward to take a message
-    COPY = 2  # the verifier to acknowledge a copy
-    ADMISSION = 3  # the device to be admitted
-
-
-class Link:
+class Link(Line):
     """One accepted connection. ``verifier``: the source that judges alerts from this address, if any does."""
 
-    __slots__ = (
-        "_begun",
-        "_device",
-        "_fault",
-        "_framer",
-        "_last",
-        "_loop",
-        "_onward",
-        "_out",
-        "_over",
-        "_pending",
-        "_reading",
-        "_site",
-        "_sock",
-        "_used",
-        "_wait",
-        "_waiting",
-        "_writing",
-        "carrying",
-        "deadline",
-        "filed",
-        "peer",
-        "verifier",
-    )
+    __slots__ = ("_device", "_onward", "_used", "_waiting", "carrying", "verifier")
 
     def __init__(
         self,
@@ -143,28 +35,13 @@ class Link:
         peer: str,
         verifier: SourceName | None,
     ) -> None:
-        self._site = site
-        self._loop = loop
-        self._sock = sock
-        self.peer = peer
+        super().__init__(site, loop, sock, peer)
         self.verifier = verifier
-        self.deadline = 0.0
-        self.filed = 0
         self.carrying = False  # whether it has brought what only admitted devices may send
         self._device: DeviceId | None = None
-        self._framer = Framer(HEARD_KINDS)
-        self._pending: deque[bytes] = deque()
-        self._fault: InputRefused | None = None
-        self._begun = False  # whether the deadline of a message that is not whole yet runs
-        self._out = b""
-        self._last = False  # whether it ends once the device has read what is left
         self._onward: Onward | None = None
         self._used = False  # whether that connection has taken a message before
-        self._wait = _Wait.NOTHING
         self._waiting: tuple[Heard, Step] | None = None
-        self._reading = False
-        self._writing = False
-        self._over = False
 
     @property
     def device(self) -> DeviceId | None:
@@ -175,66 +52,6 @@ class Link:
     def unsent(self) -> int:
         """Bytes that wait to go onward."""
         return 0 if self._onward is None else self._onward.unsent
-
-    # Reading
-
-    def open(self) -> None:
-        """Read what is there already, and go on when more comes."""
-        self._on_readable()
-
-    def _on_readable(self) -> None:
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except BlockingIOError:
-            self._settle()
-            return
-        except OSError:  # reset, timed out, unreachable
-            self._end(End.BROKEN)
-            return
-        framer = self._framer
-        if not data:
-            if framer.pending:
-                self._refuse(Refusal.FRAMING, f"cut short: closed after {framer.pending} bytes of a message")
-            self._end(End.CLOSED)
-            return
-        try:
-            self._pending.extend(framer.feed(data))
-        except InputRefused as fault:
-            self._fault = fault
-        else:
-            self._fault = framer.fault
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Take what waits, one after the other, until something has to be waited for."""
-        pending = self._pending
-        while pending and self._wait is _Wait.NOTHING and not self._out and not self._over:
-            self._take(pending.popleft())
-        if self._over:
-            return
-        if self._fault is not None and self._wait is _Wait.NOTHING and not self._out:
-            self._refuse(self._fault.refusal, self._fault.detail)
-            self._end(End.REFUSED)
-            return
-        self._settle()
-
-    def _settle(self) -> None:
-        """Watch for the device's bytes exactly while nothing is waited for, under the deadline that then runs."""
-        wanted = self._wait is _Wait.NOTHING and not self._out
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self._loop.add_reader(self._sock.fileno(), self._on_readable)
-            else:
-                self._loop.remove_reader(self._sock.fileno())
-        if not wanted:
-            return
-        if not self._framer.pending:
-            self._begun = False
-            self._site.wheel.set(self, self._site.settings.idle_seconds)
-        elif not self._begun:
-            self._begun = True
-            self._site.wheel.set(self, self._site.settings.frame_seconds)
 
     # Judging
 
@@ -272,16 +89,16 @@ class Link:
         case = case_of(heard, site.word(heard, now), beside=beside)
         step = step_of(heard.kind, case, beside=beside)
         if step.wait and self._waiting is None:
-            self._hold(_Wait.ADMISSION, site.settings.patience_seconds, heard, step)
+            self._hold(Wait.ADMISSION, site.settings.patience_seconds, heard, step)
             return
         site.noted(heard, case, self.peer)
         if step.forward:
-            self._forward(heard, step)
+            self._forward(heard, step, now)
         elif step.answer is None:
             self._end(End.REFUSED)
         elif step.copy:
             answer = self._compose(heard, step.answer, now)
-            self._hold(_Wait.COPY, site.settings.idle_seconds, heard, step)
+            self._hold(Wait.COPY, site.settings.idle_seconds, heard, step)
             site.copy(answer, lambda: self._copied(answer))
         else:
             self._write(self._compose(heard, step.answer, now))
@@ -289,15 +106,15 @@ class Link:
     def _compose(self, heard: Heard, answer: Answer, now: Instant, *, taken: bool = True) -> bytes:
         return self._site.conversation.answer(heard, answer, os.urandom(NONCE_SIZE), int(now.wall), taken=taken)
 
-    def _hold(self, wait: _Wait, seconds: float, heard: Heard, step: Step) -> None:
+    def _hold(self, wait: Wait, seconds: float, heard: Heard, step: Step) -> None:
         self._wait = wait
         self._waiting = heard, step
         self._begun = False  # while we are the ones who do not read, no time of the device runs
         self._site.wheel.set(self, seconds)
 
     def _copied(self, answer: bytes) -> None:
-        if self._wait is _Wait.COPY and not self._over:
-            self._wait, self._waiting = _Wait.NOTHING, None
+        if self._wait is Wait.COPY and not self._over:
+            self._wait, self._waiting = Wait.NOTHING, None
             self._write(answer)
             self._go_on()
 
@@ -309,24 +126,26 @@ class Link:
         admitted = self._site.admitted(self._device)
         if self.carrying and not admitted:
             self.abort(End.CUT)
-        elif self._wait is _Wait.ADMISSION and admitted and self._waiting is not None:
+        elif self._wait is Wait.ADMISSION and admitted and self._waiting is not None:
             heard, _ = self._waiting
-            self._wait, self._waiting = _Wait.NOTHING, None
+            self._wait, self._waiting = Wait.NOTHING, None
             self._judge(heard, self._site.now())
             self._go_on()
 
     # Onward
 
-    def _forward(self, heard: Heard, step: Step) -> None:
-        self.carrying = self.carrying or heard.kind in CARRIED_KINDS
+    def _forward(self, heard: Heard, step: Step, now: Instant) -> None:
+        """Send one message onward; ``now`` is when its device was found to be admitted."""
+        judged = heard.kind in CARRIED_KINDS
+        self.carrying = self.carrying or judged
         onward = self._onward if self._onward is not None else self._connect()
         self._waiting = heard, step
         if onward is None:
-            self._carried(taken=False)
-        elif onward.send(heard.frame):
-            self._carried(taken=True)
+            self._carried(now, taken=False)
+        elif onward.send(heard.frame, asked=judged):
+            self._carried(now, taken=True)
         elif not self._over:
-            self._hold(_Wait.ONWARD, self._site.settings.onward_seconds, heard, step)
+            self._hold(Wait.ONWARD, self._site.settings.onward_seconds, heard, step)
 
     def _connect(self) -> Onward | None:
         settings = self._site.settings
@@ -344,8 +163,8 @@ class Link:
         return not self.carrying or (self._device is not None and self._site.admitted(self._device))
 
     def _on_sent(self) -> None:
-        if self._wait is _Wait.ONWARD and not self._over:
-            self._carried(taken=True)
+        if self._wait is Wait.ONWARD and not self._over:
+            self._carried(self._site.now(), taken=True)
             self._go_on()
 
     def _on_lost(self) -> None:
@@ -360,20 +179,20 @@ class Link:
                 self._last = True
             else:
                 self._end(End.CLOSED)
-        elif self._wait is _Wait.ONWARD:
+        elif self._wait is Wait.ONWARD:
             heard_and_step = self._waiting
             if self._used and heard_and_step is not None:
                 # It was closed between two messages and nobody had noticed yet: the message goes on a new one.
-                self._wait, self._waiting = _Wait.NOTHING, None
-                self._forward(*heard_and_step)
+                self._wait, self._waiting = Wait.NOTHING, None
+                self._forward(*heard_and_step, self._site.now())
             else:
-                self._carried(taken=False)
+                self._carried(self._site.now(), taken=False)
             self._go_on()
 
-    def _carried(self, *, taken: bool) -> None:
+    def _carried(self, now: Instant, *, taken: bool) -> None:
         assert self._waiting is not None
         (heard, step), self._waiting = self._waiting, None
-        self._wait = _Wait.NOTHING
+        self._wait = Wait.NOTHING
         settings, onward = self._site.settings, self._onward
         if heard.kind in CARRIED_KINDS:
             self._site.carried(taken=taken)
@@ -391,7 +210,7 @@ class Link:
         if step.answer is None:
             self._end(End.CLOSED)
         else:
-            self._write(self._compose(heard, step.answer, self._site.now(), taken=taken))
+            self._write(self._compose(heard, step.answer, now, taken=taken))
 
     def _on_back(self, data: bytes) -> None:
         """What SEDIMENT's relying party answers goes to the device as it is."""
@@ -401,41 +220,7 @@ class Link:
                 self._onward.rest()
                 self._settle()
 
-    # Answering
-
-    def _write(self, data: bytes) -> None:
-        if self._out:
-            self._out += data
-            return
-        try:
-            count = self._sock.send(data)
-        except BlockingIOError:
-            count = 0
-        except OSError:
-            self._end(End.BROKEN)
-            return
-        self._out = data[count:]
-        if self._out:
-            self._begun = False
-            self._writing = True
-            self._loop.add_writer(self._sock.fileno(), self._on_writable)
-            self._site.wheel.set(self, WRITE_SECONDS)
-
-    def _on_writable(self) -> None:
-        try:
-            self._out = self._out[self._sock.send(self._out) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._end(End.BROKEN)
-            return
-        if self._out:
-            return
-        self._writing = False
-        self._loop.remove_writer(self._sock.fileno())
-        if self._last:
-            self._end(End.CLOSED)
-            return
+    def _drained(self) -> None:
         if self._site.settings.beside and self._onward is not None:
             self._onward.watch()
         self._go_on()
@@ -447,15 +232,15 @@ class Link:
         if self._over:
             return
         waiting = self._waiting
-        if self._wait is _Wait.ADMISSION and waiting is not None:
+        if self._wait is Wait.ADMISSION and waiting is not None:
             self._judge(waiting[0], self._site.now())  # it has waited: admitted by now, or turned away
             if not self._over:
-                self._wait, self._waiting = _Wait.NOTHING, None
+                self._wait, self._waiting = Wait.NOTHING, None
                 self._go_on()
-        elif self._wait is _Wait.ONWARD and not self._site.settings.beside:
-            self._carried(taken=False)
+        elif self._wait is Wait.ONWARD and not self._site.settings.beside:
+            self._carried(self._site.now(), taken=False)
             self._go_on()
-        elif self._wait is _Wait.NOTHING and not self._out and not self._framer.pending:
+        elif self._wait is Wait.NOTHING and not self._out and not self._framer.pending:
             self._end(End.CLOSED)  # idle
         else:
             if self._framer.pending and not self._out:
@@ -474,10 +259,7 @@ class Link:
         if self._over:
             return
         self._over = True
-        if self._reading:
-            self._loop.remove_reader(self._sock.fileno())
-        if self._writing:
-            self._loop.remove_writer(self._sock.fileno())
+        self._unwatch()
         end(self._sock)
         onward, self._onward = self._onward, None
         if onward is not None:
@@ -488,6 +270,3 @@ class Link:
         self._pending.clear()
         self._site.wheel.drop(self)
         self._site.ended(self, why)
-
-    def _refuse(self, refusal: Refusal, detail: str) -> None:
-        self._site.refuse(refusal, detail, self.peer)

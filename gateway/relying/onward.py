@@ -89,14 +89,17 @@ class Onward:
             return False
         return True
 
-    def send(self, data: bytes) -> bool:
-        """Send after what was given before. True: all of it is with the kernel, and ``sent`` is not called."""
+    def send(self, data: bytes, *, asked: bool = False) -> bool:
+        """Send after what was given before. True: all of it is with the kernel, and ``sent`` is not called.
+
+        ``asked``: the caller has just found that it may; nobody is asked again for what goes out at once.
+        """
         if self._rest:
             self._rest += data
             return False
         self._rest = data
         # On loopback and in a quick network a connection may be up at once: then nothing waits for the loop.
-        return self._push(tell=False)
+        return self._push(tell=False, asked=asked)
 
     def watch(self) -> None:
         """Notice when the other side closes, and hand on what it sends."""
@@ -118,11 +121,11 @@ class Onward:
         """End it now, with whatever is unsent."""
         self._end(reset)
 
-    def _push(self, *, tell: bool) -> bool:
+    def _push(self, *, tell: bool, asked: bool = False) -> bool:
         sock = self._sock
         if sock is None or self._over:
             return False
-        if not self._may():
+        if not asked and not self._may():
             self.reset()
             self._loop.call_soon(self._lost)
             return False

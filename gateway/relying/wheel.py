@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 TICK_SECONDS = 0.25  #: how late a deadline may be noticed; none of them is a promise about a cut
 
@@ -15,24 +14,24 @@ class Timed(Protocol):
     deadline: float
     filed: int
 
+    def due(self) -> None:
+        """Its deadline has passed."""
+        ...
 
-T = TypeVar("T", bound=Timed)
 
-
-class Wheel(Generic[T]):
-    """Calls ``due`` for everything whose deadline has passed.
+class Wheel:
+    """Calls ``due`` of everything whose deadline has passed.
 
     Moving a deadline later costs nothing: what is found too early is filed again.
     """
 
-    def __init__(self, due: Callable[[T], None]) -> None:
-        self._due = due
-        self._ticks: dict[int, dict[T, None]] = {}
+    def __init__(self) -> None:
+        self._ticks: dict[int, dict[Timed, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._done = int(self._loop.time() / TICK_SECONDS)
 
-    def set(self, timed: T, seconds: float) -> None:
+    def set(self, timed: Timed, seconds: float) -> None:
         """Let the deadline be ``seconds`` from now."""
         timed.deadline = self._loop.time() + seconds
         tick = int(timed.deadline / TICK_SECONDS) + 1
@@ -42,7 +41,7 @@ class Wheel(Generic[T]):
             self._ticks[timed.filed].pop(timed, None)
             self._file(timed, tick)
 
-    def drop(self, timed: T) -> None:
+    def drop(self, timed: Timed) -> None:
         """Forget it: nothing of a connection that is over may stay."""
         tick, timed.filed = self._ticks.get(timed.filed), 0
         if tick is not None:
@@ -55,7 +54,7 @@ class Wheel(Generic[T]):
             self._timer = None
         self._ticks.clear()
 
-    def _file(self, timed: T, tick: int) -> None:
+    def _file(self, timed: Timed, tick: int) -> None:
         timed.filed = tick
         self._ticks.setdefault(tick, {})[timed] = None
         if self._timer is None:
@@ -74,7 +73,7 @@ class Wheel(Generic[T]):
             for timed in tuple(self._ticks.pop(tick, ())):
                 timed.filed = 0
                 if timed.deadline <= now:
-                    self._due(timed)
+                    timed.due()
                 else:
                     self._file(timed, int(timed.deadline / TICK_SECONDS) + 1)
         self._done = present

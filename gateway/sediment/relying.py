@@ -27,10 +27,11 @@ No sockets, clock or randomness here: time, nonces and what the standing says co
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from hmac import compare_digest
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -40,7 +41,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import DeviceId
 from gateway.sediment.authenticate import SedimentSource
-from gateway.sediment.compose import compose_message
+from gateway.sediment.bodies import decode_body, encode_body, judge_data
+from gateway.sediment.compose import compose_prepared
+from gateway.sediment.digest import digest, prepare
 from gateway.sediment.messages import (
     Acceptance,
     Admittance,
@@ -50,12 +53,10 @@ from gateway.sediment.messages import (
     KeyType,
     PassportCheck,
     Permission,
-    decode_body,
-    encode_body,
 )
 from gateway.sediment.messages import PassportResponse as _PassportResponse
 from gateway.sediment.text import printable
-from gateway.sediment.wire import HMAC_START, Endpoint, Header, MessageId, decode_data, decode_header
+from gateway.sediment.wire import HMAC_START, Endpoint, Header, MessageId, decode_header
 
 DEVICE_KINDS = frozenset(
     {
@@ -73,6 +74,10 @@ HEARD_KINDS = DEVICE_KINDS | {MessageId.ALERT}
 
 CARRIED_KINDS = frozenset({MessageId.DATA, MessageId.KEY_CHANGE})
 """What a relying party carries to the app server: never for a device that is not admitted."""
+
+
+PREPARED = 16_384
+"""Keys kept prepared, of the devices that spoke last: some 400 bytes each, and as many as may be connected."""
 
 
 class Case(Enum):
@@ -219,7 +224,7 @@ class Party:
 class Conversation:
     """Hears and answers, for one relying party. ``sources``: whose passports each device may present."""
 
-    __slots__ = ("_ids", "_party", "_sources", "_tails")
+    __slots__ = ("_ids", "_party", "_prepared", "_sources", "_tails")
 
     def __init__(
         self, party: Party, hmac_keys: Mapping[DeviceId, bytes], sources: Mapping[DeviceId, SedimentSource]
@@ -229,6 +234,7 @@ class Conversation:
         # By the bytes on the wire: nothing is decoded before it is known.
         self._ids = {device.encode(): (device, key) for device, key in hmac_keys.items()}
         self._tails = _tails(party)
+        self._prepared = lru_cache(PREPARED)(prepare)
 
     def hear(self, frame: bytes, now: float) -> Heard:
         """Who speaks, and what. ``now`` (UNIX seconds) is for a passport's end.
@@ -244,11 +250,11 @@ class Conversation:
             what = f"'{printable(header.device)}' is not in the inventory"
             raise InputRefused(Refusal.DEVICE, what)
         device, key = known
-        if not hmac.compare_digest(header.digest, hmac.digest(key, frame[HMAC_START:], "sha256")):
+        if not compare_digest(header.digest, digest(self._prepared(key), frame[HMAC_START:])):
             what = "the digest is all zero" if not any(header.digest) else "the digest is not this device's"
             raise InputRefused(Refusal.HMAC, f"{kind.name} as '{device}': {what}")
         if kind is MessageId.DATA:
-            decode_data(frame, header)
+            judge_data(frame, header)
             return Heard(kind, device, header, frame)
         message = decode_body(header, frame)
         fault = self._fault(device, message, frame, now) if isinstance(message, PassportCheck) else None
@@ -265,8 +271,7 @@ class Conversation:
             kind, body = self._tails[answer]
         device = heard.header.device
         tail = bytes((len(device),)) + device + body
-        key = self._ids[device][1]
-        return compose_message(message_id=kind, timestamp=now, nonce=nonce, tail=tail, hmac_key=key)
+        return compose_prepared(kind, now, nonce, tail, self._prepared(self._ids[device][1]))
 
     def _fault(
         self, device: DeviceId, message: PassportCheck, frame: bytes, now: float

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.agentlink import messages as wire
+from gateway.control.ports import Proof, Showing
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
 OPENS = (ChangeKind.ADMIT, ChangeKind.REFRESH)
@@ -179,3 +180,29 @@ def test_a_renewal_is_small() -> None:
         Change(ChangeKind.REFRESH, Address(n.to_bytes(4, "big"), 32), "admitted", NOW + 60.0) for n in range(1_000)
     ]
     assert len(wire.encode(wire.pack_work(1, changes, NOW, NOW, cut=False))) <= 16_000
+
+
+def test_a_proof_over_the_link_and_one_of_an_agent_that_knows_no_proof() -> None:
+    one, two = Address.parse("10.0.0.1"), Address.parse("fd00::/64")
+    stands = {one: Stands("admitted", 4.5, False), two: Stands("", None, True)}
+    elements = {one: ("inet ragate admitted4 { 10.0.0.1 }",), two: ("inet ragate cut6n { fd00:: }",)}
+    layers = {"host": Showing(True, "generation 7"), "rule": Showing(False, "none"), "x": Showing(None, "away")}
+    sent = wire.encode(wire.pack_proof(3, [one, two], Proof(12.5, stands, elements, layers)))
+    seen = wire.read_from_agent(sent)
+    assert isinstance(seen, wire.Seen)
+    assert seen.read == 12.5
+    proof = wire.unpack_proof(seen, [one, two], 99.0)
+    assert (proof.at, proof.stands, proof.layers) == (99.0, stands, layers)
+    assert {address: tuple(named) for address, named in proof.elements.items()} == elements
+    plain = wire.read_from_agent(wire.encode(wire.pack_seen(3, [one, two], stands)))
+    assert isinstance(plain, wire.Seen)
+    old = wire.unpack_proof(plain, [one, two], 99.0)
+    assert (list(old.elements[one]), list(old.elements[two]), old.layers) == (["admitted"], ["cut"], {})
+    with pytest.raises(wire.LinkProtocolError, match="does not fit"):
+        wire.unpack_proof(seen, [one], 99.0)
+
+
+def test_a_question_of_an_older_gateway_asks_for_no_proof() -> None:
+    look = wire.read_from_gateway(msgspec.msgpack.encode((22, 5, ((b"\n\x00\x00\x01", 32),))))
+    assert isinstance(look, wire.Look)
+    assert not look.proof

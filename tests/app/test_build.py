@@ -7,6 +7,8 @@ from pathlib import Path
 from gateway.app import build
 from gateway.config import load
 from gateway.core.model import DeviceId, SourceName
+from tests.fakes.admission import FakeAdmission
+from tests.fakes.clock import ManualClock
 from tests.intake.rest.site import posting_site
 
 
@@ -30,3 +32,14 @@ def test_sediment_verifies_a_device_wherever_the_inventory_lists_it(tmp_path: Pa
     }
     assert set(build.authenticators(config)) == {"verifier"}
     assert set(build.openers(config)) == {"rp", "other", "strict", "ear", "cwt", "keylime", "status"}
+
+
+def test_without_a_door_for_alerts_nobody_can_come_to_it(tmp_path: Path) -> None:
+    site = posting_site(tmp_path)
+    del site.settings["doors"]["sediment"]
+    site.settings["sources"] = [each for each in site.settings["sources"] if each["format"] != "sediment"]
+    site.write("ragate.yaml", site.settings)
+    config = load(site.config)
+    made = build.door(config, FakeAdmission(), ManualClock(), lambda _: None)
+    assert made.addresses == []
+    assert made.backlog() == 0

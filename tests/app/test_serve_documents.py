@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,6 +25,9 @@ PROFILES = Path(__file__).parents[2] / "policies" / "profiles"
 
 
 def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
+    record = folder / "record"
+    record.write_text('{"ActiveLSM": "BPFLSM"}')
+    record.chmod(0o600)
     gate = Installed(
         folder,
         devices={"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)},
@@ -30,7 +35,12 @@ def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
         target={
             "path_gate": "relay",
             "relay": [{"service": "feed", "listen": written(free_place())}],
-            "kubearmor": {"address": daemon.address, "health": daemon.health, "tables": "none"},
+            "kubearmor": {
+                "address": daemon.address,
+                "health": daemon.health,
+                "tables": "none",
+                "record": str(folder / "record"),
+            },
         },
         door=free_place(),
         console=free_place(),
@@ -46,6 +56,16 @@ def readiness(gate: Installed) -> str:
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def targets_of(gate: Installed, device: str) -> list[dict[str, Any]]:
+    connection = http.client.HTTPConnection(*gate.console, timeout=60)
+    try:
+        connection.request("GET", f"/v1/devices/{device}")
+        found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["targets"]
+        return found
     finally:
         connection.close()
 
@@ -69,6 +89,9 @@ async def test_documents_follow_the_devices(tmp_path: Path) -> None:
         async with asyncio.timeout(60):
             while "documents of profiles verified: 10 documents" not in await asyncio.to_thread(readiness, gate):
                 await asyncio.sleep(0.05)
+        targets = await asyncio.to_thread(targets_of, gate, "cam-1")
+        assert [(each["backend"], each["required"]) for each in targets] == [("relay", True), ("kubearmor", False)]
+        assert "host policy verified" in targets[1]["detail"]
     assert daemon.lost == 0
     assert len(names()) == 10
     lines = await asyncio.to_thread(baseline.uninstall, load(gate.config))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.simulate.namespaces import Network
-from tests.bench import linked, live, posts, rival
+from tests.bench import advised, linked, live, posts, rival
 from tests.bench import reload as reloading
 from tests.bench import relying as data
 from tests.bench.alerts import CYCLE, Bodies, Result, percentile, plan, room, send
@@ -43,6 +43,8 @@ class Sizes:
     data_seconds: float = 10.0
     posting: int = 20_000
     posted: int = 80_000
+    advised: int = 10_000
+    advised_seconds: float = 60.0
 
 
 FULL = Sizes()
@@ -62,6 +64,8 @@ QUICK = Sizes(
     data_seconds=4.0,
     posting=10_000,
     posted=24_000,
+    advised=1_000,
+    advised_seconds=12.0,
 )
 FEW = 100
 IDLE_RATE = 50.0
@@ -69,7 +73,10 @@ REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
 DATA_RATE = 5_000.0
+IDLE_CONNECTIONS = 10_000
 POSTED_RATE = 8_000.0
+HELD_RATE = 1_000.0
+IDLE_CONNECTIONS, IDLE_IN_TLS = 10_000, 1_000
 RELOADED_RATE = 200.0
 PROBED = ("-m", "tests.bench.probed")
 
@@ -313,8 +320,12 @@ def both_ends(bench: Bench) -> None:
     """One verdict on two hosts, and the leases of many devices over the link."""
     found = linked.two_hosts(bench.net, bench.scratch / "site-linked", bench.sizes.linked)
     bench.raw["both_ends"] = found
-    for name, told in found.items():
-        note = f"max {told['p100']:.3g} ms, {bench.sizes.linked} devices"
+    for name in ("pass", "fail"):
+        told = found[name]
+        note = (
+            f"max {told['p100']:.3g} ms, {bench.sizes.linked} devices;"
+            f" quietest {linked.WINDOW}: p50 {told['best_p50']:.3g}, max {told['best_p100']:.3g} ms"
+        )
         bench.rows += [
             Row("both_ends", f"{name} → read back on both hosts, p50", told["p50"], "ms", "at most", None, 5.0),
             Row("both_ends", f"the same, p99 ({name})", told["p99"], "ms", "at most", None, 20.0, note),
@@ -329,21 +340,39 @@ def both_ends(bench: Bench) -> None:
 def relying(bench: Bench) -> None:
     """DATA of connected devices through the relying party's port."""
     sizes = bench.sizes
-    bench.raw["relying"] = {}
-    for connections, least in (("kept", DATA_RATE), ("each", None)):
+    found: dict[str, data.Carried] = {}
+    for connections in ("kept", "each"):
         site = data.site_of(bench.scratch / f"site-relying-{connections}", sizes.senders, connections)
         # A connection for each message leaves its port at rest for a minute: there are 28,000 of them.
         most = 10_000_000 if connections == "kept" else 20_000
-        found = data.carry(bench.net, site, sizes.senders, sizes.data_seconds, most)
-        bench.raw["relying"][connections] = asdict(found)
-        if found.other or not found.arrived:
-            raise BenchError(f"{found.other} of {found.accepted + found.other} DATA were not accepted")
-        note = (
-            f"p50 {found.p50_ms:.3g} ms, p99 {found.p99_ms:.3g} ms; server {found.server_us:.0f} us of CPU each, "
-            f"{found.server_share:.2f} of a CPU"
-        )
+        with data.carrying(bench.net, site, sizes.senders) as carrying:
+            found[connections] = carrying.full(sizes.data_seconds, most)
+            if connections == "kept":
+                found["half"] = carrying.paced(DATA_RATE / 2, sizes.data_seconds)
+                bench.raw["relying idle bytes"] = more = carrying.idle(IDLE_CONNECTIONS)
+                found["half beside idle"] = carrying.paced(DATA_RATE / 2, sizes.data_seconds)
+    bench.raw["relying"] = {name: asdict(one) for name, one in found.items()}
+    for name, one in found.items():
+        if one.other or not one.arrived:
+            raise BenchError(f"{name}: {one.other} of {one.accepted + one.other} DATA were not accepted")
+    for connections, least in (("kept", DATA_RATE), ("each", None)):
+        one = found[connections]
         what = f"DATA/s carried, {sizes.senders:,} devices, app connections: {connections}"
-        bench.rows.append(Row("relying", what, found.rate, "/s", "at least", least, least, note))
+        note = f"p50 {one.p50_ms:.3g} ms, p99 {one.p99_ms:.3g} ms; {_cost(one)}"
+        bench.rows.append(Row("relying", what, one.rate, "/s", "at least", least, least, note))
+    for name, beside in (("half", ""), ("half beside idle", f" beside {IDLE_CONNECTIONS:,} idle connections")):
+        one = found[name]
+        note = f"p50 {one.p50_ms:.3g} ms, max {one.max_ms:.3g} ms; {_cost(one)}"
+        what = f"p99 at {DATA_RATE / 2:,.0f} DATA/s{beside}"
+        bench.rows.append(Row("relying", what, one.p99_ms, "ms", "at most", None, 20.0, note))
+    what = f"memory of {IDLE_CONNECTIONS:,} idle connections"
+    bench.rows.append(Row("relying", what, more / 2**20, "MiB", "at most", None, 50.0))
+
+
+def _cost(one: data.Carried) -> str:
+    return (
+        f"server {one.server_us:.0f} us of CPU each, {one.server_share:.2f} of a CPU; client {one.client_us:.0f} us"
+    )
 
 
 def rest(bench: Bench) -> None:
@@ -354,6 +383,34 @@ def rest(bench: Bench) -> None:
 def rpc(bench: Bench) -> None:
     """The same over gRPC streams."""
     _posted(bench, "rpc", lanes=4, window=8)
+
+
+def held(bench: Bench) -> None:
+    """Ten thousand idle connections at the REST door, and verdicts beside them."""
+    site = bench.posting = bench.posting or posts.make_site(bench.scratch / "site-posts", bench.sizes.posting)
+    verdicts, turn = bench.sizes.posted // 4, 0
+    shape = {"batch": 32, "lanes": 8, "window": 2, "rate": HELD_RATE}
+    found: dict[str, dict[str, Any]] = {}
+    kinds = {"none": (0, False), "silent": (IDLE_CONNECTIONS, False), "in TLS": (IDLE_IN_TLS, True)}
+    for name, (count, tls) in kinds.items():
+        with running(site, bench.net.router.descriptor) as gateway:
+            warm = posts.load(bench.net, gateway, "rest", verdicts=site.count, turn=turn, **shape)
+            with posts.holding(bench.net, gateway, "rest", count, tls=tls) as idle:
+                told = posts.load(bench.net, gateway, "rest", verdicts=verdicts, turn=turn + 1, **shape)
+            found[name] = {**told, "took": idle.took, "alive": idle.alive, "warm": warm["p99_ms"]}
+        if idle.alive != count:
+            raise BenchError(f"{count - idle.alive} of {count} idle connections were ended")
+    bench.raw["held"] = found
+    for name, (count, _) in kinds.items():
+        one = found[name]
+        note = f"p50 {one['p50_ms']:.3g} ms; server {one['server_us']:.0f} us a verdict"
+        what = f"p99 at {HELD_RATE:,.0f}/s beside {count:,} idle connections ({name})"
+        bench.rows.append(Row("held", what, one["p99_ms"], "ms", "at most", None, 20.0, note))
+        if count:
+            goal = 50.0 if name == "silent" else None
+            each = f"{one['took'] / count / 1024:.1f} KiB each"
+            what = f"memory of {count:,} idle connections ({name})"
+            bench.rows.append(Row("held", what, one["took"] / 2**20, "MiB", "at most", None, goal, each))
 
 
 def _posted(bench: Bench, door: str, lanes: int, window: int) -> None:
@@ -432,6 +489,41 @@ def reload(bench: Bench) -> None:
         bench.rows.append(Row("reload", what, percentile(result.sent, 99), "ms", "at most", None, goal, note))
 
 
+def kubearmor(bench: Bench) -> None:
+    """Devices change faster and faster: what KubeArmor's daemon is asked meanwhile, and the path gate beside."""
+    sizes = bench.sizes
+    for many, window in advised.measured(
+        bench.net, bench.scratch / "advised", sizes.advised, sizes.advised_seconds
+    ):
+        name = f"{many:,} devices a minute"
+        bench.keep(f"kubearmor {name}", window.result)
+        bench.raw[f"kubearmor {name}"] |= {key: value for key, value in window._asdict().items() if key != "result"}
+        p50, p99 = percentile(window.result.sent, 50), percentile(window.result.sent, 99)
+        calls, sent = advised.per_second(window.calls, window), advised.per_second(window.bytes, window) / 1_000
+        note = (
+            f"{window.calls} calls, {window.entries:,} prefixes in the last; longest rebuild {window.longest:.3g} s"
+        )
+        busy = f"{window.in_flight} in flight at the most"
+        bench.rows += [
+            Row("kubearmor", f"calls, {name}", calls, "/s", "at most", 1.5, 1.0, note),
+            Row("kubearmor", f"sent, {name}", sent, "kB/s"),
+            Row(
+                "kubearmor",
+                f"time in which a call is in flight, {name}",
+                advised.per_second(window.busy, window),
+                "of 1",
+                "at most",
+                1.0,
+                0.5,
+                busy,
+            ),
+            Row("kubearmor", f"path gate p50, {name}", p50, "ms"),
+            Row("kubearmor", f"path gate p99, {name}", p99, "ms", "at most", None, 20.0),
+        ]
+        if window.in_flight > 1:
+            raise BenchError(f"{window.in_flight} calls were in flight at one daemon")
+
+
 PARTS: Mapping[str, Callable[[Bench], None]] = {
     each.__name__: each
     for each in (
@@ -445,8 +537,10 @@ PARTS: Mapping[str, Callable[[Bench], None]] = {
         restart,
         ends,
         both_ends,
+        kubearmor,
         relying,
         rest,
         rpc,
+        held,
     )
 }

@@ -9,6 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.simulate.child import command
 from gateway.simulate.keys import Keys
 from gateway.simulate.namespaces import Network
-from tests.bench.site import _BOOK, CLIENT_CPU, BenchError, Gateway, Site, address, device_name, running
+from tests.bench.site import _BOOK, CLIENT_CPU, VERIFIERS, BenchError, Gateway, Site, address, device_name, running
 from tests.posting import Authority, key_for, public_pem
 
 HOST = "10.77.2.1"
@@ -30,7 +33,12 @@ console: {listen: 127.0.0.1:8080, hosts: []}
 operator: {socket: var/operator.sock, group: null}
 doors:
   sediment: {listen: ["10.77.2.1:8000"], peers: [10.77.2.2]}
-  rest: {listen: "10.77.2.1:8443", certificate: gateway.pem, key: gateway.key, client_ca: site-ca.pem}
+  rest:
+    listen: "10.77.2.1:8443"
+    certificate: gateway.pem
+    key: gateway.key
+    client_ca: site-ca.pem
+    limits: {connections: 2048, connections_per_peer: 4096, idle_seconds: 600s}
   rpc: {listen: "10.77.2.1:8444", certificate: gateway.pem, key: gateway.key, client_ca: site-ca.pem}
 sources:
   - {name: verifier, format: sediment, public_key: verifier.pem, verifier_id: RAP_Server, peers: [10.77.2.2]}
@@ -99,4 +107,42 @@ def load(net: Network, gateway: Gateway, door: str, **more: Any) -> dict[str, An
     return found
 
 
-__all__ = ["load", "make_site", "running"]
+@contextmanager
+def holding(net: Network, gateway: Gateway, door: str, count: int, *, tls: bool) -> Iterator[Held]:
+    """So many idle connections while this lasts; at its end ``alive`` says how many were not ended meanwhile."""
+    host, _, port = PLACES[door].rpartition(":")
+    folder = str(gateway.site.folder) if tls else None
+    spec = {"place": [host, int(port)], "sources": VERIFIERS, "count": count, "folder": folder}
+    namespace = net.hosts["verifier"].descriptor
+    argv = [sys.executable, "-m", "tests.bench.holding", json.dumps(spec)]
+    before = gateway.rss()
+    with subprocess.Popen(
+        command(argv, namespace),
+        pass_fds=(namespace,),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, CLIENT_CPU),
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            if holder.stdout.readline() != "held\n":
+                raise BenchError(f"{count} connections could not be opened; {gateway.log_tail()}")
+            held = Held(gateway.rss() - before)
+            yield held
+            holder.stdin.close()
+            held.alive = int(json.loads(holder.stdout.readline())["alive"])
+        finally:
+            holder.kill()
+
+
+@dataclass
+class Held:
+    """Idle connections: bytes that the service took for all of them, and how many it has not ended."""
+
+    took: int
+    alive: int = 0
+
+
+__all__ = ["Held", "holding", "load", "make_site", "running"]

@@ -1,38 +1,34 @@
-"""DATA through the relying party's port: devices that send as fast as they are answered, and the server behind.
+"""DATA through the relying party's port: devices that send, the app server, and the service in between.
 
-``python -m tests.bench.relying devices KEYS COUNT SECONDS MOST`` is the devices, ``… sink`` the app server. What
-must not live here: promises.
+What must not live here: promises, the two programs at the ends.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import secrets
-import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.sediment.compose import compose_data, compose_message
-from gateway.sediment.messages import Acceptance
+from gateway.sediment.compose import compose_message
 from gateway.sediment.wire import MessageId, Reason
 from gateway.simulate.child import command
 from gateway.simulate.load import sign_bodies
 from gateway.simulate.namespaces import Network
 from tests.bench.alerts import percentile
+from tests.bench.data_load import HERE, PATIENCE
 from tests.bench.site import (
     APP4,
-    CLIENT_CPU,
     DATA_PORT,
     DOOR,
-    LIVE_DEVICES,
     VERIFIERS,
     BenchError,
     Gateway,
@@ -41,13 +37,6 @@ from tests.bench.site import (
     device_name,
     running,
 )
-
-HERE = ("10.77.1.1", 8000)
-PAYLOAD = 48
-"""Bytes of a DATA's payload: what SEDIMENT's own configurations have; the message is about 190 bytes."""
-PATIENCE = 60.0
-RESULT = 76
-"""Bytes of a RESULT before the device id."""
 
 _SETTINGS = """\
   relying:
@@ -60,16 +49,18 @@ _SETTINGS = """\
 
 @dataclass(frozen=True)
 class Carried:
-    """What came of one run: DATA accepted a second, what became of the others, milliseconds, microseconds of
-    CPU."""
+    """What came of one run: DATA accepted a second, what became of the others, milliseconds (as fast as answers
+    come: from sending; paced: from the due moment), microseconds of CPU for each, bytes at the app server."""
 
     rate: float
     accepted: int
     other: int
     p50_ms: float
     p99_ms: float
+    max_ms: float
     server_us: float
     server_share: float
+    client_us: float
     arrived: int
 
 
@@ -84,25 +75,105 @@ def site_of(folder: Path, count: int, connections: str) -> Site:
     return site
 
 
-def carry(net: Network, site: Site, count: int, seconds: float, most: int) -> Carried:
-    """Let ``count`` connected devices send for ``seconds``, or ``most`` messages. Raises ``BenchError``."""
-    sink = net.hosts["appserver"].descriptor
+class Carrying:
+    """A service that carries the DATA of connected devices, both ends running."""
+
+    def __init__(self, gateway: Gateway, devices: subprocess.Popen[bytes], sink: subprocess.Popen[bytes]) -> None:
+        self.gateway = gateway
+        self._devices = devices
+        self._sink = sink
+
+    def full(self, seconds: float, most: int) -> Carried:
+        """Every device sends as fast as it is answered. Raises ``BenchError``."""
+        return self._run(f"full {seconds} {most}")
+
+    def paced(self, rate: float, seconds: float) -> Carried:
+        """So many messages a second on a fixed clock. Raises ``BenchError``."""
+        return self._run(f"paced {rate} {seconds}")
+
+    def idle(self, number: int) -> float:
+        """Open connections that send nothing; bytes of memory more when all are held. Raises ``BenchError``."""
+        before, had = self.gateway.rss(), self._open()
+        self._ask(f"idle {number}")
+        until = time.monotonic() + PATIENCE
+        while (found := self._open() - had) < number:
+            if time.monotonic() > until:
+                raise BenchError(f"{found} of {number} idle connections are held: {self.gateway.log_tail()}")
+            time.sleep(0.1)
+        return self.gateway.rss() - before
+
+    def _open(self) -> int:
+        return _metric(self.gateway, 'ragate_queue_depth{queue="relying_connections"} ')
+
+    def _run(self, order: str) -> Carried:
+        cpu, arrived = self.gateway.cpu(), self._arrived()
+        told = self._ask(order)
+        cpu = self.gateway.cpu() - cpu
+        time.sleep(0.5)  # what is on its way to the app server
+        done = told["accepted"] + told["other"]
+        times = sorted(told["ms"])
+        return Carried(
+            told["accepted"] / told["seconds"],
+            told["accepted"],
+            told["other"],
+            percentile(times, 50),
+            percentile(times, 99),
+            told["max_ms"],
+            cpu / max(done, 1) * 1e6,
+            cpu / told["seconds"],
+            told["client_us"],
+            self._arrived() - arrived,
+        )
+
+    def _arrived(self) -> int:
+        assert self._sink.stdin is not None
+        assert self._sink.stdout is not None
+        self._sink.stdin.write(b"?\n")
+        self._sink.stdin.flush()
+        return int(self._sink.stdout.readline())
+
+    def _ask(self, order: str) -> dict[str, Any]:
+        assert self._devices.stdin is not None
+        self._devices.stdin.write(f"{order}\n".encode())
+        self._devices.stdin.flush()
+        return heard(self._devices, order)
+
+
+def heard(devices: subprocess.Popen[bytes], order: str) -> dict[str, Any]:
+    """The devices' next line. Raises ``BenchError`` when they failed."""
+    assert devices.stdout is not None
+    told: dict[str, Any] = json.loads(devices.stdout.readline() or b'{"failed": "they ended"}')
+    if "failed" in told:
+        raise BenchError(f"the devices, asked for {order}: {told['failed']}")
+    return told
+
+
+@contextmanager
+def carrying(net: Network, site: Site, count: int) -> Iterator[Carrying]:
+    """A service, its app server and ``count`` devices that are trusted and connected. Raises ``BenchError``."""
     with (
         running(site, net.router.descriptor) as gateway,
-        subprocess.Popen(
-            command([sys.executable, "-m", "tests.bench.relying", "sink"], sink),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(sink,),
-        ) as server,
+        _program(net, "appserver", "sink") as sink,
     ):
+        assert sink.stdout is not None
+        sink.stdout.readline()
+        _admit(net, site, gateway, count)
+        with _program(net, "devices", "devices", str(site.folder / "devices.keys"), str(count)) as devices:
+            heard(devices, "connections")
+            yield Carrying(gateway, devices, sink)
+
+
+@contextmanager
+def _program(net: Network, host: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    namespace = net.hosts[host].descriptor
+    argv = [sys.executable, "-m", "tests.bench.data_load", *arguments]
+    with subprocess.Popen(
+        command(argv, namespace), stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(namespace,)
+    ) as program:
         try:
-            assert server.stdout is not None
-            server.stdout.readline()
-            _admit(net, site, gateway, count)
-            return _run(net, site, gateway, count, (seconds, most), server)
+            yield program
         finally:
-            server.kill()
+            program.kill()
 
 
 def _admit(net: Network, site: Site, gateway: Gateway, count: int) -> None:
@@ -132,169 +203,15 @@ def _admit(net: Network, site: Site, gateway: Gateway, count: int) -> None:
 
 
 def _trusted(gateway: Gateway) -> int:
+    return _metric(gateway, 'ragate_devices{standing="trusted"} ')
+
+
+def _metric(gateway: Gateway, name: str) -> int:
+    """The value of the metric whose line begins with ``name``; 0 when there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5.0)
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
     finally:
         connection.close()
-    wanted = 'ragate_devices{standing="trusted"} '
-    return next((int(float(line[len(wanted) :])) for line in text.splitlines() if line.startswith(wanted)), 0)
-
-
-def _run(
-    net: Network,
-    site: Site,
-    gateway: Gateway,
-    count: int,
-    bounds: tuple[float, int],
-    server: subprocess.Popen[bytes],
-) -> Carried:
-    senders = net.hosts["devices"].descriptor
-    keys = site.folder / "devices.keys"
-    argv = [sys.executable, "-m", "tests.bench.relying", "devices", str(keys), str(count), *map(str, bounds)]
-    with subprocess.Popen(
-        command(argv, senders), stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(senders,)
-    ) as devices:
-        try:
-            assert devices.stdin is not None
-            assert devices.stdout is not None
-            if devices.stdout.readline().strip() != b"connected":
-                raise BenchError("the devices could not connect")
-            cpu = gateway.cpu()
-            devices.stdin.write(b"go\n")
-            devices.stdin.flush()
-            told = json.loads(devices.stdout.readline() or b"{}")
-            cpu = gateway.cpu() - cpu
-        finally:
-            devices.kill()
-    if not told:
-        raise BenchError("the devices ended without a report")
-    assert server.stdin is not None
-    assert server.stdout is not None
-    time.sleep(0.5)
-    server.stdin.write(b"?\n")
-    server.stdin.flush()
-    arrived = int(server.stdout.readline())
-    done = told["accepted"] + told["other"]
-    times = sorted(told["ms"])
-    return Carried(
-        told["accepted"] / told["seconds"],
-        told["accepted"],
-        told["other"],
-        percentile(times, 50),
-        percentile(times, 99),
-        cpu / max(done, 1) * 1e6,
-        cpu / told["seconds"],
-        arrived,
-    )
-
-
-# --- the programs -------------------------------------------------------------------------------------------------
-
-
-def devices(keys: Path, count: int, seconds: float, most: int) -> None:
-    """Connect all, tell so, wait for a line, send; one message of each device is on its way at any time."""
-    os.sched_setaffinity(0, CLIENT_CPU)
-    lines = (line.split() for line in keys.read_text().splitlines())
-    key = {name: bytes.fromhex(text) for name, text in lines}
-    places = [one for n in range(LIVE_DEVICES) if ":" not in (one := address(n))]
-    poll = select.epoll()
-    open_now: dict[int, tuple[socket.socket, str]] = {}
-    for number in range(count):
-        sock = socket.socket()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(PATIENCE)
-        sock.bind((places[number % len(places)], 0))
-        sock.connect(HERE)
-        sock.setblocking(False)
-        open_now[sock.fileno()] = sock, device_name(number)
-        poll.register(sock.fileno(), select.EPOLLIN)
-    print("connected", flush=True)
-    sys.stdin.readline()
-    counted = {True: 0, False: 0}
-    sent_at: dict[int, float] = {}
-    times: list[float] = []
-    size = RESULT + len(device_name(0)) + 1
-    began = time.monotonic()
-
-    def send(fd: int) -> None:
-        sock, name = open_now[fd]
-        frame = compose_data(
-            device=name.encode(),
-            timestamp=int(time.time()),
-            nonce=os.urandom(32),
-            payload=bytes(PAYLOAD),
-            iv=bytes(16),
-            hmac_key=key[name],
-        )
-        sent_at[fd] = time.monotonic()
-        sock.send(frame)
-
-    for fd in open_now:
-        send(fd)
-    end = began + seconds
-    while sent_at:
-        for fd, _ in poll.poll(PATIENCE):
-            answer = open_now[fd][0].recv(65_536)
-            now = time.monotonic()
-            if len(answer) != size:
-                print("{}", flush=True)
-                return
-            counted[answer[-1] == Acceptance.ACCEPT] += 1
-            times.append((now - sent_at.pop(fd)) * 1_000)
-            if now < end and len(times) + len(sent_at) < most:
-                send(fd)
-    seconds = time.monotonic() - began
-    told = {"accepted": counted[True], "other": counted[False], "seconds": seconds, "ms": times}
-    print(json.dumps(told), flush=True)
-    sys.stdin.readline()
-
-
-def sink() -> None:
-    """The app server: takes whatever comes, and tells how many bytes when a line is written to it."""
-    os.sched_setaffinity(0, CLIENT_CPU)
-    listen = socket.create_server(("0.0.0.0", DATA_PORT), backlog=4_096)
-    listen.setblocking(False)
-    poll = select.epoll()
-    poll.register(listen.fileno(), select.EPOLLIN)
-    poll.register(0, select.EPOLLIN)
-    open_now: dict[int, socket.socket] = {}
-    got = 0
-    print("ready", flush=True)
-    while True:
-        for fd, _ in poll.poll():
-            if fd == 0:
-                if not os.read(0, 64):
-                    return
-                print(got, flush=True)
-            elif fd == listen.fileno():
-                try:
-                    sock, _ = listen.accept()
-                except OSError:
-                    continue
-                sock.setblocking(False)
-                open_now[sock.fileno()] = sock
-                poll.register(sock.fileno(), select.EPOLLIN)
-            else:
-                try:
-                    data = open_now[fd].recv(65_536)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    data = b""
-                got += len(data)
-                if not data:
-                    poll.unregister(fd)
-                    open_now.pop(fd).close()
-
-
-def main(argv: Sequence[str]) -> Any:
-    """One of the two programs."""
-    if argv[0] == "sink":
-        return sink()
-    return devices(Path(argv[1]), int(argv[2]), float(argv[3]), int(argv[4]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return next((int(float(line[len(name) :])) for line in text.splitlines() if line.startswith(name)), 0)

@@ -33,7 +33,7 @@ def windows(site: FakeSite) -> Windows:
     async def exposition() -> bytes:
         return b"ragate_withheld_total 0.0\n"
 
-    return Windows(site, site, site.inventory, site.health, exposition, site.explained, site.site)
+    return Windows(site, site, site.inventory, site.health, exposition, site.explained, site.proven, site.site)
 
 
 @pytest.fixture

@@ -166,6 +166,17 @@ async def test_one_device_in_full(web: aiohttp.ClientSession) -> None:
     assert [row["seq"] for row in reply.json["verdicts"]] == [7, 6]
 
 
+async def test_a_proof_says_what_each_target_shows_and_whether_it_is_proven(web: aiohttp.ClientSession) -> None:
+    reply = await ask(web, "GET", "/v1/devices/cam-1/proof")
+    assert reply.status == 200
+    assert set(reply.json) == {"id", "standing", "profile", "at", "proven", "lines"}
+    assert reply.json["proven"] is True, "what never admits does not count"
+    gate, layer = reply.json["lines"]
+    assert (gate["result"], gate["read_at"], gate["element"][:11]) == ("verified", reply.json["at"], "inet ragate")
+    assert (layer["part"], layer["result"], layer["read_at"]) == ("kubearmor host policy", "cannot be read", None)
+    assert (await ask(web, "GET", "/v1/devices/nobody/proof")).status == 404
+
+
 async def test_an_explanation_is_the_device_and_what_its_decision_rests_on(web: aiohttp.ClientSession) -> None:
     reply = await ask(web, "GET", "/v1/devices/cam-1/explanation")
     assert reply.status == 200

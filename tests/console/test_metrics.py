@@ -138,6 +138,22 @@ async def test_pairs_are_learnt_up_to_a_limit(metrics: Metrics) -> None:
     assert value(found, "ragate_verdict_verified_seconds_count", target=OTHER, backend=OTHER) == 10
 
 
+async def test_a_layer_beside_the_gate_is_in_one_state_at_a_time(metrics: Metrics) -> None:
+    assert not any("advisory" in name for name, _ in await scrape(metrics))
+    told = {"state": "failed", "host": "failed", "network": "verified", "documents": "idle", "detail": "x"}
+    metrics.set_advisory("gateway", "kubearmor", lambda: told)
+
+    async def ones() -> dict[str, str]:
+        found = await scrape(metrics)
+        labels = [dict(of) for (name, of), value in found.items() if name == "ragate_advisory_state" and value == 1]
+        assert all((each["target"], each["backend"]) == ("gateway", "kubearmor") for each in labels)
+        return {each["part"]: each["state"] for each in labels}
+
+    assert await ones() == {"state": "failed", "host": "failed", "network": "verified", "documents": "idle"}
+    told["state"] = told["host"] = "absent"
+    assert (await ones())["host"] == "absent"
+
+
 async def test_forwarding_is_read_when_there_is_a_receiver(metrics: Metrics) -> None:
     assert not any("forwarded" in name for name, _ in await scrape(metrics))
     counts = dict.fromkeys(FORWARD_RESULTS, 0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.console import text
-from gateway.console.views import device_row, explanation
+from gateway.console.views import device_row, explanation, proof
 from gateway.core.model import Standing
 from tests.fakes.directory import NOW, FakeSite, make_view
 
@@ -199,3 +199,41 @@ async def test_explain_a_device_that_nothing_is_known_of() -> None:
     assert "none: nothing is admitted" in told
     assert "nothing guarantees" in told
     assert "Last verdicts" not in told
+
+
+async def test_a_proof_as_lines() -> None:
+    site = FakeSite((make_view("cam-1"),))
+    found = await site.proven(site.order[0])
+    assert found is not None
+    lines = list(text.proof(msgspec.json.decode(msgspec.json.encode(proof(found))), NOW))
+    assert lines[0] == "cam-1 is trusted and has profile admitted."
+    assert lines[1].endswith("Z: every required target shows what is wanted.")
+    assert lines[3].split() == [
+        "TARGET",
+        "BACKEND",
+        "WHAT",
+        "WANTED",
+        "ENDS",
+        "IN",
+        "RESULT",
+        "READ",
+        "AT",
+        "ELEMENT",
+    ]
+    assert "verified" in lines[4]
+    assert "inet ragate admitted4 { 10.77.1.11 expires 110.0s }" in lines[4]
+    assert "kubearmor host policy" in lines[5]
+    assert "cannot be read  -" in lines[5]
+
+
+async def test_a_proof_that_lacks_an_element_says_so() -> None:
+    site = FakeSite((make_view("cam-1"),))
+    found = await site.proven(site.order[0])
+    assert found is not None
+    missing = found._replace(lines=[found.lines[0]._replace(result="not found", element="", read_at=NOW)])
+    made = proof(missing)
+    assert made["proven"] is False
+    lines = list(text.proof(made, NOW))
+    assert lines[1].endswith("not every required target shows it.")
+    assert "not found" in lines[4]
+    assert proof(found._replace(lines=[]))["proven"] is False, "nothing read is nothing proven"

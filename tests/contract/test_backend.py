@@ -195,6 +195,21 @@ def test_a_cut_leaves_a_tombstone_and_no_profile(run: Run, lane: str) -> None:
     run(scenario)
 
 
+def test_a_proof_names_what_was_found_and_nothing_else(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.backend.apply([rig.change(ChangeKind.ADMIT, ONE), rig.change(ChangeKind.CUT, ALL[1])])
+        proof = await rig.backend.prove(ALL)
+        for address in ALL:
+            stands, named = proof.stands[address], proof.elements[address]
+            assert (stands.profile, stands.tombstone) == (await rig.stands(address))[::2]
+            assert len(named) == bool(stands.profile) + stands.tombstone
+        assert "admitted" in proof.elements[ONE][0]
+        assert "cut" in proof.elements[ALL[1]][0]
+        assert proof.at > 0
+
+    run(scenario)
+
+
 def test_each_change_twice_is_once(run: Run) -> None:
     async def scenario(rig: Rig) -> None:
         for kind, after in (

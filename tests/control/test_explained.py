@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gateway.control.explained import Explainer
-from gateway.control.ports import Explained
+from gateway.control import explained as module
+from gateway.control.explained import Explainer, compared
+from gateway.control.ports import Explained, Proof, ProofLine, Showing
 from gateway.core.errors import BackendError
-from gateway.core.model import DENY, Address, DeviceId, Standing, Stands
+from gateway.core.model import DENY, Address, DeviceId, Rule, Standing, Stands
 from gateway.core.policy import ADMITTED, PROBATION, Book, decide, explain
 from tests.control.world import World, device, running
 
@@ -75,3 +77,82 @@ async def test_who_shares_an_address_is_named_and_no_override_gets_past_it() -> 
         assert (found.standing, found.shared) == (S.TRUSTED, ("cam-2", S.DISTRUSTED))
         assert found.view.decision.standing is S.DISTRUSTED
         assert not world.admitted("10.0.0.1")
+
+
+# --- the proof ---------------------------------------------------------------------------------------------------
+
+ADMIT, CUT, SHUT = Rule(CAM, ADMITTED, 9.0), Rule(CAM, DENY, 0.0, tombstone=True), Rule(CAM, DENY, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stands", "result"),
+    [
+        (ADMIT, Stands(ADMITTED, 5.0, False), "verified"),
+        (ADMIT, Stands("", None, False), "not found"),
+        (ADMIT, Stands("", None, True), "differs"),
+        (ADMIT, Stands(PROBATION, 5.0, False), "differs"),
+        (CUT, Stands("", None, True), "verified"),
+        (CUT, Stands("", None, False), "not found"),
+        (CUT, Stands(ADMITTED, 5.0, True), "differs"),
+        (SHUT, Stands("", None, False), "verified"),
+        (SHUT, Stands("", None, True), "verified"),
+        (SHUT, Stands(ADMITTED, 5.0, False), "differs"),
+        (None, Stands("", None, False), "verified"),
+        (None, Stands("", None, True), "differs"),
+    ],
+)
+def test_a_read_back_is_called_what_it_is(rule: Rule | None, stands: Stands, result: str) -> None:
+    assert compared(rule, stands) == result
+
+
+async def proof_lines(world: World, **layers: Mapping[str, Showing]) -> list[ProofLine]:
+    async def showing(addresses: Sequence[Address], *, name: str) -> Mapping[str, Showing]:
+        assert [str(address) for address in addresses] == ["10.0.0.1", "fd00::1"]
+        return layers[name]
+
+    asked = {name: lambda addresses, name=name: showing(addresses, name=name) for name in layers}
+    found = await Explainer(world.devices, (world.gate,), world.clock, asked).proven(CAM)
+    assert found is not None
+    assert found.at == world.clock.now().wall
+    return list(found.lines)
+
+
+async def test_every_target_is_read_at_this_moment_and_each_element_named() -> None:
+    async with running(book=LOW) as world:
+        await world.passes("cam-1")
+        await world.settle()
+        now = world.clock.now().wall
+        lines = await proof_lines(
+            world, kubearmor={"host": Showing(True, "generation 7"), "x": Showing(None, "away")}
+        )
+        assert [(line.target, line.address, line.result, line.element) for line in lines[:2]] == [
+            ("gateway", "10.0.0.1", "verified", PROBATION),
+            ("gateway", "fd00::1", "verified", PROBATION),
+        ]
+        assert {line.read_at for line in lines[:3]} == {now}
+        assert [(line.backend, line.part, line.result, line.read_at) for line in lines[2:]] == [
+            ("kubearmor", "host", "verified", now),
+            ("kubearmor", "x", "cannot be read", None),
+        ]
+        world.backend.lose(Address.parse("10.0.0.1"))
+        lost = (await proof_lines(world))[0]
+        assert (lost.result, lost.element) == ("not found", "")
+
+
+async def test_a_target_that_cannot_be_read_says_why_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(book=LOW) as world:
+
+        async def refuses(_: Sequence[Address]) -> Proof:
+            raise BackendError("nft", "the agent is away", transient=True)
+
+        async def never(_: Sequence[Address]) -> Proof:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(world.backend, "prove", refuses)
+        line = (await proof_lines(world))[0]
+        assert (line.result, line.element, line.read_at) == ("cannot be read", "the agent is away", None)
+        monkeypatch.setattr(module, "PROOF_SECONDS", 0.01)
+        monkeypatch.setattr(world.backend, "prove", never)
+        assert (await proof_lines(world))[0].element == "no answer within 0.01 s"
+        assert await Explainer(world.devices, (world.gate,), world.clock).proven(DeviceId("nobody")) is None

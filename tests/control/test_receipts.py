@@ -23,6 +23,8 @@ from gateway.core.model import (
     Verdict,
 )
 from tests.control.world import SOURCE, World, running
+from tests.fakes.clock import ManualClock
+from tests.fakes.journal import Disk
 
 OTHER = SourceName("other")
 
@@ -136,6 +138,25 @@ async def test_a_journal_that_fails_is_told_and_what_raises_is_taken_back() -> N
         (item,) = later.items
         assert isinstance(item.result, Rejected)
         assert item.result.refusal is Refusal.DEGRADED
+
+
+async def test_after_the_clock_was_set_back_nothing_raises_and_failures_count() -> None:
+    """The journal knows a later time: a pass that looks fresh may be an old one, posted again."""
+    clock, disk = ManualClock(), Disk()
+    async with running(clock=clock, disk=disk) as world:
+        admit = admission(world)
+        await admit.present(envelope(world, "cam-1 failed a")).durable
+    clock.jump(-3_600)
+    async with running(clock=clock, disk=disk) as world:
+        admit = admission(world)
+        receipt = admit.present(envelope(world, "cam-2 passed b\ncam-2 failed c"))
+        await receipt.durable
+        raising, lowering = receipt.items
+        assert isinstance(raising.result, Rejected)
+        assert raising.result.refusal is Refusal.DEGRADED
+        assert isinstance(lowering.result, Transition)
+        assert world.standing("cam-2") is Standing.DISTRUSTED
+        assert not world.devices.may_raise
 
 
 async def test_an_orderly_stop_judges_documents_that_wait() -> None:

@@ -45,6 +45,24 @@ async def test_an_opening_under_way_never_outlives_a_cut_that_came_after_it() ->
         assert ("overtaken by a cut", Applied.FAILED) in {(f.detail, f.state) for f in world.facts.enforced}
 
 
+@pytest.mark.parametrize("tombstone", [True, False])
+async def test_a_tombstone_of_before_does_not_stand_in_for_the_cut_of_an_opening_under_way(tombstone: bool) -> None:
+    async with running() as world:
+        world.gate.want(ONE, Rule(CAM, DENY, 0.0, tombstone=True))
+        await world.settle()
+        assert world.stands("10.0.0.1").tombstone
+        world.backend.hold_apply.clear()
+        world.gate.want(ONE, Rule(CAM, "admitted", world.clock.boot + 50))
+        await world.settle()
+        world.gate.want(ONE, Rule(CAM, DENY, 0.0, tombstone=tombstone))
+        await world.settle()
+        world.backend.hold_apply.set()
+        await world.settle()
+        assert not world.admitted("10.0.0.1")
+        assert not tombstone or world.stands("10.0.0.1").tombstone
+        assert world.gate.admitted == frozenset()
+
+
 async def test_an_opening_under_way_is_withdrawn_when_its_device_lapses_meanwhile() -> None:
     async with running() as world:
         world.backend.hold_apply.clear()

@@ -82,7 +82,7 @@ async def test_what_was_journalled_replays_to_itself_across_a_restart() -> None:
         states = {(each, SOURCE): record for each, record in _records(world).items()}
     rows = [row for _, entry in committed if (row := journalled(entry)) is not None]
     end = clock.now().wall
-    found = replay(rows, INVENTORY, states, BOOK, BOOK, lambda _: RULES[SOURCE], begin, end)
+    found = replay(rows, INVENTORY, states, BOOK, BOOK, lambda *_: RULES[SOURCE], begin, end)
     assert (found.devices, found.standings, found.rejoined) == ((), 0, 0)
     assert found.events == len(rows) > 15
     assert [row.after.standing for row in rows if row.device == "cam-1"][-1] is standing

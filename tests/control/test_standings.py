@@ -122,6 +122,14 @@ async def test_a_wish_is_told_until_it_is_answered_and_again_only_after_a_while(
         assert standings.wanted(CAM)
 
 
+async def test_a_wish_from_before_the_start_is_told_until_it_is_answered() -> None:
+    async with followed() as (world, standings, _):
+        standings.remember([CAM])
+        assert standings.wanted(CAM)
+        await world.passes("cam-1")
+        assert not standings.wanted(CAM)
+
+
 async def test_a_profile_with_a_rate_allows_so_many_messages_and_more_with_time() -> None:
     async with followed(Rate(2, 60.0)) as (world, standings, _):
         assert not standings.spend(CAM)  # not admitted: nothing to spend

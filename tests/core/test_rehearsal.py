@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -23,7 +24,7 @@ from gateway.core.model import (
     SourceName,
     Standing,
 )
-from gateway.core.policy import Book, Override, Service, compile_book
+from gateway.core.policy import Book, Level, Override, Service, compile_book
 from gateway.core.rehearsal import (
     IMAGINABLE,
     NOW,
@@ -40,6 +41,7 @@ from gateway.core.rehearsal import (
     imagine,
     lowest_sharer,
     replay,
+    starting,
 )
 
 SOURCE = SourceName("verifier")
@@ -152,7 +154,11 @@ def test_lowest_sharer() -> None:
 
 
 def journal(
-    name: str, events: Iterable[Event], rules: Rules = RULES, record: Record | None = None
+    name: str,
+    events: Iterable[Event],
+    rules: Rules = RULES,
+    record: Record | None = None,
+    source: SourceName = SOURCE,
 ) -> list[Journalled]:
     """What the service would have written: every deadline that passes is stepped when it has."""
     rows: list[Journalled] = []
@@ -162,7 +168,7 @@ def journal(
         nonlocal record
         assert record is not None
         made = lifecycle.step(record, event, rules).record
-        rows.append(Journalled(DeviceId(name), SOURCE, event, record, made))
+        rows.append(Journalled(DeviceId(name), source, event, record, made))
         record = made
 
     for event in events:
@@ -181,7 +187,7 @@ def failed(at: float) -> Event:
 
 
 def replayed(rows: Iterable[Journalled], book: Book, rules: Rules, devices: Sequence[Device] = PAIR) -> Differences:
-    return replay(rows, devices, {}, BOOK, book, lambda _: rules, BEGIN, END)
+    return replay(rows, devices, {}, BOOK, book, lambda *_: rules, BEGIN, END)
 
 
 def test_a_shorter_age_cuts_between_attestations() -> None:
@@ -217,7 +223,7 @@ def test_another_profile_and_services() -> None:
 
 def test_devices_of_whom_the_journal_is_silent() -> None:
     trusted = {(CAM.id, SOURCE): Record(Standing.TRUSTED, 1_500.0)}
-    found = replay((), PAIR, trusted, BOOK, Book(services=(FEED,)), lambda _: RULES, BEGIN, END)
+    found = replay((), PAIR, trusted, BOOK, Book(services=(FEED,)), lambda *_: RULES, BEGIN, END)
     (cam,) = found.devices
     assert (found.seen, cam.first) == (1, Span(BEGIN, 1_500.0, "admitted", "deny"))
 
@@ -248,6 +254,83 @@ def test_a_conflict_follows_the_sharer() -> None:
     names = {each.device: each for each in strict.devices}
     assert "cam-3" not in names
     assert replayed(rows, BOOK, RULES, SHARING).devices == ()
+
+
+# --- several sources ------------------------------------------------------------------------------------------
+
+SECOND = SourceName("keylime")
+
+
+def both(name: str = "cam-1") -> Device:
+    return replace(device(name), also=(SECOND,))
+
+
+def by_time(*histories: Iterable[Journalled]) -> list[Journalled]:
+    return sorted((row for rows in histories for row in rows), key=lambda row: row.event.at)
+
+
+def replayed_with(
+    rows: list[Journalled], of: Device, ages: Mapping[SourceName, float], book: Book = BOOK
+) -> Differences:
+    def rules(_: Device, source: SourceName) -> Rules:
+        return Rules(max_age=ages.get(source, 100.0))
+
+    return replay(rows, (of,), {}, book, book, rules, BEGIN, END, starting(rows, (of,)))
+
+
+def test_a_device_with_two_sources_is_admitted_only_while_both_admit_it() -> None:
+    rows = by_time(
+        journal("cam-1", [passed(1_100)]),
+        journal("cam-1", [passed(1_150)], source=SECOND),
+    )
+    # Admitted from 1150, when the second spoke, to 1200, when the first lapsed: a shorter age of either cuts that.
+    (cam,) = replayed_with(rows, both(), {SECOND: 20.0}).devices
+    assert (cam.less, cam.more, cam.first) == (30.0, 0.0, Span(1_170.0, 1_200.0, "admitted", "deny"))
+    (cam,) = replayed_with(rows, both(), {SOURCE: 60.0}).devices
+    assert (cam.less, cam.more, cam.first) == (40.0, 0.0, Span(1_160.0, 1_200.0, "admitted", "deny"))
+    # A longer age of the second opens nothing while the first has lapsed.
+    assert replayed_with(rows, both(), {SECOND: 900.0}).devices == ()
+
+
+def test_what_a_second_source_says_counts_in_both_histories() -> None:
+    rows = by_time(
+        journal("cam-1", [passed(1_100)]),
+        journal("cam-1", [passed(1_101), failed(1_110)], source=SECOND),
+    )
+    found = replayed_with(rows, both(), {SOURCE: 50.0})
+    assert (found.devices, found.events, found.skipped) == ((), 3, 0)
+
+
+def test_a_quorum_is_kept_by_the_sources_that_are_left() -> None:
+    rows = by_time(
+        journal("cam-1", [passed(1_100)]),
+        journal("cam-1", [passed(1_150)], source=SECOND),
+    )
+    (cam,) = replayed_with(rows, both(), {SECOND: 20.0}, replace(BOOK, devices={CAM.id: Level(quorum=1)})).devices
+    assert cam.first == Span(1_200.0, 1_250.0, "admitted", "deny")
+
+
+def test_a_source_that_had_spoken_before_the_time_counts_from_its_beginning() -> None:
+    earlier = Record(Standing.TRUSTED, 1_180.0, 900, (b"n",))
+    rows = by_time(
+        journal("cam-1", [passed(1_100)]),
+        journal("cam-1", [passed(1_170)], record=earlier, source=SECOND),
+    )
+    assert starting(rows, (both(),)) == {("cam-1", SOURCE): Record(), ("cam-1", SECOND): earlier}
+    assert starting(rows, PAIR) == {}
+    (cam,) = replayed_with(rows, both(), {SOURCE: 30.0}).devices
+    assert cam.first == Span(1_130.0, 1_200.0, "admitted", "deny")
+
+
+def test_a_source_that_said_nothing_in_the_time_has_the_record_it_has_now() -> None:
+    of, rows = both(), journal("cam-1", [passed(1_100)])
+    silent = {(of.id, SECOND): Record(Standing.TRUSTED, 1_160.0, 900, (b"n",))}
+
+    def rules(_: Device, source: SourceName) -> Rules:
+        return Rules(max_age=30.0)
+
+    (cam,) = replay(rows, (of,), silent, BOOK, BOOK, rules, BEGIN, END, starting(rows, (of,))).devices
+    assert cam.first == Span(1_130.0, 1_160.0, "admitted", "deny")
 
 
 KINDS = st.sampled_from([kind for kind in EventKind if kind is not EventKind.LAPSED])
@@ -281,7 +364,7 @@ def test_property_the_same_book_and_rules_change_nothing(
     drawn: list[list[tuple[EventKind, float, int, bytes, bool]]], devices: Sequence[Device]
 ) -> None:
     rows = histories(drawn)
-    found = replay(rows, devices, {}, BOOK, BOOK, lambda _: RULES, BEGIN, 50_000.0)
+    found = replay(rows, devices, {}, BOOK, BOOK, lambda *_: RULES, BEGIN, 50_000.0)
     assert (found.devices, found.standings, found.rejoined, found.events) == ((), 0, 0, len(rows))
 
 
@@ -291,7 +374,7 @@ def test_property_seconds_are_those_of_the_spans(
     steps: list[tuple[EventKind, float, int, bytes, bool]], book: Book, max_age: float
 ) -> None:
     rows = histories([steps])
-    for each in replay(rows, PAIR, {}, BOOK, book, lambda _: Rules(max_age=max_age), BEGIN, 50_000.0).devices:
+    for each in replay(rows, PAIR, {}, BOOK, book, lambda *_: Rules(max_age=max_age), BEGIN, 50_000.0).devices:
         total = each.less + each.more + each.other
         longest = each.longest.end - each.longest.start
         assert each.spans >= 1

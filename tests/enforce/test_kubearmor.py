@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway.control.ports import Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables
-from gateway.enforce.kubearmor.driver import MAX_UNANSWERED
+from gateway.enforce.kubearmor.lane import MAX_UNANSWERED
 from gateway.kubearmor import policies
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
@@ -36,6 +37,14 @@ FAST: dict[str, Any] = {
 }
 
 
+#: What was told to people, by daemon.
+NOTICES: dict[int, list[Notice]] = {}
+
+
+def told(daemon: FakeKubeArmor, kind: str) -> list[str]:
+    return [notice.detail for notice in NOTICES[id(daemon)] if notice.kind == kind]
+
+
 def addresses(*texts: str) -> frozenset[Address]:
     return frozenset(map(Address.parse, texts))
 
@@ -43,13 +52,24 @@ def addresses(*texts: str) -> frozenset[Address]:
 @pytest.fixture
 async def daemon() -> AsyncIterator[FakeKubeArmor]:
     fake = FakeKubeArmor()
+    NOTICES[id(fake)] = []
     yield fake
+    del NOTICES[id(fake)]
     await fake.stop()
 
 
 def advisory(daemon: FakeKubeArmor, **changes: Any) -> KubeArmorAdvisory:
     given: dict[str, Any] = {"address": daemon.address, "health": daemon.health, **FAST, **changes}
-    return KubeArmorAdvisory(KubeArmorSettings(**given), ManualClock(), SCOPE, HARDENING, tables=daemon)
+    notices = NOTICES.setdefault(id(daemon), [])
+    return KubeArmorAdvisory(
+        KubeArmorSettings(**given),
+        ManualClock(),
+        SCOPE,
+        HARDENING,
+        tables=daemon,
+        lsm=daemon.lsm,
+        notice=notices.append,
+    )
 
 
 @asynccontextmanager
@@ -194,7 +214,9 @@ async def test_a_host_policy_that_vanished_is_sent_again(daemon: FakeKubeArmor) 
         await state(hand, "verified")
         daemon.stored["host"].clear()
         await until(lambda: len(daemon.stored["host"]) == 1)
-        assert (await state(hand, "verified"))["restarts"] == "1"
+        seen = await state(hand, "verified", repairs="1")
+        assert seen["restarts"] == "0"
+    assert len(told(daemon, "drift")) == 1
 
 
 async def test_flushed_rules_are_repaired_with_a_new_generation(daemon: FakeKubeArmor) -> None:

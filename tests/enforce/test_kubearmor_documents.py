@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import BackendError
 from gateway.enforce.kubearmor import Tables
-from gateway.enforce.kubearmor.driver import MAX_UNANSWERED
+from gateway.enforce.kubearmor.lane import MAX_UNANSWERED
 from gateway.kubearmor import policies
 from gateway.kubearmor.documents import Document
 from gateway.kubearmor.render import Library, Renderer

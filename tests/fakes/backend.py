@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from gateway.control.ports import Clock
+from gateway.control.ports import Clock, Proof
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -105,6 +105,14 @@ class FakeBackend:
         self._check()
         self._raise_if_told()
         return {address: self.stands(address) for address in addresses}
+
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        stands = await self.observe(addresses)
+        elements = {
+            address: [*(["cut"] if one.tombstone else []), *([one.profile] if one.profile else [])]
+            for address, one in stands.items()
+        }
+        return Proof(self._clock.now().boot, stands, elements, {})
 
     async def damages(self) -> AsyncIterator[str]:
         while True:

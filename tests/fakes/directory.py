@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
-from gateway.control.ports import DeviceView, Explained, Health, Overridden, ReadBack, SiteNow, TargetState
+from gateway.control.ports import (
+    DeviceView,
+    Explained,
+    Health,
+    Overridden,
+    ProofLine,
+    Proven,
+    ReadBack,
+    SiteNow,
+    TargetState,
+)
 from gateway.core.errors import NotNow
 from gateway.core.model import (
     DENY,
@@ -168,6 +178,20 @@ class FakeSite:
             for address in view.device.binding.addresses
         ]
         return Explained(view, BOOK, None, decision.standing, decision.until, answers, NOW)
+
+    async def proven(self, device: DeviceId) -> Proven | None:
+        view = self.view(device)
+        if view is None:
+            return None
+        decision = view.decision
+        head = ("gateway", "nft", "", "10.77.1.11", decision.profile, decision.until)
+        lines = [
+            ProofLine(*head, "verified", "inet ragate admitted4 { 10.77.1.11 expires 110.0s }", NOW),
+            ProofLine(
+                "gateway", "kubearmor", "kubearmor host policy", "", "", None, "cannot be read", "away", None
+            ),
+        ]
+        return Proven(view, lines, NOW)
 
     def site(self) -> SiteNow:
         return SiteNow("normal", NOW, self.counts(), ("built-in: normal",), {})

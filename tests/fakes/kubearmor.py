@@ -12,6 +12,7 @@ import asyncio
 import copy
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +22,8 @@ import grpc.aio
 from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2
 
+from gateway.enforce.kubearmor.lsm import Lsm
+from gateway.kubearmor.anchor import of_wire
 from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from tests.ports import free_port
@@ -88,6 +91,8 @@ def _entry_rules(name: str, entry: Doc, family: int) -> list[list[Doc]]:
     verdict: list[Doc] = [*log, {"accept" if action != "Block" else "drop": None}]
     ports: dict[str, list[Any]] = {}
     for port in entry.get("ports", []):
+        if not port.get("port"):
+            continue  # ignored together with its protocol
         proto = port.get("protocol", "tcp").lower()
         if proto not in {"tcp", "udp", "sctp"} or not port["port"].isdigit():
             raise Poison(str(port))
@@ -106,7 +111,9 @@ class FakeKubeArmor:
 
     ``nft``: whether the network enforcer could start; without it the first network policy ends the daemon.
     ``restore_gate``: an event that holds back the restore after SERVING. ``dead`` is set while nothing runs.
-    ``die_on``: method whose next call is applied and then never answered, because the daemon dies.
+    ``die_on``: method whose next call is applied and then never answered, because the daemon dies. ``enforcer``:
+    the security module of its record. ``timed``: laying rules takes as long as a real one's does, kept in
+    ``rebuilds`` (seconds); ``bytes`` counts what it was sent. ``homes``: container policies by endpoint.
     ``containers``: whether container policies are enabled. ``lost``: entries that found no room in their table now.
     """
 
@@ -119,7 +126,11 @@ class FakeKubeArmor:
         self.chains: dict[int, list[list[Doc]]] | None = None
         self.calls: list[tuple[str, str, str]] = []
         self.starts = 0
-        self.in_flight = self.most_in_flight = self.reads = 0
+        self.in_flight = self.most_in_flight = self.reads = self.bytes = 0
+        self.timed = False
+        self.rebuilds: list[float] = []
+        self.homes: dict[str, str] = {}
+        self.enforcer: str | None = "BPFLSM"
         self.restore_gate: asyncio.Event | None = None
         self.die_on = ""
         self.dead = asyncio.Event()
@@ -139,6 +150,7 @@ class FakeKubeArmor:
     async def start(self) -> None:
         """SERVING first, then the stored policies in alphabetical order, as the daemon does."""
         self.stored = {kind: {} for kind in KINDS}
+        self.homes = {}
         self.starts += 1
         if self.nft:
             self.chains = {4: [], 6: []}
@@ -185,6 +197,10 @@ class FakeKubeArmor:
         for name in sorted(self.disk):
             kind, spec = self.disk[name]
             self.calls.append((kind, "restored", name))
+            if kind == "container":
+                self.homes[name] = next(
+                    (h for h in self.homes.values() if _leads(_selected(spec), h)), _selected(spec)
+                )
             self._store(kind, name, spec)
             self._rebuild()
 
@@ -236,14 +252,15 @@ class FakeKubeArmor:
         if self.stored["host"]:
             shown = response.hostMap["vm"]
             for name, spec in self.stored["host"].items():
-                document = {"metadata": {"policyName": name}, "spec": spec}
+                document = {"metadata": {"policyName": name}, "spec": _filled(spec, "nodeSelector")}
                 shown.policyList.append(name)
                 shown.policyDataList.add(policy=json.dumps(document).encode())
         for name, spec in self.stored["container"].items():
-            endpoint = response.containerMap[_container(spec)]
+            endpoint = response.containerMap[self.homes.get(name, _selected(spec))]
             endpoint.policyList.append(name)
             endpoint.policyEnabled = 1
-            document = {"metadata": {"policyName": name, "namespaceName": "container_namespace"}, "spec": spec}
+            metadata = {"policyName": name, "namespaceName": "container_namespace"}
+            document = {"metadata": metadata, "spec": _filled(spec, "selector")}
             endpoint.policyDataList.add(policy=json.dumps(document).encode())
         return response
 
@@ -264,14 +281,33 @@ class FakeKubeArmor:
         try:
             await asyncio.sleep(0)
             status = self._take(kind, request.policy) if enabled else PolicyStatus.NotEnabled
-            if self.die_on == kind:
+            await self._rebuilding(kind)
+            if self.die_on == kind or status is None:
                 self.die_on = ""
                 await self._panic()
             return policy_pb2.response(status=status)
         finally:
             self.in_flight -= 1
 
-    def _take(self, kind: str, data: bytes) -> PolicyStatus:
+    async def _rebuilding(self, kind: str) -> None:
+        """The answer comes when the rules are laid."""
+        if kind == "network" and self.timed:
+            took = self.rebuild_seconds()
+            self.rebuilds.append(took)
+            await asyncio.sleep(took)
+
+    def rebuild_seconds(self) -> float:
+        """What laying all rules anew takes (interface 4.4): by entries, entries with lists, prefixes in lists."""
+        entries = [entry for spec in self.stored["network"].values() for entry in spec.get("ingress", [])]
+        lists = [number for entry in entries if (number := len(entry.get("from", []))) > 1]
+        return (15 + 0.033 * len(entries) + 0.10 * len(lists) + 0.0077 * sum(lists)) / 1000
+
+    def prefixes(self) -> int:
+        """Prefixes in all network policies."""
+        specs = self.stored["network"].values()
+        return sum(len(entry.get("from", [])) for spec in specs for entry in spec.get("ingress", []))
+
+    def _take(self, kind: str, data: bytes) -> PolicyStatus | None:
         try:
             event = json.loads(data)
             what, name, spec = event["type"], event["object"]["metadata"]["name"], event["object"]["spec"]
@@ -279,6 +315,7 @@ class FakeKubeArmor:
             return PolicyStatus.Invalid
         if not name or not isinstance(what, str) or _wrong_type(event["object"]):
             return PolicyStatus.Invalid
+        self.bytes += len(data)
         self.calls.append((kind, what, name))
         if kind == "container":
             return self._take_container(what, name, spec)
@@ -299,28 +336,32 @@ class FakeKubeArmor:
         self._rebuild()
         return PolicyStatus.Modified if known else PolicyStatus.Applied
 
-    def _take_container(self, what: str, name: str, spec: Doc) -> PolicyStatus:
-        """Policies are looked for where the selector leads: a deletion by another one takes the policy out, says
-        that there was none, and leaves the file."""
-        if not _container(spec):
+    def _take_container(self, what: str, name: str, spec: Doc) -> PolicyStatus | None:
+        """Policies are looked for where the selector leads, an expression searched in the endpoint's own name: a
+        deletion that leads elsewhere takes the policy out, says that there was none, and leaves the file. None: it
+        ends the daemon."""
+        selector = _selected(spec)
+        if not selector:
             return PolicyStatus.Invalid
-        known = self.stored["container"].get(name)
+        known = self.stored["container"]
+        home = self.homes.get(name, "")
+        found = name in known and _leads(selector, home)
         if what == "DELETED":
-            if known is None:
-                return PolicyStatus.NotExist
-            del self.stored["container"][name]
-            if _container(known) != _container(spec):
+            known.pop(name, None)
+            self.homes.pop(name, None)
+            if not found:
                 return PolicyStatus.NotExist
             self.disk.pop(name, None)
             return PolicyStatus.Deleted
-        assert what == "ADDED", "MODIFIED for an unknown container policy ends the daemon"
-        if known is not None and _container(known) != _container(spec):
-            # The old endpoint keeps its rules; here under a name that no test expects.
-            self.stored["container"][f"{name} (left behind)"] = known
-            del self.stored["container"][name]
+        if what != "ADDED" and not found:
+            return None  # an index of -1
+        if not found:
+            known.pop(name, None)
+            home = next((each for each in self.homes.values() if _leads(selector, each)), selector)
         self.disk[name] = ("container", copy.deepcopy(spec))
+        self.homes[name] = home
         self._store("container", name, spec)
-        return PolicyStatus.Applied
+        return PolicyStatus.Applied if what == "ADDED" else PolicyStatus.Modified
 
     @property
     def lost(self) -> int:
@@ -344,6 +385,7 @@ class FakeKubeArmor:
                 family: [
                     rule
                     for name, spec in self.stored["network"].items()
+                    if spec.get("nodeSelector", {}).get("matchLabels", {"kubearmor.io/hostname": "*"})
                     for entry in spec.get("ingress", [])
                     for rule in _entry_rules(name, entry, family)
                 ]
@@ -351,6 +393,12 @@ class FakeKubeArmor:
             }
         except Poison:
             return
+
+    def lsm(self) -> Lsm:
+        """What the daemon's record says of its security module; ``enforcer`` None: there is no record."""
+        if self.enforcer:
+            return Lsm(self.enforcer)
+        return Lsm("", "no LSM enforcer: none at all") if self.enforcer == "" else Lsm(None, "no record")
 
     # What nft shows
 
@@ -372,10 +420,63 @@ class FakeKubeArmor:
         return json.dumps({"nftables": [{"metainfo": {}}, {"table": table}, chain, *rules, *other]}).encode()
 
 
-def _container(spec: Doc) -> str:
-    """The endpoint that a container policy is for; "" when it has no selector."""
+def _selected(spec: Doc) -> str:
+    """The expression by which a container policy selects; "" when it has no selector."""
     labels = spec.get("selector", {}).get("matchLabels", {})
-    return str(labels.get("kubearmor.io/container.name", "")).removesuffix("$")
+    return str(labels.get("kubearmor.io/container.name", ""))
+
+
+def _leads(selector: str, home: str) -> bool:
+    """Whether an expression is found in an endpoint's name; one made in advance is named as its policy selects."""
+    return bool(home) and re.search(f"name={selector}", f"name={home}") is not None
+
+
+def _container(spec: Doc) -> str:
+    """The container that a policy is for."""
+    return of_wire(_selected(spec)).removesuffix("$")
+
+
+_RULES = {
+    "process": ("matchPaths", "matchDirectories", "matchPatterns"),
+    "file": ("matchPaths", "matchDirectories", "matchPatterns"),
+    "network": ("matchProtocols", "matchDNSQueries"),
+    "capabilities": ("matchCapabilities",),
+    "syscalls": (),
+}
+_COMMA = {"matchProtocols": "protocol", "matchDNSQueries": "domain", "matchCapabilities": "capability"}
+
+
+def _filled(spec: Doc, selector: str) -> Doc:
+    """A policy as the probe shows it: what a rule lacks comes from its section or the whole, comma lists are
+    several rules, unknown fields are gone, sections that nobody wrote are there."""
+    shown: Doc = {key: value for key, value in spec.items() if key in {"severity", "tags", "message", "apparmor"}}
+    action = spec.get("action") or "Block"
+    shown["action"] = action.capitalize() if action in {"allow", "audit", "block"} else action
+    labels = spec.get(selector, {}).get("matchLabels", {})
+    shown[selector] = {
+        "matchLabels": labels,
+        "identities": sorted(f"{key}={value}" for key, value in labels.items()),
+    }
+    for name, lists in _RULES.items():
+        given = spec.get(name, {})
+        section = {key: value for key, value in given.items() if key in {"severity", "tags", "message", "action"}}
+        for key in lists:
+            rules = [
+                {
+                    **{each: holder[each] for holder in (shown, section) for each in _OWN if holder.get(each)},
+                    **rule,
+                    **({_COMMA[key]: word} if key in _COMMA else {}),
+                }
+                for rule in given.get(key, [])
+                for word in (rule[_COMMA[key]].split(",") if key in _COMMA else ("",))
+            ]
+            if rules:
+                section[key] = rules
+        shown[name] = section
+    return shown
+
+
+_OWN = ("severity", "tags", "message", "action")
 
 
 def _entries(spec: Doc) -> set[str]:

@@ -11,13 +11,13 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from gateway.core.errors import InputRefused
-from gateway.sediment.messages import decode, encode
+from gateway.sediment.bodies import decode, encode
 from gateway.sediment.relying import Word, case_of, step_of
 from gateway.sediment.replay import REMEMBERED, ReplayMemory
 from gateway.sediment.wire import HMAC_START
 from tests.fuzz.mutants import honest, mutants
 from tests.sediment.recorded import VALID, messages, published_hmac_keys
-from tests.sediment.test_messages import anything
+from tests.sediment.test_bodies import anything
 from tests.sediment.test_relying import exchanges, recorded_party
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(1_800)]

@@ -123,10 +123,10 @@ def test_hostile_text_becomes_a_row_all_the_same(device: str, peer: str, detail:
         row = rows.encode_entry(1, odd, None, samples.WALL)
         for text in (row.device, row.source, row.body):
             text.encode()
-        shown = plain_fact(stored(row), None)
+        shown = plain_fact(stored(row), ())
         msgspec.json.encode(shown)
     kept = stored(rows.encode_entry(1, rejected, None, samples.WALL))
-    assert plain_fact(kept, None)["refusal"] == "order"
+    assert plain_fact(kept, ())["refusal"] == "order"
 
 
 json_values = st.recursive(
@@ -143,7 +143,7 @@ json_values = st.recursive(
 @given(st.dictionaries(texts, json_values, max_size=5))
 def test_a_note_keeps_its_fields(fact: Mapping[str, Any]) -> None:
     note = rows.prepare(fact)
-    shown = plain_fact(stored(rows.encode_entry(1, note, None, samples.WALL)), None)
+    shown = plain_fact(stored(rows.encode_entry(1, note, None, samples.WALL)), ())
     for key, value in fact.items():
         if key not in {"seq", "at", "kind", "device", "source", "outcome"}:
             assert shown[key] == value

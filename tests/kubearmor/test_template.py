@@ -206,7 +206,6 @@ REFUSED = [
         'recursive: true, fromSource: [{path: "/opt/${device.id}"}],',
         "a device's parameter cannot stand in a source: one document is for many devices",
     ),
-    (CONTAINER, "KubeArmorPolicy", "KubeArmorClusterPolicy", "needs Kubernetes"),
     (HOST, "${target.name}", "${device.id}", "one document is for many devices"),
     (HOST, "kubearmor.io/hostname:", "kubearmor.io/hostnamereg:", "no parameter may stand in 'matchLabels'"),
     (NETWORK, '"${device.address}"', '"${device.address}/32"', "'${device.address}/32' is no prefix"),

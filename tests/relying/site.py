@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from gateway.core.model import DeviceId, SourceName
 from gateway.relying import RelyingDoor, RelyingSettings
 from gateway.sediment.authenticate import SedimentSource
+from gateway.sediment.bodies import decode, encode_body, encode_passport_signed
 from gateway.sediment.compose import compose_data, compose_message
 from gateway.sediment.messages import (
     Acceptance,
@@ -28,9 +29,6 @@ from gateway.sediment.messages import (
     PassportCheck,
     PassportRequest,
     Result,
-    decode,
-    encode_body,
-    encode_passport_signed,
 )
 from gateway.sediment.relying import Conversation, Party
 from gateway.sediment.replay import ReplayMemory

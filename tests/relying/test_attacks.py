@@ -33,6 +33,10 @@ async def unanswered(inside: Real, frame: bytes) -> None:
         assert await (await Device(inside.site).send(frame)).ended() == b""
 
 
+BOTH_MODES = pytest.mark.parametrize("beside", [False, True], ids=["instead", "beside"])
+"""In the place of SEDIMENT's relying party, and before it."""
+
+
 async def data(inside: Real) -> Acceptance:
     return await Device(inside.site).told(inside.site.data())
 
@@ -60,8 +64,9 @@ async def test_a_device_attests_sends_fails_and_recovers() -> None:
         await until(lambda: len(site.app.got) == 3)
 
 
-async def test_1_a_replayed_pass_does_not_reopen_a_device_that_failed() -> None:
-    async with real() as inside:
+@BOTH_MODES
+async def test_1_a_replayed_pass_does_not_reopen_a_device_that_failed(beside: bool) -> None:
+    async with real(beside=beside) as inside:
         passed = await inside.alert(Reason.PASS)
         inside.later()
         await inside.alert(Reason.FAILED_ATTEST)
@@ -74,8 +79,9 @@ async def test_1_a_replayed_pass_does_not_reopen_a_device_that_failed() -> None:
         assert inside.site.app.got == []
 
 
-async def test_2_a_device_that_puts_an_old_pass_under_a_new_header_is_no_verifier() -> None:
-    async with real() as inside:
+@BOTH_MODES
+async def test_2_a_device_that_puts_an_old_pass_under_a_new_header_is_no_verifier(beside: bool) -> None:
+    async with real(beside=beside) as inside:
         passed = await inside.alert(Reason.PASS)
         inside.later()
         await inside.alert(Reason.FAILED_ATTEST)
@@ -94,9 +100,10 @@ async def test_2_a_device_that_puts_an_old_pass_under_a_new_header_is_no_verifie
         assert inside.standing() is Standing.DISTRUSTED
 
 
-async def test_3_evidence_replayed_at_the_verifier_reopens_nothing_by_itself() -> None:
+@BOTH_MODES
+async def test_3_evidence_replayed_at_the_verifier_reopens_nothing_by_itself(beside: bool) -> None:
     """It yields one fresh, validly signed pass; a device that failed owes two."""
-    async with real() as inside:
+    async with real(beside=beside) as inside:
         await inside.alert(Reason.FAILED_ATTEST)
         inside.later()
         await inside.alert(Reason.PASS)
@@ -112,6 +119,23 @@ async def test_5_an_alert_that_never_comes_means_nothing_good() -> None:
         with pytest.raises(ConnectionResetError):
             await live.ended()
         assert await data(inside) is Acceptance.REJECT
+
+
+async def test_6_the_verifier_gets_the_copy_of_an_answer_and_not_one_question() -> None:
+    """An ``ip`` between a challenge and its evidence makes a genuine device fail: this port never asks."""
+    async with real() as inside:
+        site = inside.site
+        device = Device(site)
+        await device.send(site.config() + site.request())
+        assert isinstance(await device.answer(), ConfigMessage)
+        told = await device.frame()
+        await inside.alert(Reason.PASS)
+        assert isinstance(await (await device.send(site.check())).answer(), Permission)
+        assert await device.told(site.data()) is Acceptance.ACCEPT
+        inside.later()
+        await inside.alert(Reason.FAILED_ATTEST)
+        assert await data(inside) is Acceptance.REJECT
+        assert [bytes(one) for one in site.verifier.got] == [told]
 
 
 async def test_7_a_wish_to_attest_again_loosens_nothing_and_stops_no_data_for_long() -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from gateway.core.errors import Refusal
-from gateway.relying.link import End
+from gateway.relying import End
 from gateway.sediment.messages import Acceptance, ConfigMessage, Dummy
 from tests.relying.site import CAM, OTHER, Device, Peer, Site, listening, relying, settle, until
 

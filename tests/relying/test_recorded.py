@@ -21,8 +21,9 @@ import pytest
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.model import DeviceId
 from gateway.relying import RelyingDoor, RelyingSettings
+from gateway.sediment.bodies import decode
 from gateway.sediment.compose import compose_message
-from gateway.sediment.messages import Result, decode
+from gateway.sediment.messages import Result
 from gateway.sediment.replay import ReplayMemory
 from tests.e2e.inside import VERIFIER, Gate, gate
 from tests.fakes.clock import ManualClock

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway.core.errors import InputRefused, Refusal
 from gateway.core.model import DeviceId
 from gateway.sediment.authenticate import SedimentSource
+from gateway.sediment.bodies import decode
 from gateway.sediment.compose import compose_message
-from gateway.sediment.messages import decode
 from gateway.sediment.relying import (
     BESIDE,
     CARRIED_KINDS,

@@ -7,9 +7,13 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from gateway.core.errors import InputRefused
 from gateway.core.model import DeviceId, Outcome, Presented, Rejected, Standing, Tier, Timeliness, Verdict
 from gateway.verdicts import Proof
+from gateway.verdicts import posted as reader
 from tests.posting import key_for, posted, sign, verdict
 from tests.verdicts.bench import SOURCE, Bench
 
@@ -144,6 +148,69 @@ def test_2_a_document_that_is_not_exactly_so_is_refused(change: dict[str, Any]) 
 )
 def test_2_the_whole_is_refused(data: bytes) -> None:
     assert bench().refused(data, NOW, signed(data)) == "format"
+
+
+ODD = st.sampled_from(
+    [
+        b'"device"',
+        b'"expires_at"',
+        b'"expires_at": null, ',
+        b'"expires_at": 7, ',
+        b'"reason": "", ',
+        b'"reason": "\\"device\\"", ',
+        b'"nonce": "expires_at", ',
+        b'"nonce"',
+        b"1.0",
+        b"1e3",
+        b"01",
+        b"\t",
+        b"\x00",
+        b"\\u0061",
+        "é".encode(),
+        b"\xff",
+        b"{}",
+        b"null",
+        b" ",
+        b"",
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12), ODD), max_size=3), st.integers(1, 3))
+@example([(1, 0, b'"source": "src", ')], 1)
+@example([(20, 0, b'"expires_at": 7, ')], 2)
+def test_the_quick_reader_takes_nothing_that_the_strict_one_does_not(
+    changes: list[tuple[int, int, bytes]], many: int
+) -> None:
+    """Whatever it takes, the strict reader reads alike; what it does not take is the strict one's to judge."""
+    verdicts = [{"device": f"cam-{n}", "result": "failed", "issued_at": 7, "nonce": "n" * 8} for n in range(many)]
+    verdicts[0]["expires_at"] = 9
+    data = json.dumps({"source": SOURCE, "verdicts": verdicts}).encode()
+    assert reader._plain(data) == reader._strict(data)
+    for at, gone, put in changes:
+        data = data[:at] + put + data[at + gone :]
+    quick = reader._plain(data)
+    if quick is not None:
+        assert quick == reader._strict(data)
+
+
+@pytest.mark.parametrize(
+    "name", [b"source", b"verdicts", b"device", b"result", b"issued_at", b"nonce", b"expires_at"]
+)
+def test_the_quick_reader_takes_no_member_twice(name: bytes) -> None:
+    made = {"device": "cam-1", "result": "passed", "issued_at": 7, "nonce": "n" * 8, "expires_at": 9}
+    data = json.dumps({"source": SOURCE, "verdicts": [made, {**made, "expires_at": None}]}).encode()
+    data = data.replace(b', "expires_at": null', b"")
+    assert reader._plain(data) is not None
+    start = data.index(b'"' + name + b'"')
+    end = min(place for place in (data.find(b",", start), data.find(b"}", start)) if place > 0)
+    if name == b"verdicts":
+        end = len(data) - 1
+    twice = data[:end] + b", " + data[start:end] + data[end:]
+    json.loads(twice)  # it is JSON all the same
+    assert reader._plain(twice) is None
+    with pytest.raises(InputRefused, match="twice"):
+        reader._strict(twice)
 
 
 @pytest.mark.parametrize("device", ["cam-9", "CAM-1", "cam-1.", "cam-1:0"])

@@ -27,13 +27,13 @@ Network = IPv4Network | IPv6Network
 Standings = Mapping[Standing, ProfileName]
 #: The services that a profile reaches, by name; ``all``; None: those that list the profile under ``profiles``.
 Reach = tuple[str, ...] | Literal["all"] | None
-Kind = Literal["path_gate", "network", "host", "container"]
+Kind = Literal["path_gate", "network", "host", "container", "cluster"]
 Operator = Literal["<", "<=", "==", "!=", ">=", ">"]
 
 PROBATION = "probation"
 ADMITTED = "admitted"
 NORMAL = "normal"
-KINDS: tuple[Kind, ...] = ("path_gate", "network", "host", "container")
+KINDS: tuple[Kind, ...] = ("path_gate", "network", "host", "container", "cluster")
 OPERATORS: tuple[Operator, ...] = ("<=", ">=", "==", "!=", "<", ">")
 
 #: The path gate names a set after it, with a family behind.

@@ -19,7 +19,7 @@ from gateway.core.rehearsal.compare import (
     profiles_of,
 )
 from gateway.core.rehearsal.hypothetical import IMAGINABLE, Hypothesis, hypothetical, imagine
-from gateway.core.rehearsal.replay import Differences, Differing, Journalled, Replay, Span, replay
+from gateway.core.rehearsal.replay import Differences, Differing, Journalled, Replay, Span, replay, starting
 from gateway.core.rehearsal.shifts import Shift, Shifts, lowest_sharer
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "lowest_sharer",
     "profiles_of",
     "replay",
+    "starting",
 ]

@@ -21,8 +21,11 @@ from gateway.core.model import Device, DeviceId, Event, EventKind, Record, Sourc
 from gateway.core.policy import Book, decide, quorum_for
 from gateway.core.rehearsal.shifts import Shifts, lowest_sharer
 
-RulesOf = Callable[[Device], Rules]
-"""How a device's verdicts are weighed under the other book. Asked once for each device."""
+RulesOf = Callable[[Device, SourceName], Rules]
+"""How one source's verdicts about a device are weighed under the other book. Asked once for each of both."""
+
+States = Mapping[tuple[DeviceId, SourceName], Record]
+"""Records by device and source."""
 
 _LAPSED = Standing.LAPSED
 _LAPSE = EventKind.LAPSED
@@ -84,14 +87,15 @@ class Differences(NamedTuple):
 
 
 class _Side:
-    """One of a device's two histories: its record, and the profile that it has until when, and then."""
+    """One of a device's two histories: its records, one for each of its sources in their order, and the profile
+    that it has until when, and then."""
 
-    __slots__ = ("key", "profile", "quorum", "record", "then", "until")
+    __slots__ = ("key", "profile", "quorum", "records", "then", "until")
 
-    def __init__(self, record: Record, quorum: int | None) -> None:
+    def __init__(self, records: list[Record], quorum: int | None) -> None:
         self.quorum = quorum
         self.key: tuple[Standing, bool] | None = None  # what the profile was decided for
-        self.record = record
+        self.records = records
         self.profile = self.then = ""
         self.until: float | None = None
 
@@ -116,7 +120,7 @@ class _Track:
         "would",
     )
 
-    def __init__(self, device: Device, rules: Rules, was: _Side, would: _Side, at: float) -> None:
+    def __init__(self, device: Device, rules: Sequence[Rules], was: _Side, would: _Side, at: float) -> None:
         self.device = device
         self.rules = rules
         self.sharers: frozenset[DeviceId] = frozenset()
@@ -134,20 +138,23 @@ class Replay:
     """Two books over one stream of events. Feed rows in the journal's order, then finish once.
 
     ``states`` are the devices' records now: for those of whom the stream says nothing, and for those who share an
-    address with another before the stream first speaks of them.
+    address with another before the stream first speaks of them. ``starts`` are records at the beginning, of devices
+    with several sources: what one source says is held against what the others had said (see ``starting``).
     """
 
     def __init__(
         self,
         devices: Sequence[Device],
-        states: Mapping[tuple[DeviceId, SourceName], Record],
+        states: States,
         before: Book,
         after: Book,
         rules: RulesOf,
         begin: float,
+        starts: States,
     ) -> None:
         self._devices = {device.id: device for device in devices}
         self._states = states
+        self._starts = starts
         self._before, self._after = before, after
         self._rules = rules
         self._begin = begin
@@ -161,35 +168,36 @@ class Replay:
         """Take the next event. Raises ``LifecycleError`` for one that the table does not list."""
         name, source, event, before, after = row
         track = self._tracks.get(name)
-        if track is None:
-            device = self._devices.get(name)
-            if device is None or device.source != source:
-                self._skipped += 1
-                return
-            track = self._begin_track(device, before)
-        elif track.device.source != source:
+        device = self._devices.get(name) if track is None else track.device
+        if device is None or source not in device.sources:
             self._skipped += 1
             return
+        which = device.sources.index(source)
+        if track is None:
+            records = self._begun(device)
+            records[which] = before
+            track = self._begin_track(device, records)
         self._events += 1
-        was, would = track.was, track.would
         at = max(track.at, event.at)
-        if was.record is not before and was.record != before:
-            self._continue(track, before, at)  # which may bring the two together
+        was = track.was.records[which]
+        if was is not before and was != before:
+            self._continue(track, which, before, at)  # which may bring the two together
         # Histories that have not parted share one object: equal records are made the same one.
-        base = would.record
-        if base is was.record or base == before:
+        was, would = track.was.records[which], track.would.records[which]
+        base = would
+        if base is was or base == before:
             base = before
         elif base.deadline is not None and base.deadline <= at and event.kind is not _LAPSE:
             # Parted histories: here the deadline came first, and nobody has said so yet.
-            base = lifecycle.step(base, Event(_LAPSE, base.deadline), track.rules).record
-        made = lifecycle.step(base, event, track.rules).record
+            base = lifecycle.step(base, Event(_LAPSE, base.deadline), track.rules[which]).record
+        made = lifecycle.step(base, event, track.rules[which]).record
         if made == after:
             made = after
         if made.standing is not after.standing:
             self._standings += 1
-        if made is would.record and after is was.record:
+        if made is would and after is was:
             return
-        self._move(track, after, made, at)
+        self._move(track, which, after, made, at)
 
     def finish(self, end: float) -> Differences:
         """Return what was found; histories go on to ``end`` as they stand. Nothing may be fed after it."""
@@ -198,10 +206,9 @@ class Replay:
         for device in self._devices.values():
             track = self._tracks.get(device.id)
             if track is None:
-                record = self._states.get((device.id, device.source))
-                if record is None:
+                if not any((device.id, source) in self._states for source in device.sources):
                     continue
-                track = self._begin_track(device, record)
+                track = self._begin_track(device, self._begun(device))
             seen += 1
             self._advance(track, max(end, track.at))
             self._close(track)
@@ -217,33 +224,39 @@ class Replay:
 
     # --- one device -----------------------------------------------------------------------------------------
 
-    def _begin_track(self, device: Device, record: Record) -> _Track:
-        was = _Side(record, quorum_for(device, self._before))
-        would = _Side(record, quorum_for(device, self._after))
-        track = self._tracks[device.id] = _Track(device, self._rules(device), was, would, self._begin)
+    def _begun(self, device: Device) -> list[Record]:
+        """The records with which a device begins, as far as the stream has not said otherwise."""
+        keys = [(device.id, source) for source in device.sources]
+        return [self._starts.get(key) or self._states.get(key) or Record() for key in keys]
+
+    def _begin_track(self, device: Device, records: list[Record]) -> _Track:
+        was = _Side(records, quorum_for(device, self._before))
+        would = _Side(list(records), quorum_for(device, self._after))
+        rules = [self._rules(device, source) for source in device.sources]
+        track = self._tracks[device.id] = _Track(device, rules, was, would, self._begin)
         track.sharers = self._addresses.sharers(device.id)
         self._decide(track)
         return track
 
-    def _continue(self, track: _Track, before: Record, at: float) -> None:
+    def _continue(self, track: _Track, which: int, before: Record, at: float) -> None:
         """The journal goes on from another record than it had left: a restart, or something was taken back."""
-        old, would = track.was.record, track.would.record
+        old, would = track.was.records[which], track.would.records[which]
         if would == old:
-            self._move(track, before, before, at)
+            self._move(track, which, before, before, at)
             return
         self._rejoined += 1
         if before.standing is old.standing and _shortened(old, before):
             # Less time was left than had been given: the other history loses as much.
             lost = (old.deadline or 0.0) - (before.deadline or 0.0)
             left = None if would.deadline is None else would.deadline - lost
-            self._move(track, before, replace(would, deadline=left), at)
+            self._move(track, which, before, replace(would, deadline=left), at)
             return
-        self._move(track, before, before, at)
+        self._move(track, which, before, before, at)
 
-    def _move(self, track: _Track, was: Record, would: Record, at: float) -> None:
+    def _move(self, track: _Track, which: int, was: Record, would: Record, at: float) -> None:
         """Both histories go on from here, and with them those who share an address."""
         self._advance(track, at)
-        track.was.record, track.would.record = was, would
+        track.was.records[which], track.would.records[which] = was, would
         self._decide(track)
         if not self._any_shared:
             return
@@ -267,7 +280,7 @@ class Replay:
 
     def _decide_side(self, track: _Track, side: _Side, book: Book, *, would: bool) -> None:
         device = track.device
-        standing, deadline = lifecycle.fold((side.record,), side.quorum)
+        standing, deadline = lifecycle.fold(side.records, side.quorum)
         sharers = track.sharers
         key = (standing, deadline is None)
         if side.key == key and not sharers:
@@ -287,10 +300,12 @@ class Replay:
             track = self._tracks.get(name)
             if track is not None:
                 side = track.would if would else track.was
-                return lifecycle.fold((side.record,), side.quorum)[0]
+                return lifecycle.fold(side.records, side.quorum)[0]
             device = self._devices.get(name)
-            record = None if device is None else self._states.get((name, device.source))
-            return Standing.UNKNOWN if record is None else record.standing
+            if device is None:
+                return Standing.UNKNOWN
+            book = self._after if would else self._before
+            return lifecycle.fold(self._begun(device), quorum_for(device, book))[0]
 
         return standing_of
 
@@ -345,22 +360,35 @@ class Replay:
 def replay(
     rows: Iterable[Journalled],
     devices: Sequence[Device],
-    states: Mapping[tuple[DeviceId, SourceName], Record],
+    states: States,
     before: Book,
     after: Book,
     rules: RulesOf,
     begin: float,
     end: float,
+    starts: States | None = None,
 ) -> Differences:
     """Return what ``after`` with ``rules`` would have done otherwise from ``begin`` to ``end`` (UNIX seconds).
 
     See ``Replay``. Raises ``LifecycleError`` for an event that the table does not list.
     """
-    made = Replay(devices, states, before, after, rules, begin)
+    made = Replay(devices, states, before, after, rules, begin, starts or {})
     feed = made.feed
     for row in rows:
         feed(row)
     return made.finish(end)
+
+
+def starting(rows: Iterable[Journalled], devices: Sequence[Device]) -> dict[tuple[DeviceId, SourceName], Record]:
+    """Return the records with which devices of several sources begin: what the first row of each source met.
+
+    A source without a row among ``rows`` said nothing in that time: its record is the one it has now."""
+    several = {device.id for device in devices if len(device.sources) > 1}
+    found: dict[tuple[DeviceId, SourceName], Record] = {}
+    for row in rows:
+        if row.device in several:
+            found.setdefault((row.device, row.source), row.before)
+    return found
 
 
 def _shortened(old: Record, new: Record) -> bool:

@@ -5,6 +5,7 @@ got. It never counts for an admission. What must not live here: devices, verdict
 """
 
 from gateway.enforce.kubearmor.driver import KubeArmorAdvisory
+from gateway.enforce.kubearmor.lsm import read_record
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
 
-__all__ = ["KubeArmorAdvisory", "KubeArmorSettings", "Tables"]
+__all__ = ["KubeArmorAdvisory", "KubeArmorSettings", "Tables", "read_record"]

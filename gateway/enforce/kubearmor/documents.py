@@ -11,13 +11,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from gateway.enforce.kubearmor.lookup import Aside
+from gateway.enforce.kubearmor.lsm import Lsm
 from gateway.enforce.kubearmor.report import NO_DOCUMENTS, Part, Report, Stage
+from gateway.kubearmor.anchor import relabelled, to_wire
+from gateway.kubearmor.content import normal
 from gateway.kubearmor.documents import Document, NetworkDocument
 from gateway.kubearmor.expand import COLLAPSED
 from gateway.kubearmor.names import DocumentRefused, Kind
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
-from gateway.kubearmor.policies import JSON, EventType, render_event
+from gateway.kubearmor.policies import JSON, EventType, Policy, render_event
 from gateway.kubearmor.readback import Shown
 from gateway.kubearmor.steps import Step, steps
 from gateway.kubearmor.template import word_of
@@ -69,7 +74,8 @@ class _Marked:
         rendered = self.document.render()
         spec = rendered["spec"]
         assert isinstance(spec, dict)
-        rendered["spec"] = spec | {"tags": [*spec.get("tags", ()), f"gen={self.generation}"]}
+        tagged = spec | {"tags": [*spec.get("tags", ()), f"gen={self.generation}"]}
+        rendered["spec"] = relabelled(tagged, to_wire)
         return rendered
 
 
@@ -87,6 +93,9 @@ class ProfileDocuments:
         self._unseen: set[str] = set()  # names of network documents that may still be there
         self._seen: set[str] = set()  # read back at least once since they were sent first
         self._verified: set[str] = set()
+        self._texts: dict[str, bytes] = {}  # what was sent of host and container documents, in its normal form
+        self._lost: set[str] = set()  # seen before and not any more: not mended yet
+        self._lsm = Lsm(None, "not looked for yet")
         self._failed: dict[str, tuple[Document | None, str]] = {}
         self._disabled: set[Kind] = set()
         self._waiting = ""
@@ -102,6 +111,7 @@ class ProfileDocuments:
         self._declared = Declared(tuple(documents), frozenset(absent))
         wanted = {document.name for document in documents}
         self._failed = {name: why for name, why in self._failed.items() if name in wanted}
+        self._lost &= wanted
         if first:
             self._unseen |= self._declared.absent
         if list(map(id, documents)) != list(map(id, before.documents)):
@@ -115,6 +125,8 @@ class ProfileDocuments:
         # The probe never shows network policies (interface 1.7).
         self._unseen = set() if self._declared is None else set(self._declared.absent)
         self._verified.clear()
+        self._texts.clear()
+        self._lost.clear()
         self._failed.clear()
         self._disabled.clear()
         self._waiting = ""
@@ -136,9 +148,9 @@ class ProfileDocuments:
 
     # --- sending ----------------------------------------------------------------------------------------
 
-    async def turn(self, post: Post, why_not: str) -> bool:
+    async def turn(self, post: Post, why_not: str, *, mend: bool = True) -> bool:
         """Send what changed; whether something is left for the next turn. ``why_not``: why no network policy may be
-        sent. Raises ``BackendError``."""
+        sent. ``mend``: also what was lost since it was sent. Raises ``BackendError``."""
         if self._declared is None:
             return False
         declared = self._declared
@@ -149,6 +161,8 @@ class ProfileDocuments:
             if self._declared is not declared:
                 return True  # there is a newer truth already
             kind = self._kind(step)
+            if step.name in self._lost and not mend:
+                continue
             if kind is Kind.NETWORK and why_not:
                 withheld = withheld or step.event is EventType.ADDED
             elif kind is Kind.NETWORK and network not in ("", step.name):
@@ -201,6 +215,8 @@ class ProfileDocuments:
             self._forget(step.name)
         elif adds and status in TAKEN:
             self._stands(step.name, step.document, generation)
+            if kind is not Kind.NETWORK:
+                self._texts[step.name] = await post.aside(lambda: sent_text(event))
         elif status == PolicyStatus.NotEnabled:
             self._disabled.add(kind)
         else:
@@ -212,12 +228,14 @@ class ProfileDocuments:
         self._unsure.discard(name)
         self._unseen.discard(name)
         self._verified.discard(name)
+        self._lost.discard(name)
         self._failed.pop(name, None)
 
     def _forget(self, name: str) -> None:
         self._standing.pop(name, None)
         self._generations.pop(name, None)
-        for each in (self._unsure, self._unseen, self._seen, self._verified):
+        self._texts.pop(name, None)
+        for each in (self._unsure, self._unseen, self._seen, self._verified, self._lost):
             each.discard(name)
         self._failed.pop(name, None)
 
@@ -234,9 +252,10 @@ class ProfileDocuments:
 
     # --- reading back -----------------------------------------------------------------------------------
 
-    def check(self, shown: Mapping[str, Shown], networks: Mapping[str, bool | None]) -> bool:
+    def check(self, shown: Mapping[str, Shown], networks: Mapping[str, bool | None], lsm: Lsm) -> str:
         """Compare with what was read back: the probe, and the network documents whose rules were looked for (None:
-        they cannot be). Whether some must be sent anew: seen before, and not any more."""
+        they cannot be). Returns what was lost since it was seen, and must be sent anew; "" nothing was."""
+        self._lsm = lsm
         lost: list[str] = []
         for name, generation in list(self._generations.items()):
             document = self._standing.get(name)
@@ -244,7 +263,7 @@ class ProfileDocuments:
                 continue
             is_there = networks.get(name) if isinstance(document, NetworkDocument) else None
             if not isinstance(document, NetworkDocument):
-                is_there = name in shown and shown[name].generation == generation
+                is_there = self._is_shown(name, generation, shown.get(name))
             if is_there:
                 self._seen.add(name)
                 self._verified.add(name)
@@ -254,15 +273,23 @@ class ProfileDocuments:
                     lost.append(name)
         for name in lost:
             self._forget(name)  # sent once more: what does not come back then is reported, not sent for ever
-        if lost:
-            self._report.repaired()
-        return bool(lost)
+            self._lost.add(name)
+        if not lost:
+            return ""
+        self._report.repaired()
+        return f"{_some(lost)} deleted or edited"
 
-    def tell(self) -> None:
-        """Report how far it got."""
+    def _is_shown(self, name: str, generation: int, found: Shown | None) -> bool:
+        return found is not None and found.generation == generation and self._texts.get(name) == normal(found.spec)
+
+    def tell(self, waiting: float = 0.0) -> None:
+        """Report how far it got. ``waiting``: seconds for which nothing that was lost is mended."""
         if self._declared is None:
             return
         stage, detail = self._told(self._declared)
+        if self._lost and waiting:
+            stage = Stage.FAILED
+            detail = f"{_some(sorted(self._lost))} vanish again and again: sent anew in {waiting:.0f} s; {detail}"
         self._report.part(Part.DOCUMENTS, stage, detail)
 
     def _told(self, declared: Declared) -> tuple[Stage, str]:
@@ -295,9 +322,34 @@ class ProfileDocuments:
             return Stage.WAITING, f"{number - len(sent)} to be sent, {gone} to be taken away"
         unread = [name for name in sent if name not in self._verified]
         if unread:
-            more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
-            return Stage.ACCEPTED, f"accepted, not read back: {', '.join(unread[:_NAMED])}{more}"
-        return Stage.VERIFIED, "all read back"
+            return Stage.ACCEPTED, f"accepted, not read back: {_some(unread)}"
+        if all(isinstance(self._standing[name], NetworkDocument) for name in sent):
+            return Stage.VERIFIED, "all read back"
+        return judged(self._lsm, "all read back")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
+def judged(lsm: Lsm, said: str) -> tuple[Stage, str]:
+    """How far host and container policies got that were read back."""
+    if lsm.enforcer is None:
+        return Stage.ACCEPTED, f"{said}; not verified, as it is not known whether anything enforces it: {lsm.why}"
+    return (Stage.VERIFIED, said) if lsm.enforcer else (Stage.FAILED, f"{lsm.why}; {said}")
+
+
+def same(policy: Policy, found: Shown) -> bool:
+    """Whether the probe shows what was sent."""
+    spec = policy.render()["spec"]
+    assert isinstance(spec, dict)
+    return normal(spec) == normal(found.spec)
+
+
+def sent_text(event: bytes) -> bytes:
+    """The normal form of what an event said."""
+    return normal(msgspec.json.decode(event)["object"]["spec"])
 
 
 def _event(step: Step, generation: int) -> bytes:

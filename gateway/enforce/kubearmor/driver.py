@@ -2,7 +2,9 @@
 
 Rules of the coupling (interface 1.4, 1.6, 1.7, 4.3, 9), each visible below: wait for SERVING and a quiet, settled
 probe; upsert by ADDED; one call at a time; newest wins, paced; a call that fails may have ended the daemon, so
-wait, look again and send everything with a new generation; "Applied" is *accepted*, only a read-back *verified*.
+wait, look again and send everything with a new generation; "Applied" is *accepted*, only a read-back *verified*,
+and of host and container policies only where a security module is known to enforce them; what vanishes or changes
+behind our back is mended, told and counted, more and more seldom if it does not stop.
 What must not live here: documents, their rendering and comparison; the wire.
 """
 
@@ -16,13 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from gateway.control.ports import Clock
+from gateway.control.ports import Clock, Notice, Showing
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor.client import NAME, Daemon, DaemonError, Trouble
-from gateway.enforce.kubearmor.documents import GONE, TAKEN, Post, ProfileDocuments, word
+from gateway.enforce.kubearmor.documents import GONE, TAKEN, Post, ProfileDocuments, judged, same, word
+from gateway.enforce.kubearmor.drift import Drift
+from gateway.enforce.kubearmor.evidence import Evidence
+from gateway.enforce.kubearmor.lane import MAX_UNANSWERED, Lane
 from gateway.enforce.kubearmor.lookup import RuleLookup
+from gateway.enforce.kubearmor.lsm import Lsm, read_record
 from gateway.enforce.kubearmor.own import OwnPolicies
+from gateway.enforce.kubearmor.proof import show
 from gateway.enforce.kubearmor.report import Part, Report, Stage
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
 from gateway.enforce.kubearmor.tables import NftTables, TableReader
@@ -32,24 +39,20 @@ from gateway.kubearmor.names import DocumentRefused, Kind
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from gateway.kubearmor.policies import EventType, HostPolicy, NetworkPolicy, Policy, render_event
-from gateway.kubearmor.readback import FAMILIES, Shown, read_shown, shown_policies
+from gateway.kubearmor.readback import Shown, read_shown, shown_policies
 
 T = TypeVar("T")
 
-#: Sendings of one kind in a row without an answer before it is left alone for a while: should our policy be what
-#: ends the daemon, the host must not lose its other protection again and again.
-MAX_UNANSWERED = 3
 
-_NO_TABLE = (
-    "KubeArmor has no nftables table here: its network enforcer did not start (nft missing, not root), or it runs"
-    " in another network namespace; a network policy could end the daemon and is withheld"
-)
+def _nobody(_: Notice) -> None:
+    """Where nobody listens to notices: the reports tell the same."""
 
 
 class KubeArmorAdvisory:
     """Implements the ``Advisory`` port against one daemon on this host.
 
-    ``scope`` says what the network policy gates, ``hardening`` what the host policy protects. Raises
+    ``scope`` says what the network policy gates, ``hardening`` what the host policy protects, ``lsm`` what
+    KubeArmor has recorded of its security module; ``notice`` takes drift and trouble, on the loop. Raises
     ``DocumentRefused`` at once when the host policy cannot be built, so that a wrong path is found at start.
     """
 
@@ -60,15 +63,19 @@ class KubeArmorAdvisory:
         scope: Scope,
         hardening: Hardening,
         tables: TableReader | None = None,
+        lsm: Callable[[], Lsm] = read_record,
+        notice: Callable[[Notice], None] = _nobody,
     ) -> None:
         self._settings = settings
         self._own = OwnPolicies(settings, scope, hardening)
         self._tables = tables or NftTables(settings.nft_timeout, settings.nft_output)
-        self._report = Report(clock)
+        self._drift = Drift(NAME, notice, clock.now)
+        self._report = Report(clock, lambda what: self._drift.tell("backend-error", what))
+        self._evidence = Evidence(settings.tables, self._tables, lsm, self._aside)
         self._documents = ProfileDocuments(self._report, self._own.names[Kind.NETWORK], self._next_generation)
         self._lookup = RuleLookup(self._tables, self._aside)
         self._wake = asyncio.Event()
-        self._lane = asyncio.Lock()
+        self._lane = Lane(settings.shun)
         self._working = asyncio.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._admitted: frozenset[Address] | None = None
@@ -78,10 +85,10 @@ class KubeArmorAdvisory:
         # Generations only have to differ from those a daemon may still hold from an earlier run of ours.
         self._generation = int(clock.now().wall * 1000)
         self._why_not = self._refused = ""
-        self._unanswered: dict[str, int] = {}
-        self._shunned_until: dict[str, float] = {}
         self._withdrawn = False
         self._settled = False
+        self._fallen = ""
+        self._host_seen = False
         self._verified = False
         self._own.host(self._generation)
 
@@ -105,6 +112,16 @@ class KubeArmorAdvisory:
         ``host``, ``network`` and ``documents``; ``generation``, ``addresses``, ``restarts``, ``repairs``, ``since``
         (wall)."""
         return self._report.view()
+
+    async def prove(self, addresses: Sequence[Address]) -> Mapping[str, Showing]:
+        """What the daemon and its tables show at this moment, over a connection of its own. Never raises."""
+        daemon = Daemon(self._settings)
+        sent = {} if self._host is None else {self._host.name: self._host.generation}
+        tables = self._tables if self._settings.tables is Tables.READ else None
+        try:
+            return await show(partial(self._shown, daemon), tables, sent, addresses)
+        finally:
+            await daemon.close()
 
     async def run(self) -> None:
         """Work until cancelled. Trouble with the daemon is reported and tried again; only bugs escape."""
@@ -143,7 +160,7 @@ class KubeArmorAdvisory:
         self._report.withdrawn()
 
     async def _withdraw(self, daemon: Daemon) -> None:
-        why_not = await self._evidence()
+        why_not = await self._evidence.nft()
         shown = await self._shown(daemon)
         documents = await self._aside(lambda: read_shown(shown))
         left = await self._documents.withdraw(self._post(daemon), documents, why_not)
@@ -166,8 +183,9 @@ class KubeArmorAdvisory:
         self._documents.begin(await self._aside(lambda: read_shown(shown)))
         self._host = self._network = self._declared = None
         self._refused = ""
-        self._verified = False
-        self._why_not = await self._evidence()
+        self._host_seen = self._verified = False
+        self._evidence.begin()
+        self._why_not = await self._evidence.nft()
         async with contextlib.AsyncExitStack() as stack:
             lost = asyncio.create_task(daemon.lost(), name="kubearmor-connection")
             stack.push_async_callback(_end, lost)
@@ -192,26 +210,11 @@ class KubeArmorAdvisory:
             await asyncio.sleep(self._settings.quiet)
 
     async def _shown(self, daemon: Daemon) -> Mapping[str, Shown]:
-        async with self._lane:
-            reply = await daemon.probe()
+        reply = await self._lane.probe(daemon)
         try:
             return await self._aside(lambda: shown_policies(reply))
         except DocumentRefused as error:
             raise BackendError(NAME, str(error), transient=True) from error
-
-    async def _evidence(self) -> str:
-        """Return "" when nftables is known to work for the daemon, else why nothing may be sent."""
-        if self._settings.tables is Tables.TRUST:
-            return ""
-        if self._settings.tables is Tables.NONE:
-            return "no evidence that nftables works for KubeArmor: set tables to read or trust"
-        try:
-            for family in FAMILIES:
-                if await self._tables.read(family) is None:
-                    return _NO_TABLE
-        except BackendError as error:
-            return f"no evidence that nftables works for KubeArmor: {error.what}"
-        return ""
 
     async def _cycle(self, daemon: Daemon) -> float:
         """Send what changed, read back, return the seconds to rest before the next change is sent."""
@@ -222,11 +225,13 @@ class KubeArmorAdvisory:
             self._report.withdrawn()
             return self._settings.pace
         if self._why_not:
-            self._why_not = await self._evidence()
+            self._why_not = await self._evidence.nft()
         if self._why_not:
             self._report.part(Part.NETWORK, Stage.WITHHELD, self._why_not)
         elif await self._changed():
             sent = await self._push_network(daemon)
+        if self._host is None and self._host_seen and not self._drift.waiting:
+            await self._push_host(daemon)
         async with self._working:
             await self._turn_documents(daemon)
         await self._check_shown(daemon)
@@ -234,17 +239,18 @@ class KubeArmorAdvisory:
             self._report.part(Part.NETWORK, Stage.FAILED, self._refused)
         elif self._network is not None and self._settings.tables is Tables.READ:
             await self._check_network(self._network, again=not sent)
-        self._settled = True
+        self._settle()
         spent = loop.time() - began
         return max(self._settings.pace, spent * (1 / self._settings.share - 1))
 
     async def _rest(self, least: float, lost: asyncio.Task[None]) -> None:
-        """Rest at least ``least`` seconds, then until something changes or a read-back is due."""
+        """Rest at least ``least`` seconds, then until something changes or the next read-back is due."""
         await asyncio.wait({lost}, timeout=least)
+        look = max(0.0, self._settings.check - least)
         if not lost.done():
             wake = asyncio.create_task(self._wake.wait(), name="kubearmor-wake")
             try:
-                await asyncio.wait({lost, wake}, timeout=self._settings.check, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({lost, wake}, timeout=look, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _end(wake)
         if lost.done():
@@ -253,10 +259,12 @@ class KubeArmorAdvisory:
     # Sending
 
     def _post(self, daemon: Daemon) -> Post:
-        return Post(partial(self._send, daemon), self._aside, partial(self._again, daemon))
+        return Post(partial(self._lane.send, daemon), self._aside, partial(self._again, daemon))
 
     async def _turn_documents(self, daemon: Daemon) -> None:
-        if not self._withdrawn and await self._documents.turn(self._post(daemon), self._why_not):
+        if not self._withdrawn and await self._documents.turn(
+            self._post(daemon), self._why_not, mend=not self._drift.waiting
+        ):
             self._wake.set()
 
     def _next_generation(self) -> int:
@@ -310,7 +318,7 @@ class KubeArmorAdvisory:
         event = await self._aside(lambda: render_event(EventType.ADDED, policy))
         if self._withdrawn:
             return False
-        status = await self._send(daemon, policy.kind.value, policy.kind, event)
+        status = await self._lane.send(daemon, policy.kind.value, policy.kind, event)
         if status is None:
             self._report.part(part, Stage.FAILED, f"not sent for a while: {MAX_UNANSWERED} sendings had no answer")
         elif status in TAKEN:
@@ -323,26 +331,11 @@ class KubeArmorAdvisory:
             self._report.part(part, Stage.FAILED, detail)
         return False
 
-    async def _send(self, daemon: Daemon, name: str, kind: Kind, event: bytes) -> int | None:
-        """Send one event, alone; None when sending this ``name`` had no answer several times in a row."""
-        now = asyncio.get_running_loop().time
-        async with self._lane:
-            if now() < self._shunned_until.get(name, 0.0):
-                return None
-            self._unanswered[name] = self._unanswered.get(name, 0) + 1
-            if self._unanswered[name] >= MAX_UNANSWERED:
-                self._shunned_until[name] = now() + self._settings.shun
-            status = await daemon.send(kind, event)
-        self._unanswered.pop(name)
-        self._shunned_until.pop(name, None)
-        return status
-
     async def _delete(self, daemon: Daemon, policy: Policy | None) -> None:
         if policy is None:
             return
         event = await self._aside(lambda: render_event(EventType.DELETED, policy))
-        async with self._lane:
-            status = await daemon.send(policy.kind, event)
+        status = await self._lane.delete(daemon, policy.kind, event)
         if status not in GONE:
             what = f"KubeArmor answered {word(status)} to the deletion of {policy.name}"
             raise BackendError(NAME, what, transient=True)
@@ -350,22 +343,42 @@ class KubeArmorAdvisory:
     # Reading back
 
     async def _check_shown(self, daemon: Daemon) -> None:
-        """Verified when the probe shows our generations; a lost host policy means that everything may be lost."""
+        """Verified when the probe shows our generations with what they said, and a security module enforces
+        them."""
         if self._host is None and not self._documents.known:
             return
         shown = await self._shown(daemon)
         if self._withdrawn:
             return
+        lsm = await self._evidence.lsm()
         if self._host is not None:
-            of_host = shown.get(self._host.name)
-            if of_host is None or of_host.generation != self._host.generation:
-                what = f"the probe no longer shows generation {self._host.generation} of {self._host.name}"
-                raise BackendError(NAME, what, transient=True)
-            self._report.part(Part.HOST, Stage.VERIFIED, f"the probe shows generation {self._host.generation}")
+            self._check_host(self._host, shown.get(self._host.name), lsm)
         sent = self._documents.networks() if self._settings.tables is Tables.READ else ()
-        if self._documents.check(shown, await self._lookup.documents(sent)):
+        lost = self._documents.check(shown, await self._lookup.documents(sent), lsm)
+        if lost:
+            self._drift.found(f"{lost} behind our back")
             self._wake.set()
-        self._documents.tell()
+        self._documents.tell(self._drift.waiting)
+
+    def _check_host(self, policy: HostPolicy, found: Shown | None, lsm: Lsm) -> None:
+        stands = found is not None and found.generation == policy.generation and same(policy, found)
+        if stands:
+            self._host_seen = True
+            stage, detail = judged(lsm, f"the probe shows generation {policy.generation}")
+            self._report.part(Part.HOST, stage, detail)
+            return
+        how = (
+            "no longer shows"
+            if found is None or found.generation != policy.generation
+            else "shows another text for"
+        )
+        what = f"the probe {how} generation {policy.generation} of {policy.name}"
+        self._report.part(Part.HOST, Stage.FAILED, what)
+        if self._host_seen:
+            self._host = None  # sent anew by the next turn
+            self._report.repaired()
+            self._drift.found(f"{what}: deleted or edited behind our back")
+            self._wake.set()
 
     async def _check_network(self, policy: NetworkPolicy, *, again: bool) -> None:
         """Verified when both families' chains hold our rules. When they do not and nothing was sent just now, they
@@ -381,13 +394,23 @@ class KubeArmorAdvisory:
             self._verified = True
             self._report.part(Part.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {policy.name}")
             return
-        self._report.part(Part.NETWORK, Stage.FAILED, wrong)
-        if again:
+        if again and self._verified:
+            self._verified = False
+            self._report.repaired()
+            self._drift.found(wrong)
+        waits = self._drift.waiting
+        later = f"; changed again and again: sent anew in {waits:.0f} s" if waits else ""
+        self._report.part(Part.NETWORK, Stage.FAILED, wrong + later)
+        if again and not waits:
             self._declared = None
             self._wake.set()
-            if self._verified:
-                self._verified = False
-                self._report.repaired()
+
+    def _settle(self) -> None:
+        """A whole turn went well."""
+        if self._fallen:
+            self._drift.tell("drift", f"everything was sent again after KubeArmor had gone away: {self._fallen}")
+            self._fallen = ""
+        self._settled = True
 
     def _fell(self, error: BackendError, attempt: int) -> float:
         """Report the trouble; return the seconds to wait, jittered so that restarts do not march in step."""
@@ -399,6 +422,8 @@ class KubeArmorAdvisory:
         pause: float = min(settings.retry_max, settings.retry_min * 2 ** min(attempt, 16))
         if self._settled or trouble is Trouble.CRASHED:
             self._report.restarted()
+            self._fallen = error.what
+            self._drift.tell("backend-error", f"KubeArmor stopped, restarted or crashed: {error.what}")
         if trouble is Trouble.CRASHED:
             pause = max(pause, settings.crash_backoff)
         return pause * (1 + secrets.randbelow(1000) / 4000)

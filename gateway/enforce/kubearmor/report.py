@@ -5,7 +5,7 @@ What must not live here: acting on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 from gateway.control.ports import Clock
@@ -40,18 +40,24 @@ class Part(Enum):
     DOCUMENTS = "documents"
 
 
+#: Characters by which a failure is known to be the one that was told: generations and times come later in it.
+_SAME = 24
+
 _TITLES = {Part.HOST: "host policy", Part.NETWORK: "network policy", Part.DOCUMENTS: "documents of profiles"}
 
 
 class Report:
-    """The state of the connection and of its parts, as plain text."""
+    """The state of the connection and of its parts, as plain text. ``failed`` is told, once, of each part that
+    turns out to have failed."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, failed: Callable[[str], None]) -> None:
         self._clock = clock
+        self._failed = failed
         self._stage: Stage | None = Stage.CONNECTING  # None: connected, the parts tell
         self._detail = "not tried yet"
         self._parts = dict.fromkeys(Part, (Stage.WAITING, "not sent yet"))
         self._parts[Part.DOCUMENTS] = (Stage.IDLE, NO_DOCUMENTS)
+        self._told: dict[Part, str] = {}
         self._generation = 0
         self._addresses = 0
         self._restarts = 0
@@ -75,10 +81,15 @@ class Report:
 
     def part(self, part: Part, stage: Stage, detail: str) -> None:
         """One of the parts got so far; the connection is up."""
-        before = self._whole()
+        before, was = self._whole(), self._parts[part]
         self._stage = None
         self._parts[part] = (stage, detail)
         self._changed(before)
+        if stage is Stage.FAILED and self._told.get(part) != detail[:_SAME]:
+            self._told[part] = detail[:_SAME]
+            self._failed(f"{_TITLES[part]}: {detail}")
+        elif stage is Stage.VERIFIED and was[0] is not Stage.VERIFIED:
+            self._told.pop(part, None)
 
     def waiting(self, part: Part) -> None:
         """There is something to send, whether or not the connection is up."""

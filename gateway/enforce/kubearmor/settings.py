@@ -43,8 +43,8 @@ class KubeArmorSettings:
     needs."""
     share: float = 0.1
     """Greatest part of the time spent building, sending and checking; rest follows work accordingly."""
-    check: float = 15.0
-    """Time between read-backs while nothing changes."""
+    check: float = 4.0
+    """Time between read-backs while nothing changes: what somebody else changed is noticed within 10 s."""
     retry_min: float = 1.0
     retry_max: float = 30.0
     crash_backoff: float = 10.0

@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from gateway.control.ports import Clock
+from gateway.control.ports import Clock, Proof
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.nft.commit import Committer
@@ -149,6 +149,13 @@ class NftBackend:
         lane.submit(Job((), addresses, 0, done))
         stands = [one for one in await _answer(done) if isinstance(one, Stands)]
         return dict(zip(addresses, stands, strict=True))
+
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        """Read these addresses back, and name the elements as ``nft`` does. Raises ``BackendError``."""
+        stands = await self.observe(addresses)
+        at = self._clock.now().boot
+        sets = DeviceSets(self._baseline.profiles)
+        return Proof(at, stands, {address: sets.named(address, one) for address, one in stands.items()}, {})
 
     async def move(self, baseline: Baseline) -> None:
         """Make the static part another baseline's, in one transaction, and read it back; device elements stay.

@@ -31,6 +31,7 @@ LATE = "it would end"
 #: Milliseconds in a second.
 _MS = 1_000
 
+_FAMILY = "inet"
 _SUFFIX = {32: "4", 128: "6", 64: "6n"}
 _KEY_LENGTH = {32: 4, 128: 16, 64: 16}
 # Read for every change; a member read from its Enum costs fifteen times as much.
@@ -119,6 +120,15 @@ class DeviceSets:
                 remaining = None if one.remaining_ms is None else one.remaining_ms / _MS
                 return Stands(profile, remaining, found[0] is not None)
         return Stands("", None, found[0] is not None)
+
+    def named(self, address: Address, stands: Stands) -> Sequence[str]:
+        """What was read of an address, as ``nft`` names it: table, set and element; empty when nothing was."""
+        key = str(address).partition("/")[0]
+        found = [f"{_FAMILY} {TABLE} {self.cut[address.prefix].name} {{ {key} }}"] if stands.tombstone else []
+        if stands.profile:
+            ends = "" if stands.remaining is None else f" expires {stands.remaining:.1f}s"
+            found.append(f"{_FAMILY} {TABLE} {self.of[stands.profile][address.prefix].name} {{ {key}{ends} }}")
+        return found
 
     def unverified(self, step: Step, found: Sequence[Element | None], boot: float) -> str:
         """Why read-back at ``boot`` does not show what the step wanted; "" when it does."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 
-from gateway.control.ports import Clock
+from gateway.control.ports import Clock, Proof
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.relay.flow import End, Flow, reset
@@ -132,6 +132,16 @@ class RelayBackend:
         """Read back these addresses."""
         now = self._clock.now().boot
         return {address: self._table.stands(address, now) for address in addresses}
+
+    async def prove(self, addresses: Sequence[Address]) -> Proof:
+        """Read these addresses back, and name what the relay's table has."""
+        stands = await self.observe(addresses)
+        elements: dict[Address, list[str]] = {}
+        for address, one in stands.items():
+            elements[address] = found = [f"relay table, cut: {address}"] if one.tombstone else []
+            if one.profile:
+                found.append(f"relay table, {one.profile}: {address} for {one.remaining or 0.0:.1f}s")
+        return Proof(self._clock.now().boot, stands, elements, {})
 
     async def rewrite(
         self,

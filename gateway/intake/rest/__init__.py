@@ -9,6 +9,6 @@ from __future__ import annotations
 from gateway.intake.rest.door import RestDoor
 from gateway.intake.rest.openapi import document
 from gateway.intake.rest.settings import RestSettings
-from gateway.intake.rest.tls import TlsFiles, open_listener
+from gateway.intake.rest.tls import open_listener
 
-__all__ = ["RestDoor", "RestSettings", "TlsFiles", "document", "open_listener"]
+__all__ = ["RestDoor", "RestSettings", "document", "open_listener"]

@@ -1,38 +1,37 @@
-"""The door: accept, shake hands, read one request at a time, submit, answer.
+"""The door: accept, wait for a first byte, shake hands, read one request at a time, submit, answer.
 
-Connections are accepted by a loop of our own, so that what is still shaking hands counts against the limits, too.
+Connections are accepted by a loop of our own, so that what is silent or still shaking hands counts against the
+limits, too. TLS costs thirty times what a socket does, so nothing of it is made for who has said nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import errno
-import hashlib
 import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import http_exceptions, web
 
+from gateway.certs import ServedTls
 from gateway.control.ports import Clock
 from gateway.control.reception import Denied, Identity, Reception, Submission
 from gateway.core.errors import Refusal
-from gateway.intake.rest import answers, openapi
+from gateway.intake.rest import answers, heads, openapi
 from gateway.intake.rest.answers import Reply
+from gateway.intake.rest.heads import BadRequestError
 from gateway.intake.rest.settings import DESCRIPTION, PATH, RestSettings
-from gateway.intake.rest.tls import names
+from gateway.intake.rest.tls import Listed, identity_of
 
 SHORTAGE_SECONDS = 0.05  #: without accepting, once the process has run out of descriptors
 SWEEP_SECONDS = 1.0  #: between looks for connections that have been idle for too long
-SIGNATURE = 2_048  #: characters of a detached signature in base64
-NAME = 64  #: characters of a source's name or a key's id
+TLS_HANDSHAKE = 0x16  #: the first byte of whatever speaks TLS (RFC 8446 section 5.1)
 
 #: On every answer: nothing here is for a cache or a browser.
 HEADERS = {"Cache-Control": "no-store", "Server": "ragate", "X-Content-Type-Options": "nosniff"}
@@ -53,24 +52,31 @@ _log = logging.getLogger("gateway.intake.rest")
 _log.addFilter(_NotThePeersFault())
 
 
-class _BadRequest(Exception):
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
-
-
 class _Connection:
     """One connection after its handshake."""
 
-    __slots__ = ("busy", "context", "identity", "peer", "since", "transport")
+    __slots__ = ("authorities", "busy", "listed", "peer", "since", "transport")
 
-    def __init__(self, transport: asyncio.Transport, now: float) -> None:
+    def __init__(self, transport: asyncio.Transport, authorities: bytes | None, now: float) -> None:
         self.transport = transport
         self.peer = _peer_text(transport.get_extra_info("peername"))
-        self.identity = _identity(transport.get_extra_info("ssl_object"))
-        self.context: ssl.SSLContext | None = transport.get_extra_info("sslcontext")
+        self.listed: Listed | None = identity_of(transport.get_extra_info("ssl_object"))
+        self.authorities = authorities  # of clients, when it was made; None: others than those of now
         self.busy = 0
         self.since = now
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the client's certificate says it is."""
+        return None if self.listed is None else self.listed.identity
+
+
+class _Silent(NamedTuple):
+    """A connection on which nothing has come yet."""
+
+    sock: socket.socket
+    peer: str
+    since: float
 
 
 class _Http(web.Server):
@@ -90,7 +96,10 @@ class _Http(web.Server):
 
 
 class RestDoor:
-    """Takes documents over HTTPS. ``context`` gives the current TLS context for each new connection.
+    """Takes documents over HTTPS. ``tls``: the door's own from here on; it follows the files while the door runs.
+
+    A connection outlives renewed files, unless its client's certificate has been revoked or the clients'
+    authorities are others: in the first case it is ended at once, in the second after its next answer.
 
     Counts, for metrics: ``accepted`` connections, ``requests``, ``refused`` by ``Refusal`` (what the door refused
     by itself).
@@ -101,18 +110,19 @@ class RestDoor:
         listen: Sequence[socket.socket],
         reception: Reception,
         clock: Clock,
-        context: Callable[[], ssl.SSLContext],
+        tls: ServedTls,
         settings: RestSettings = RestSettings(),  # noqa: B008 - frozen value
     ) -> None:
         """Adopt the listening sockets: they are the door's from here on, and closed by it."""
         self._listeners = list(listen)
         self._reception = reception
         self._clock = clock
-        self._context = context
-        self._newest = context()
+        self.tls = tls
         self._settings = settings
         self._open: dict[Any, _Connection] = {}
+        self._silent: dict[int, _Silent] = {}  # by descriptor, the oldest first
         self._shaking = 0
+        self._serving = False
         self._peers: Counter[str] = Counter()
         self._description = msgspec.json.encode(openapi.document()) + b"\n"
         self.accepted = 0
@@ -127,13 +137,28 @@ class RestDoor:
     name = "rest"
 
     def depth(self) -> int:
-        """As ``open_connections``, for metrics."""
-        return self.open_connections
+        """Connections of every kind, for metrics."""
+        return self.open_connections + self.silent_connections
 
     @property
     def open_connections(self) -> int:
         """Connections open or shaking hands."""
         return len(self._open) + self._shaking
+
+    @property
+    def silent_connections(self) -> int:
+        """Connections on which nothing has come yet."""
+        return len(self._silent)
+
+    def state(self) -> str:
+        """One line for people."""
+        told = f"{self.open_connections} connections open, {self.silent_connections} silent so far"
+        return f"{told}; {self.tls.state()}" if self._serving else f"not open; {self.tls.state()}"
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes connections."""
+        return self._serving
 
     def close(self) -> None:
         """Close the listening sockets of a door that was never run; after ``run`` there are none."""
@@ -156,17 +181,29 @@ class RestDoor:
             lingering_time=1.0,
             auto_decompress=False,
         )
+        self.tls.changed = self._judge_again
         try:
             async with asyncio.TaskGroup() as tasks:
                 for listener in self._listeners:
                     listener.setblocking(False)
-                    tasks.create_task(self._accept(listener, tasks), name="rest-accept")
+                    tasks.create_task(self._take(listener, tasks), name="rest-accept")
                 tasks.create_task(self._sweep(), name="rest-sweep")
+                tasks.create_task(self.tls.run(), name="rest-tls")
+                self._serving = True
         finally:
+            self._serving = False
             self.close()
+            for silent in list(self._silent.values()):
+                self._end_silent(silent)
             await self._http.shutdown(limits.stop_seconds)
 
     # --- connections ------------------------------------------------------------------------------------
+
+    async def _take(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        try:
+            await self._accept(listener, tasks)
+        finally:
+            self._serving = False  # from here on no task may be made any more
 
     async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -182,26 +219,61 @@ class RestDoor:
                 continue
             self.accepted += 1
             peer = _peer_text(address)
-            limits = self._settings
-            if self.open_connections >= limits.connections or self._peers[peer] >= limits.connections_per_peer:
-                what = (
-                    f"{self._peers[peer]} connections of this address and {self.open_connections} in all are open"
-                )
-                self._refuse(Refusal.LIMIT, what, peer)
+            if self._peers[peer] >= self._settings.connections_per_peer:
+                self._refuse(Refusal.LIMIT, f"{self._peers[peer]} connections of this address are open", peer)
                 sock.close()
                 continue
             self._peers[peer] += 1
-            self._shaking += 1
-            tasks.create_task(self._shake_hands(sock, peer), name="rest-handshake")
+            self._await_first_byte(_Silent(sock, peer, self._loop.time()), tasks)
+
+    def _await_first_byte(self, silent: _Silent, tasks: asyncio.TaskGroup) -> None:
+        """Keep the socket and no more. Where there are too many, the one that has been silent longest gives way."""
+        if len(self._silent) >= self._settings.silent:
+            oldest = next(iter(self._silent.values()))
+            self._refuse(Refusal.LIMIT, f"{len(self._silent)} connections have sent nothing yet", oldest.peer)
+            self._end_silent(oldest)
+        self._silent[silent.sock.fileno()] = silent
+        self._loop.add_reader(silent.sock, self._first_byte, silent, tasks)
+
+    def _first_byte(self, silent: _Silent, tasks: asyncio.TaskGroup) -> None:
+        """Something has come, or the peer has left."""
+        sock, peer, _ = silent
+        if not self._serving:
+            self._end_silent(silent)
+            return
+        try:
+            first = sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            first = b""
+        if not first or first[0] != TLS_HANDSHAKE:
+            self._refuse(Refusal.FRAMING, "TLS: the peer left" if not first else "TLS: no TLS", peer)
+            self._end_silent(silent)
+            return
+        if self.open_connections >= self._settings.connections:
+            self._refuse(Refusal.LIMIT, f"{self.open_connections} connections are open", peer)
+            self._end_silent(silent)
+            return
+        self._loop.remove_reader(sock)
+        del self._silent[sock.fileno()]
+        self._shaking += 1
+        tasks.create_task(self._shake_hands(sock, peer), name="rest-handshake")
+
+    def _end_silent(self, silent: _Silent) -> None:
+        self._loop.remove_reader(silent.sock)
+        del self._silent[silent.sock.fileno()]
+        silent.sock.close()
+        self._give_back(silent.peer)
 
     async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
         made = False
         try:
-            self._newest = self._context()
+            self.tls.look()
             await self._loop.connect_accepted_socket(
                 self._http,
                 sock,
-                ssl=self._newest,
+                ssl=self.tls.context,
                 ssl_handshake_timeout=self._settings.handshake_seconds,
                 ssl_shutdown_timeout=1.0,
             )
@@ -209,8 +281,11 @@ class RestDoor:
         except ssl.SSLError as error:
             self._refuse(Refusal.SOURCE, f"TLS: {error.reason or 'handshake failed'}"[:120], peer)
         except (OSError, TimeoutError) as error:
-            what = "TLS: no handshake in time" if "timeout" in str(error).lower() else "TLS: the peer left"
-            self._refuse(Refusal.TIMEOUT if "in time" in what else Refusal.FRAMING, what, peer)
+            # Both loops tell a handshake that takes too long from a peer that left by their words alone.
+            if isinstance(error, TimeoutError) or "taking longer" in str(error):
+                self._refuse(Refusal.TIMEOUT, "TLS: no handshake in time", peer)
+            else:
+                self._refuse(Refusal.FRAMING, "TLS: the peer left", peer)
         finally:
             self._shaking -= 1
             if not made:
@@ -218,8 +293,11 @@ class RestDoor:
                 self._give_back(peer)
 
     def made(self, handler: object, transport: asyncio.Transport) -> None:
-        """A handshake is done."""
-        self._open[handler] = _Connection(transport, self._loop.time())
+        """A handshake is done. What it was begun with may have been replaced meanwhile."""
+        newest = transport.get_extra_info("sslcontext") is self.tls.context
+        made = _Connection(transport, self.tls.current.client_ca if newest else None, self._loop.time())
+        self._open[handler] = made
+        self._judge(made)
 
     def lost(self, handler: object) -> None:
         """A connection has ended."""
@@ -236,11 +314,26 @@ class RestDoor:
         """End connections that have not sent a whole request head for too long, however slowly they send one."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self._newest = self._context()
             oldest = self._loop.time() - self._settings.idle_seconds
             for connection in list(self._open.values()):
                 if not connection.busy and connection.since < oldest:
                     connection.transport.abort()
+            while self._silent:
+                silent = next(iter(self._silent.values()))
+                if silent.since >= oldest:
+                    break
+                self._refuse(Refusal.TIMEOUT, "TLS: nothing came in time", silent.peer)
+                self._end_silent(silent)
+
+    def _judge_again(self) -> None:
+        """Newer files were taken: who has been revoked by them is not heard any more."""
+        for connection in list(self._open.values()):
+            self._judge(connection)
+
+    def _judge(self, connection: _Connection) -> None:
+        if connection.listed is not None and self.tls.revoked(connection.listed.mark):
+            self._refuse(Refusal.SOURCE, "TLS: the client certificate has been revoked", connection.peer)
+            connection.transport.abort()
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -253,7 +346,7 @@ class RestDoor:
         connection.busy += 1
         try:
             reply = await self._answer(request, connection)
-        except _BadRequest as bad:
+        except BadRequestError as bad:
             reply = bad.reply
         except TimeoutError:
             reply = self._own_refusal(Refusal.TIMEOUT, "the request took too long to arrive", connection.peer)
@@ -268,31 +361,30 @@ class RestDoor:
             headers={**HEADERS, **reply.headers},
             content_type=reply.media_type,
         )
-        stale = connection.context is not None and connection.context is not self._newest
-        if stale or not request.content.at_eof():
-            # What was not read could be taken for the next request; and new keys are for new connections.
+        if connection.authorities != self.tls.current.client_ca or not request.content.at_eof():
+            # What was not read could be taken for the next request; and who vouches for clients has changed.
             response.force_close()
         return response
 
     async def _answer(self, request: web.BaseRequest, connection: _Connection) -> Reply:
         if request.path == DESCRIPTION:
             if request.method != "GET":
-                return _not_allowed("GET")
+                return heads.not_allowed("GET")
             return Reply(HTTPStatus.OK, self._description)
         if request.path != PATH:
             return answers.problem(HTTPStatus.NOT_FOUND, f"there is nothing at this path; post to {PATH}")
         if request.method != "POST":
-            return _not_allowed("POST")
-        wait = _wait(request)
+            return heads.not_allowed("POST")
+        wait = heads.wait(request)
         submission = Submission(
             data=b"",
             peer=connection.peer,
             received=self._clock.now(),
-            source=_header(request, "Ragate-Source", NAME),
+            source=heads.header(request, "Ragate-Source", heads.NAME),
             identity=connection.identity,
-            key_id=_header(request, "Ragate-Key", NAME),
-            signature=_signature(request),
-            media_type=_media_type(request),
+            key_id=heads.header(request, "Ragate-Key", heads.NAME),
+            signature=heads.signature(request),
+            media_type=heads.media_type(request),
             wait=wait,
         )
         # Only the sender's part is timed: once the document is here, the answer comes within the reception's time.
@@ -304,7 +396,7 @@ class RestDoor:
     async def _body(self, request: web.BaseRequest, connection: _Connection) -> bytes:
         most = self._settings.body
         if (request.content_length or 0) > most:
-            raise _BadRequest(self._too_large(connection.peer))
+            raise BadRequestError(self._too_large(connection.peer))
         if request.headers.get("Expect", "").lower() == "100-continue":
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts: list[bytes] = []
@@ -312,7 +404,7 @@ class RestDoor:
         async for part in request.content.iter_any():
             size += len(part)
             if size > most:
-                raise _BadRequest(self._too_large(connection.peer))
+                raise BadRequestError(self._too_large(connection.peer))
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -326,66 +418,6 @@ class RestDoor:
     def _refuse(self, refusal: Refusal, detail: str, peer: str) -> None:
         self.refused[refusal] += 1
         self._reception.turned_away(refusal, detail, peer)
-
-
-# --- reading what stands beside the body ------------------------------------------------------------------------
-
-
-def _bad(detail: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> _BadRequest:
-    return _BadRequest(answers.problem(status, detail))
-
-
-def _not_allowed(method: str) -> Reply:
-    detail = f"only {method} is taken here"
-    return answers.problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": method})
-
-
-def _wait(request: web.BaseRequest) -> bool:
-    query = request.query
-    if not query:
-        return False
-    if set(query) != {"wait"} or query.getall("wait") != ["verified"]:
-        raise _bad("the only query taken is wait=verified")
-    return True
-
-
-def _header(request: web.BaseRequest, name: str, longest: int) -> str:
-    values = request.headers.getall(name, [])
-    if not values:
-        return ""
-    value = values[0]
-    if len(values) > 1 or len(value) > longest or not value.isascii() or not value.isprintable():
-        raise _bad(f"{name} must stand there once, with at most {longest} ASCII characters")
-    return value
-
-
-def _signature(request: web.BaseRequest) -> bytes:
-    text = _header(request, "Ragate-Signature", SIGNATURE)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _bad("Ragate-Signature must be base64") from error
-
-
-def _media_type(request: web.BaseRequest) -> str:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _bad("send the document as it is, without Content-Encoding", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    values = request.headers.getall("Content-Type", [])
-    if len(values) != 1:
-        raise _bad("exactly one Content-Type is needed", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    return values[0].partition(";")[0].strip().lower()
-
-
-def _identity(tls: ssl.SSLObject | None) -> Identity | None:
-    """The verified client certificate, where one was asked for."""
-    der = None if tls is None else tls.getpeercert(binary_form=True)
-    if tls is None or not der:
-        return None
-    known: Any = tls.getpeercert()
-    if not known:
-        return None
-    ends = ssl.cert_time_to_seconds(known["notAfter"])
-    return Identity(hashlib.sha256(der).hexdigest(), names(known.get("subjectAltName", ())), float(ends))
 
 
 def _peer_text(address: object) -> str:

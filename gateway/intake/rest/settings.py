@@ -12,10 +12,12 @@ DESCRIPTION = "/v1/openapi.json"
 class RestSettings:
     """Limits; a relying party needs one connection, kept alive.
 
-    ``connections``           open at once, handshakes included; each costs about 60 KiB of TLS state.
-    ``connections_per_peer``  of one address.
+    ``connections``           open at once, handshakes included; each costs about 40 KiB, 27 of them OpenSSL's.
+    ``silent``                at once on which nothing has come yet: 1 KiB each. Beyond, the oldest gives way.
+    ``connections_per_peer``  of one address, both kinds together.
     ``handshake_seconds``     for TLS: 2 ms of work and a few round trips.
-    ``idle_seconds``          without a complete request head: after the handshake, and between requests.
+    ``idle_seconds``          without a first byte; without a complete request head after the handshake, and between
+                              requests.
     ``request_seconds``       from a request's head to the end of its body.
     ``body``                  bytes of one document.
     ``line_bytes`` ``field_bytes`` ``headers``  of a request; ours have seven short headers.
@@ -23,6 +25,7 @@ class RestSettings:
     """
 
     connections: int = 1_024
+    silent: int = 16_384
     connections_per_peer: int = 64
     handshake_seconds: float = 5.0
     idle_seconds: float = 60.0

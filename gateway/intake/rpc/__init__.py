@@ -7,6 +7,5 @@ deciding anything about a device.
 from __future__ import annotations
 
 from gateway.intake.rpc.door import RpcDoor, RpcSettings
-from gateway.intake.rpc.tls import Credentials
 
-__all__ = ["Credentials", "RpcDoor", "RpcSettings"]
+__all__ = ["RpcDoor", "RpcSettings"]

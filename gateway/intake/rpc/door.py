@@ -17,12 +17,13 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gateway.certs import Mark, ServedTls
 from gateway.control.ports import Clock
-from gateway.control.reception import Answer, Denied, Identity, Reception, Result, Submission
+from gateway.control.reception import Answer, Denied, Reception, Result, Submission
 from gateway.core.errors import ConfigError, Refusal
 from gateway.core.model import Instant
 from gateway.intake.rpc.pb import verdicts_pb2 as pb
-from gateway.intake.rpc.tls import Credentials, identity_of
+from gateway.intake.rpc.tls import Listed, credentials, identity_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Verdicts"].full_name
 NAME = 64  #: characters of a source's name or a key's id
@@ -47,8 +48,29 @@ class RpcSettings:
     stop_seconds: float = 2.0
 
 
+class _RevokedError(Exception):
+    """The client of a stream has been revoked meanwhile."""
+
+
+class _Stream:
+    """One stream: its client's certificate, and whether that has been revoked since."""
+
+    def __init__(self, client: Listed | None) -> None:
+        self.mark: Mark | None = None if client is None else client.mark
+        self.revoked = asyncio.Event()
+
+    async def watch(self) -> None:
+        """End the stream's tasks once its client is revoked."""
+        await self.revoked.wait()
+        raise _RevokedError
+
+
 class RpcDoor:
-    """Takes documents on gRPC streams. Counts, for metrics: ``submissions``, ``streams`` open."""
+    """Takes documents on gRPC streams. ``tls``: the door's own from here on; it follows the files while the door
+    runs, and a stream outlives renewed files unless its client's certificate has been revoked.
+
+    Counts, for metrics: ``submissions``, ``streams`` open.
+    """
 
     name = "rpc"
 
@@ -57,25 +79,35 @@ class RpcDoor:
         listen: Sequence[tuple[str, int]],
         reception: Reception,
         clock: Clock,
-        credentials: Credentials,
+        tls: ServedTls,
         settings: RpcSettings = RpcSettings(),
     ) -> None:
         self._listen = listen
         self._reception = reception
         self._clock = clock
-        self._credentials = credentials
+        self.tls = tls
         self._settings = settings
+        self._open: set[_Stream] = set()
         self.submissions = 0
-        self.streams = 0
+        self.serving = False  #: whether it takes connections
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens."""
         return list(self._listen)
 
-    def depth(self) -> int:
+    @property
+    def streams(self) -> int:
         """Streams open now."""
+        return len(self._open)
+
+    def depth(self) -> int:
+        """As ``streams``, for metrics."""
         return self.streams
+
+    def state(self) -> str:
+        """One line for people."""
+        return f"{f'{self.streams} streams open' if self.serving else 'not open'}; {self.tls.state()}"
 
     def close(self) -> None:
         """Nothing is held before it runs."""
@@ -104,15 +136,18 @@ class RpcDoor:
         for host, port in self._listen:
             place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                server.add_secure_port(place, self._credentials.server())
+                server.add_secure_port(place, credentials(self.tls))
             except RuntimeError as error:
                 raise ConfigError(place, "cannot listen here", "choose another address or port") from error
         await server.start()
         await status.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await status.set("", health_pb2.HealthCheckResponse.SERVING)
+        self.tls.changed = self._judge_again
+        self.serving = True
         try:
-            await asyncio.get_running_loop().create_future()
+            await self.tls.run()
         finally:
+            self.serving = False
             await status.enter_graceful_shutdown()
             await server.stop(settings.stop_seconds)
 
@@ -120,39 +155,52 @@ class RpcDoor:
 
     async def _submit(self, requests: AsyncIterator[pb.Submission | None], context: Context) -> None:
         peer = _peer_text(context.peer())
-        identity = await self._identity(context, peer)
+        client = await self._client(context, peer)
         if self.streams >= self._settings.streams:
             self._reception.turned_away(Refusal.LIMIT, f"{self.streams} streams are open", peer)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open; come back later")
-        self.streams += 1
+        stream = _Stream(client)
+        self._open.add(stream)
         answers: Answers = asyncio.Queue(self._settings.pending)
+        revoked = False
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(requests, answers, tasks, identity, peer), name="rpc-read")
+                watch = tasks.create_task(stream.watch(), name="rpc-watch")
+                tasks.create_task(self._read(requests, answers, tasks, client, peer), name="rpc-read")
                 while (following := await answers.get()) is not None:
                     tag, task = following
                     await context.write(_answer(tag, await task))
+                watch.cancel()
+        except* _RevokedError:
+            revoked = True
         finally:
-            self.streams -= 1
+            self._open.discard(stream)
+        if revoked:
+            await self._turn_away(context, peer)
 
-    async def _identity(self, context: Context, peer: str) -> Identity | None:
+    async def _client(self, context: Context, peer: str) -> Listed | None:
         """Who the client's certificate says it is. A revoked one ends the stream before anything is read."""
-        pem = list((context.auth_context() or {}).get("x509_pem_cert", ()))
-        found = identity_of(pem)
-        if found is None:
-            return None
-        identity, serial = found
-        if self._credentials.revoked(serial):
-            self._reception.turned_away(Refusal.SOURCE, "TLS: the client certificate is revoked", peer)
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client certificate is revoked")
-        return identity
+        client = identity_of(list((context.auth_context() or {}).get("x509_pem_cert", ())))
+        if client is not None and self.tls.revoked(client.mark):
+            await self._turn_away(context, peer)
+        return client
+
+    async def _turn_away(self, context: Context, peer: str) -> None:
+        self._reception.turned_away(Refusal.SOURCE, "TLS: the client certificate is revoked", peer)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client certificate is revoked")
+
+    def _judge_again(self) -> None:
+        """Newer files were taken: who has been revoked by them is not heard any more."""
+        for stream in self._open:
+            if stream.mark is not None and self.tls.revoked(stream.mark):
+                stream.revoked.set()
 
     async def _read(
         self,
         requests: AsyncIterator[pb.Submission | None],
         answers: Answers,
         tasks: asyncio.TaskGroup,
-        identity: Identity | None,
+        client: Listed | None,
         peer: str,
     ) -> None:
         async for request in requests:
@@ -160,12 +208,12 @@ class RpcDoor:
             self.submissions += 1
             await self._reception.room()
             tag = 0 if request is None else request.tag
-            task = tasks.create_task(self._take(request, identity, peer, received), name="rpc-take")
+            task = tasks.create_task(self._take(request, client, peer, received), name="rpc-take")
             await answers.put((tag, task))
         await answers.put(None)
 
     async def _take(
-        self, request: pb.Submission | None, identity: Identity | None, peer: str, received: Instant
+        self, request: pb.Submission | None, client: Listed | None, peer: str, received: Instant
     ) -> Answer | Denied:
         if request is None or max(len(request.source), len(request.key_id)) > NAME:
             denied = Denied(Refusal.FRAMING, "not a message of this door")
@@ -178,7 +226,7 @@ class RpcDoor:
                     peer,
                     received,
                     request.source,
-                    identity,
+                    None if client is None else client.identity,
                     request.key_id,
                     request.signature,
                     "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import socket
@@ -18,7 +19,21 @@ import pytest
 from tests.e2e.installed import until
 from tests.intake.rest.conftest import Site
 from tests.intake.rest.site import client, place_of
-from tests.posting import Authority, client_context, ear, jwt, key_for, posted, raw, sign, status, verdict
+from tests.posting import (
+    Authority,
+    base64url,
+    client_context,
+    cwt,
+    ear,
+    ear_cbor,
+    jwt,
+    key_for,
+    posted,
+    raw,
+    sign,
+    status,
+    verdict,
+)
 
 
 def honest(site: Site) -> bool:
@@ -113,6 +128,37 @@ def test_documents_that_are_too_large_too_deep_or_double(site: Site) -> None:
     good = posted("rp", verdict("cam-1"))
     assert signed(site, good.replace(b'"device"', b'"device":"cam-2","device"')) == (400, "format")
     assert signed(site, posted("rp", *[verdict("cam-1", "noted")] * 1_001)) == (400, "format")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"\x81" * 200_000,
+        b"\xa1\x01" * 100_000,
+        b"\xd8\x3d" * 50_000,
+        b"\x9f" * 1_000,
+        b"\x9b" + b"\xff" * 8,
+        b"\x5b\x00\x00\x00\x01\x00\x00\x00\x00",
+        cwt(key_for("cwt", "ES384"), "ES384", b"\xa2\x06\x01\x06\x01"),
+        cwt(key_for("cwt", "ES384"), "ES384", ear_cbor(), protected={1: -7, 4: b"k1"}),
+    ],
+    ids=["arrays", "maps", "tags", "indefinite", "huge array", "huge string", "double member", "algorithm"],
+)
+def test_cbor_that_is_deep_large_double_or_of_another_algorithm(site: Site, document: bytes) -> None:
+    answer = client(site.files).post(document, source="cwt", media_type="application/eat+cwt")
+    assert (answer.status, answer.step) in {(400, "format"), (403, "algorithm")}, answer
+
+
+def test_a_signature_by_one_key_under_the_name_of_another_algorithm(site: Site) -> None:
+    """An EAR's header says what it likes: the algorithm is that of the configured key."""
+    for kind, said in (("Ed25519", "ES256"), ("ES384", "ES256"), ("ES256", "none"), ("ES256", "HS256")):
+        head = base64url(json.dumps({"alg": said, "kid": "k1"}).encode())
+        text = head + b"." + base64url(json.dumps(ear()).encode())
+        key = key_for("ear" if kind == "ES256" else "rp", kind)
+        token = text + b"." + base64url(sign(key, kind, text))
+        answer = client(site.files).post(token, source="ear", media_type="application/jwt")
+        assert answer.status == 403, answer
+        assert answer.step in ("algorithm", "signature")
 
 
 @pytest.mark.parametrize(
@@ -359,13 +405,20 @@ def test_a_certificate_that_is_revoked_while_the_service_runs(site: Site) -> Non
     assert kept.request("GET", "/v1/openapi.json").status == 200
     authority.revoke(certificate)
 
+    other = client(site.files, keep=True)
+
     def shut_out() -> bool:
+        assert other.request("GET", "/v1/openapi.json").status == 200
         return not shakes_hands(site, client_context(folder, "soon-revoked"))
 
     until(shut_out)
-    answer = kept.request("GET", "/v1/openapi.json")
-    assert answer.headers.get("connection", "").lower() == "close"
+    # What is open is judged again, too: of all connections that one alone is ended.
+    with pytest.raises((http.client.HTTPException, OSError)):
+        until(lambda: kept.request("GET", "/v1/openapi.json").status == 0)
     kept.close()
+    answer = other.request("GET", "/v1/openapi.json")
+    assert (answer.status, answer.headers.get("connection")) == (200, None)
+    other.close()
 
 
 def test_base64_and_signature_headers_are_hostile(site: Site) -> None:

@@ -123,3 +123,16 @@ def test_other_paths_methods_and_queries(site: Site) -> None:
     assert sender.post(b"{}", source="rp", headers={"Ragate-Signature": "???"}).status == 400
     for word in ("x" * 65, "caf\xe9"):
         assert sender.post(b"{}", source=word).status == 400
+
+
+def test_the_doors_are_shown_where_operators_look(site: Site) -> None:
+    """Each has a line of its own, and says until when its certificate lasts."""
+    parts = {part["part"]: part for part in site.service.get("/readyz").json["parts"]}
+    for name in ("rest", "rpc"):
+        line = parts[f"door {name}"]
+        assert line["ready"]
+        assert "certificate ends in 1.0 days" in line["detail"]
+        ends = site.service.metric("ragate_certificate_not_after_timestamp_seconds", holder=f"door {name}")
+        assert 0 < ends - time.time() < 86_401
+    checked = site.files.run("check").stdout
+    assert "door rest" in checked

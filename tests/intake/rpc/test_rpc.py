@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -96,6 +97,8 @@ REFUSED: dict[str, tuple[Callable[[], pb.Submission], str]] = {
         "algorithm",
     ),
     "deep": (lambda: signed("rp", b"[" * 200_000), "format"),
+    "deep CBOR": (lambda: pb.Submission(source="cwt", document=b"\x81" * 200_000), "format"),
+    "huge CBOR": (lambda: pb.Submission(source="cwt", document=b"\x9b" + b"\xff" * 8), "format"),
     "double": (
         lambda: signed("rp", posted("rp", verdict("cam-1")).replace(b'"device"', b'"device":"x","device"')),
         "format",
@@ -152,8 +155,19 @@ def test_a_revoked_certificate_is_turned_away_also_while_the_service_runs(site: 
     authority = replace(Authority.make(site.files.folder / "again"), folder=site.files.folder)
     certificate = authority.issue("soon")
     assert code("soon") is None
-    authority.revoke(certificate)
-    until(lambda: code("soon") is grpc.StatusCode.UNAUTHENTICATED)
+    asked: queue.SimpleQueue[pb.Submission | None] = queue.SimpleQueue()
+    with channel(site, "soon") as connected:
+        call = connected.stream_stream(METHOD, _encoded, pb.Answer.FromString)
+        answers = call(iter(asked.get, None), timeout=PATIENCE)
+        asked.put(signed("rp", posted("rp", verdict("cam-1", "noted"))))
+        assert next(answers).taken.verified
+        authority.revoke(certificate)
+        until(lambda: code("soon") is grpc.StatusCode.UNAUTHENTICATED)
+        # A stream that is open is judged again, too.
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        asked.put(None)
 
 
 def test_noise_and_idle_connections_keep_nobody_out(site: Site) -> None:
@@ -167,6 +181,32 @@ def test_noise_and_idle_connections_keep_nobody_out(site: Site) -> None:
     finally:
         for each in held:
             each.close()
+
+
+def test_a_flood_of_connections_keeps_nobody_out(site: Site) -> None:
+    """A thousand of them, as quickly as they can be made; some stay, and say nothing."""
+    held = []
+    try:
+        for number in range(1_000):
+            plain = socket.create_connection(place_of(site.files, "rpc"), PATIENCE, ("127.99.0.2", 0))
+            if number % 10:
+                plain.close()
+            else:
+                held.append(plain)
+        assert submit(site, [signed("rp", posted("rp", verdict("cam-1", "noted")))])[0].taken.verified
+    finally:
+        for each in held:
+            each.close()
+
+
+def test_a_stream_that_says_nothing_holds_up_nobody(site: Site) -> None:
+    asked: queue.SimpleQueue[pb.Submission | None] = queue.SimpleQueue()
+    with channel(site) as connected:
+        silent = connected.stream_stream(METHOD, _encoded, pb.Answer.FromString)
+        answers = silent(iter(asked.get, None), timeout=PATIENCE)
+        assert submit(site, [signed("rp", posted("rp", verdict("cam-1", "noted")))])[0].taken.verified
+        asked.put(None)
+        assert not list(answers)
 
 
 def test_health_and_reflection(site: Site) -> None:

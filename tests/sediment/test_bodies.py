@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.sediment import messages as codec
+from gateway.sediment.bodies import decode, encode, encode_passport_signed, judge_data
 from gateway.sediment.messages import (
     Acceptance,
     Admittance,
@@ -31,16 +33,27 @@ from gateway.sediment.messages import (
     PassportResponse,
     Permission,
     Result,
-    decode,
-    encode,
-    encode_passport_signed,
 )
-from gateway.sediment.wire import HMAC_START, Data, Endpoint, Header, Measurement, MessageId, Protocol, Reason, Span
+from gateway.sediment.wire import (
+    HMAC_START,
+    Data,
+    Endpoint,
+    Header,
+    Measurement,
+    MessageId,
+    Protocol,
+    Reason,
+    Span,
+    decode_data,
+    decode_header,
+    encode_header,
+)
 from tests.fuzz.mutants import honest, mutants
 from tests.sediment.recorded import (
     VALID,
     Message,
     messages,
+    of_kind,
     published_hmac_keys,
     published_key,
     refusal_of,
@@ -246,3 +259,39 @@ def test_data_without_encryption_and_signature_is_what_such_a_device_sends() -> 
 def test_what_a_field_cannot_hold_is_no_message(message: codec.Message) -> None:
     with pytest.raises(ValueError, match=r"."):
         encode(message)
+
+
+def outcome(judge: Callable[[], object]) -> tuple[Refusal, str] | None:
+    """What was refused, if anything; what else may be raised is a bug."""
+    try:
+        judge()
+    except InputRefused as refused:
+        return refused.refusal, refused.detail
+    return None
+
+
+BODY_BYTES = st.binary(max_size=120) | st.builds(
+    lambda parts: b"".join(parts),
+    st.tuples(
+        st.sampled_from((b"\0", b"\1" + bytes(9), b"\2" + bytes(18), b"\xff")),
+        st.sampled_from((b"\0", b"\x10" + bytes(16), b"\x0f" + bytes(15))),
+        st.sampled_from((b"\0\0", b"\0\3abc", b"\xff\xff")),
+        st.sampled_from((b"\0", b"\x20" + bytes(32), b"\x1f" + bytes(31), b"")),
+        st.sampled_from((b"", b"", b"x")),
+    ),
+)
+
+
+@unhurried
+@given(st.binary(max_size=20), BODY_BYTES)
+def test_data_is_judged_as_it_would_be_decoded(device: bytes, body: bytes) -> None:
+    header = Header(76 + len(device) + len(body), bytes(32), bytes(32), MessageId.DATA, 1, device)
+    frame = encode_header(header) + body
+    assert outcome(lambda: judge_data(frame, header)) == outcome(lambda: decode_data(frame, header))
+
+
+def test_recorded_data_is_judged_good() -> None:
+    frames = [message.frame for message in of_kind("DATA")]
+    assert frames
+    for frame in frames:
+        judge_data(frame, decode_header(frame))
