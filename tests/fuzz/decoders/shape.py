@@ -33,7 +33,7 @@ def scratch(process: int) -> Path:
 
 def pieces(data: bytes, most: int = 64) -> list[bytes]:
     """Cut bytes as a stream might arrive: two bytes, big-endian, say how long each piece is."""
-    found = []
+    found: list[bytes] = []
     at = 0
     while at + 2 <= len(data) and len(found) < most:
         length = int.from_bytes(data[at : at + 2], "big")

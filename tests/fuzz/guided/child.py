@@ -60,7 +60,7 @@ def _fuzz(atheris: Any, target: Target, seconds: int, folder: Path) -> None:
             f"-timeout={HUNG}",
             f"-rss_limit_mb={MEMORY_MIB}",
             f"-artifact_prefix={found}/",
-            f"-dict={words}",
+            *([f"-dict={words}"] if target.words else []),  # libFuzzer takes no empty one
             "-print_final_stats=1",
             "-len_control=20",
             str(corpus),
