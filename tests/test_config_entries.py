@@ -120,6 +120,8 @@ entries = st.builds(
     st.lists(names, max_size=2).map(tuple),
     words,
     words,
+    words,
+    words,
 )
 
 
@@ -143,6 +145,8 @@ plain = st.builds(
     st.just(()),
     st.sampled_from(["", "15m", "900", "90.5"]),
     st.sampled_from(["", "3"]),
+    st.sampled_from(["", "cams", "eth0.100", "wg@x"]),
+    st.sampled_from(["", "02:00:5e:10:00:0b", "02-00"]),
 )
 
 

@@ -52,7 +52,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         target={
             "path_gate": "relay",
             "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}],
-            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": f"127.0.0.1:{free_port()}"},
+            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": "none"},
         },
         source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gateway.agentlink.clocks import DRIFT
-from gateway.control.ports import Proof, Showing
+from gateway.control.ports import Proof, Showing, Strayed
 from gateway.core.errors import RagateError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -22,12 +22,18 @@ METHOD_SERVICE = "ragate.link.v1.Link"
 METHOD_NAME = "Attach"
 
 #: Versions of the protocol that this program speaks, oldest first.
-PROTOCOLS: Final = (1,)
+PROTOCOLS: Final = (1, 2)
+#: The first one in which an agent tells runtime alerts.
+ALERTS_PROTOCOL: Final = 2
 
 #: Changes or addresses in one message: a reconciler's batch.
 MOST_CHANGES = 1_000
 #: Bytes of one message: the plan of a site with a million addresses.
 MESSAGE_BYTES = 32 << 20
+#: Addresses that one message names as changed by somebody else; with more everything is looked at.
+MOST_STRAYED = 10_000
+#: Ways around a path gate that one beat tells of: one is enough to fail the target.
+MOST_BYPASSES = 8
 #: Bytes of one sentence that the other end wrote: it goes into notices.
 SENTENCE = 300
 
@@ -75,12 +81,14 @@ class Unable(Message, tag=3, frozen=True):
 
 class Beat(Message, tag=4, frozen=True):
     """Said every second. ``boot``: the agent's boot clock when it was sent. ``resources`` and ``notes`` are given
-    now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state)."""
+    now and then: numbers of the host by metric name, and sentences by part (an advisory layer's state).
+    ``bypasses``: a sentence for each way around the host's path gate, ``MOST_BYPASSES`` at most; None: unknown."""
 
     boot: float
     not_after: float
     resources: dict[str, float] = {}
     notes: dict[str, str] = {}
+    bypasses: tuple[str, ...] | None = None
 
 
 class Done(Message, tag=5, frozen=True):
@@ -116,9 +124,42 @@ class Failed(Message, tag=7, frozen=True):
 
 
 class Damage(Message, tag=8, frozen=True):
-    """The static part of the path gate was found damaged and has been laid again, shut and empty."""
+    """The static part of the path gate was found damaged and has been laid again, shut and empty. With ``strayed``,
+    addresses as (packed, prefix), or ``everything``, or ``mended``, it stands, and somebody else changed elements:
+    these are to be looked at (a gateway that does not know this tells everything again)."""
 
     sentence: str
+    strayed: tuple[tuple[bytes, int], ...] = ()
+    everything: bool = False
+    mended: bool = False
+
+
+class HeardAlert(Message, frozen=True):
+    """One runtime alert of the host: the fields of ``RuntimeAlert``, the source packed (empty: none), and how many
+    seconds ago it was heard."""
+
+    what: str
+    act: str
+    policy: str
+    severity: int
+    source: bytes
+    subject: str
+    detail: str
+    age: float
+
+
+class Heard(Message, tag=9, frozen=True):
+    """What was heard of the host's KubeArmor. ``run`` tells one life of the agent from another; within one,
+    ``told`` is the number of alerts told ever, these included; ``heard`` and ``breaks`` by stream and ``lost`` by
+    reason are totals. ``up``: streams that are open. Only from protocol 2 on."""
+
+    run: int
+    told: int
+    up: tuple[str, ...]
+    heard: dict[str, int]
+    lost: dict[str, int]
+    breaks: dict[str, int]
+    alerts: tuple[HeardAlert, ...]
 
 
 # --- from the gateway
@@ -173,7 +214,7 @@ class Look(Message, tag=22, frozen=True):
     proof: bool = False
 
 
-FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage
+FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage | Heard
 FromGateway = Welcome | Work | Look
 
 _encoder = msgspec.msgpack.Encoder()
@@ -322,6 +363,24 @@ def unpack_done(done: Done, changes: Sequence[Change], accepted: float) -> list[
 def pack_addresses(addresses: Sequence[Address]) -> tuple[tuple[bytes, int], ...]:
     """Addresses as a message carries them."""
     return tuple((address.packed, address.prefix) for address in addresses)
+
+
+def pack_damage(sentence: str) -> Damage:
+    """Make the message for what a path gate says of damage."""
+    told = sentence[:SENTENCE]
+    if not isinstance(sentence, Strayed):
+        return Damage(told)
+    strayed = pack_addresses(tuple(sentence.addresses)[:MOST_STRAYED])
+    everything = sentence.everything or len(sentence.addresses) > MOST_STRAYED
+    return Damage(told, strayed, everything, not strayed and not everything)
+
+
+def unpack_damage(damage: Damage, agent: str) -> str:
+    """Return what a message tells of damage. Raises ``LinkProtocolError``."""
+    sentence = f"{agent}: {damage.sentence[:SENTENCE]}"
+    if not (damage.strayed or damage.everything or damage.mended):
+        return sentence
+    return Strayed(sentence, unpack_addresses(damage.strayed), everything=damage.everything)
 
 
 def unpack_addresses(packed: Sequence[tuple[bytes, int]]) -> list[Address]:

@@ -16,7 +16,7 @@ from typing import cast
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.clocks import ClockBound
-from gateway.control.ports import Clock, Proof, Resync
+from gateway.control.ports import Clock, Proof, Resync, Strayed
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
@@ -58,6 +58,8 @@ class Session:
         self.not_after = 0.0
         self.resources: Mapping[str, float] = {}
         self.notes: Mapping[str, str] = {}
+        #: Told of the ways around the host's path gate, with each beat that says something of them.
+        self.on_bypasses: Callable[[tuple[str, ...]], None] | None = None
         self.ready: asyncio.Future[wire.Ready | wire.Unable] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._numbers = 0
@@ -196,6 +198,8 @@ class Session:
             self.resources = beat.resources
         if beat.notes:
             self.notes = beat.notes
+        if beat.bypasses is not None and self.on_bypasses is not None:
+            self.on_bypasses(tuple(each[: wire.SENTENCE] for each in beat.bypasses[: wire.MOST_BYPASSES]))
 
 
 class RemoteGate:
@@ -208,6 +212,11 @@ class RemoteGate:
         self._attached = asyncio.Event()
         self._running = False
         self._reports: asyncio.Queue[str] = asyncio.Queue(MAX_REPORTS)
+        self._missed = False  # a report found the queue full
+        #: Ways around the host's path gate, as its agent last told; they stay while the agent is away.
+        self.bypasses: tuple[str, ...] = ()
+        #: Told of each that opened and each that closed, after ``bypasses`` was changed.
+        self.on_bypass: Callable[[str], None] = lambda _sentence: None
 
     @property
     def name(self) -> str:
@@ -251,8 +260,18 @@ class RemoteGate:
             self._why = why
 
     def damaged(self, sentence: str) -> None:
-        """The agent's path gate was found damaged and laid again."""
+        """The agent's path gate was found damaged and laid again, or (``Strayed``) somebody changed elements."""
         self._report(sentence)
+
+    def around(self, bypasses: tuple[str, ...]) -> None:
+        """The agent says which ways around its host's path gate there are."""
+        before, self.bypasses = self.bypasses, bypasses
+        for each in bypasses:
+            if each not in before:
+                self.on_bypass(each)
+        for each in before:
+            if each not in bypasses:
+                self.on_bypass(f"closed again: {each}")
 
     # Backend
 
@@ -286,9 +305,13 @@ class RemoteGate:
         return await self._live().prove(tuple(addresses[: wire.MOST_CHANGES]))
 
     async def damages(self) -> AsyncIterator[str]:
-        """Yield a sentence for each damage that the agent reports, and a ``Resync`` for each attachment."""
+        """Yield a sentence for each damage that the agent reports, a ``Strayed`` for what others changed, and a
+        ``Resync`` for each attachment."""
         while True:
             yield await self._reports.get()
+            if self._missed and self._reports.empty():
+                self._missed = False
+                yield Strayed(f"agent {self.agent} told more than could be heard", everything=True)
 
     async def stop(self) -> None:
         """Ask nothing any more; the agent goes on enforcing, with its ends."""
@@ -310,5 +333,7 @@ class RemoteGate:
         return self._session
 
     def _report(self, sentence: str) -> None:
-        if not self._reports.full():
+        if self._reports.full():
+            self._missed = True
+        else:
             self._reports.put_nowait(sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import uvloop
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
+from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
 from gateway.app.process import SWITCH_SECONDS, settle_garbage
@@ -34,6 +36,8 @@ from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
+from gateway.watch.bypass import BypassWatch, LookError
+from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
 
 if TYPE_CHECKING:
@@ -184,7 +188,16 @@ class _Service:
         self._log = structlog.get_logger("ragate")
         self._layer: KubeArmorAdvisory | None = None
         self._layer_task: asyncio.Task[None] | None = None
+        self._bypass: BypassWatch | None = None
+        self._bypass_task: asyncio.Task[None] | None = None
         self._declared: frozenset[Address] | None = None
+        # A number of this life: what an earlier one had counted is no part of what this one counts.
+        self._outbox = Outbox(secrets.randbits(62))
+        self._ear: Ear | None = None
+        if config.kubearmor is not None and config.kubearmor.streams:
+            from gateway.app import build  # noqa: PLC0415 - as below
+
+            self._ear = build.ear(config.kubearmor, self._clock, self._outbox.put, self._lost)
 
     async def run(self) -> int:
         """Work until told to stop. What is enforced stays, with its ends."""
@@ -206,8 +219,10 @@ class _Service:
             boot_id=boot_id(),
             resources=self._resources,
             notes=self._notes,
+            bypasses=lambda: None if self._bypass is None else self._bypass.told,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
+            report=self._report,
             layers=lambda: () if self._layer is None else (self._layer.prove,),
         )
         self._agent = agent
@@ -220,6 +235,7 @@ class _Service:
             asyncio.create_task(material.run(), name="certificates"),
             asyncio.create_task(self._watch.run(), name="watch"),
             asyncio.create_task(self._advise(), name="advise"),
+            *([] if self._ear is None else [asyncio.create_task(self._ear.run(), name="ear")]),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -229,6 +245,7 @@ class _Service:
                 task.cancel()
             await asyncio.wait((stopped, *parts))
             await self._end_layer()
+            await self._end_bypass()
             await agent.stop()
         for part in parts:
             cause = None if part.cancelled() else part.exception()
@@ -281,17 +298,33 @@ class _Service:
         return {name: float(value) for name, value in found.items() if value is not None}
 
     def _notes(self) -> Mapping[str, str]:
-        if self._layer is None:
-            return {}
-        state = self._layer.state()
-        return {"kubearmor": f"{state.get('state')}: {state.get('detail', '')}"}
+        notes: dict[str, str] = {}
+        if self._layer is not None:
+            state = self._layer.state()
+            notes["kubearmor"] = f"{state.get('state')}: {state.get('detail', '')}"
+        if self._ear is not None:
+            notes["alerts"] = self._ear.state()
+        return notes
+
+    def _report(self, boot: float) -> wire.Heard | None:
+        if self._ear is None:
+            return None
+        tally = self._ear.tally
+        up = [stream for stream in tally.streams if stream in tally.up]
+        return self._outbox.report(boot, Counts(up, tally.heard, tally.lost, tally.breaks))
+
+    def _lost(self, why: str) -> None:
+        self._say(self._name, why)
+        if self._layer is not None:
+            self._layer.disturbed(why)
 
     # --- the advisory layer -----------------------------------------------------------------------------
 
     def _planned(self, plan: wire.Plan) -> None:
-        """A plan is in force: KubeArmor is told of its ports from here on."""
+        """A plan is in force: ways around it are looked for, and KubeArmor is told of its ports, from here on."""
         # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
         settle_garbage()
+        self._look_for_bypasses(plan)
         wanted = self._config.kubearmor
         if wanted is None:
             return
@@ -311,9 +344,27 @@ class _Service:
         self._layer, self._declared = fresh, None
         self._layer_task = asyncio.create_task(fresh.run(), name="kubearmor")
 
+    def _look_for_bypasses(self, plan: wire.Plan) -> None:
+        """Look for ways around the path gate of this plan; what devices reach through a relay is no way around."""
+        if self._config.path_gate != "nft":
+            return
+        if self._bypass_task is not None:
+            self._bypass_task.cancel()
+        services = list(dict.fromkeys(address for _, address, _, _, profiles in plan.services if profiles))
+        devices = list(map(str, _known(plan)))
+        self._bypass = BypassWatch(services, devices, lambda sentence: self._say("bypass", sentence))
+        self._bypass_task = asyncio.create_task(_looking(self._bypass), name="bypass")
+
+    async def _end_bypass(self) -> None:
+        if self._bypass_task is not None:
+            self._bypass_task.cancel()
+            await asyncio.wait((self._bypass_task,))
+
     async def _advise(self) -> None:
         while True:
             await asyncio.sleep(ADVISE_SECONDS)
+            if self._bypass_task is not None and self._bypass_task.done() and not self._bypass_task.cancelled():
+                self._bypass_task.result()
             if self._layer is None:
                 continue
             if self._layer_task is not None and self._layer_task.done():
@@ -327,3 +378,10 @@ class _Service:
         if self._layer_task is not None:
             self._layer_task.cancel()
             await asyncio.wait((self._layer_task,))
+
+
+async def _looking(watch: BypassWatch) -> None:
+    try:
+        await watch.run()
+    except LookError as error:
+        raise BackendError("nft", str(error), transient=False) from error

@@ -20,7 +20,7 @@ def baseline_text(config: Config) -> str:
     if config.target.path_gate != "nft":
         what = f"target {config.target.name}: path_gate {config.target.path_gate} has no nftables baseline"
         raise ConfigError(str(config.path), what, "load nothing at boot, or use path_gate: nft")
-    return nft.render_baseline_file(build.baseline(config), build.known(config))
+    return nft.render_baseline_file(build.baseline(config), build.known(config), build.anchors(config))
 
 
 def uninstall(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.app import hinting
 from gateway.certs import ServedTls
-from gateway.config import Config, KubeArmor, Relying, document_targets
+from gateway.config import SOURCE_ALERTS, Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Loaded, Notice, Opener, Presenting
@@ -20,13 +20,29 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, DeviceId, SourceName, Standing
+from gateway.core.model import Address, AnchorKind, DeviceId, Instant, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
+from gateway.enforce.kubearmor import (
+    KubeArmorAdvisory,
+    KubeArmorSettings,
+    Tables,
+    connect,
+    read_record,
+)
+from gateway.enforce.nft import (
+    Anchor,
+    Baseline,
+    ConnectionRate,
+    Endpoint,
+    GatedService,
+    NftBackend,
+    sets_in_use,
+)
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.journal import wishes
+from gateway.kubearmor.alerts import RuntimeAlert
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -41,10 +57,10 @@ from gateway.sediment.wire import Endpoint as WireEndpoint
 from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
+from gateway.watch.kubearmor import MESSAGE_BYTES, Ear, EarSettings
 
-# Here for their names alone: each is loaded where the configuration has it, and gRPC takes longest of all.
+# Here for their names alone: each is loaded where the configuration has it.
 if TYPE_CHECKING:
-    from gateway.enforce.kubearmor import KubeArmorAdvisory
     from gateway.intake.rest import RestDoor
     from gateway.intake.rpc import RpcDoor
 
@@ -56,11 +72,31 @@ def reaches(book: Book) -> Mapping[str, frozenset[str]]:
 
 def baseline(config: Config) -> Baseline:
     """The static part of the nftables path gate."""
-    return baseline_of(zone_of(config.book), len(known(config)))
+    return baseline_of(zone_of(config.book), len(known(config)), sources(config))
 
 
-def baseline_of(zone: Zone, addresses: int) -> Baseline:
-    """The static part for a zone, with room for so many addresses. Raises ``ConfigError``."""
+def anchors(config: Config) -> tuple[Anchor, ...]:
+    """Where packets of each address come from, as far as the inventory says so and this host can see it.
+
+    What an upstream guarantees is looked at only where the inventory names the interface that it comes by.
+    """
+    return tuple(
+        Anchor(address, binding.interface, binding.mac, routed_back=binding.anchor is AnchorKind.L3)
+        for binding in (device.binding for device in config.devices)
+        for address in binding.addresses
+    )
+
+
+def sources(config: Config) -> tuple[str, ...]:
+    """Which sets of anchors the path gate needs."""
+    return sets_in_use(known(config), anchors(config))
+
+
+def baseline_of(zone: Zone, addresses: int, anchored: tuple[str, ...] = ()) -> Baseline:
+    """The static part for a zone, with room for so many addresses and these sets of anchors.
+
+    Raises ``ConfigError``.
+    """
     places = {name: {_endpoint(service) for service in reached} for name, reached in zone.reaches.items()}
     endpoints = [_endpoint(service) for service in zone.services]
     return Baseline(
@@ -73,6 +109,7 @@ def baseline_of(zone: Zone, addresses: int) -> Baseline:
         profiles=tuple(places),
         inventory_size=addresses,
         rates={name: ConnectionRate(rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
+        sources=anchored,
     )
 
 
@@ -105,7 +142,7 @@ def routed(book: Book) -> list[str]:
 def path_gate(config: Config, clock: Clock) -> Backend:
     """The backend of the one target."""
     if config.target.path_gate == "nft":
-        return NftBackend(baseline(config), known(config), clock)
+        return NftBackend(baseline(config), known(config), clock, anchors(config))
     zone = zone_of(config.book)
     return RelayBackend(
         _routes(config, config.book),
@@ -137,8 +174,8 @@ def _slowed(zone: Zone) -> Mapping[str, RelayRate]:
 def layer(config: Config, backend: Backend) -> Lay:
     """What makes the path gate's static part that of a zone while it runs."""
     if isinstance(backend, NftBackend):
-        addresses = len(known(config))
-        return lambda zone: backend.move(baseline_of(zone, addresses))
+        addresses, anchored = len(known(config)), sources(config)
+        return lambda zone: backend.move(baseline_of(zone, addresses, anchored))
     if isinstance(backend, RelayBackend):
         return lambda zone: backend.rewrite(_reached(zone), zone.always_allowed, _slowed(zone))
     raise TypeError(backend)
@@ -516,21 +553,38 @@ def kubearmor_layer(
     notice: Callable[[Notice], None] = _unheard,
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
-    from gateway.enforce.kubearmor import (  # noqa: PLC0415
-        KubeArmorAdvisory,
-        KubeArmorSettings,
-        Tables,
-        read_record,
+    settings = _kubearmor_settings(wanted, target)
+    return KubeArmorAdvisory(
+        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
     )
 
-    settings = KubeArmorSettings(
-        address=str(wanted.address),
-        health=None if wanted.health is None else str(wanted.health),
+
+def _kubearmor_settings(wanted: KubeArmor, target: str) -> KubeArmorSettings:
+    return KubeArmorSettings(
+        address=wanted.address,
+        logs=wanted.logs,
+        tls=wanted.tls,
+        health=wanted.health,
         tables=Tables(wanted.tables),
         target=target,
     )
-    return KubeArmorAdvisory(
-        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
+
+
+def ear(
+    wanted: KubeArmor,
+    clock: Clock,
+    hear: Callable[[RuntimeAlert, Instant], None],
+    lost: Callable[[str], None],
+) -> Ear:
+    """The listener at a host's KubeArmor. Raises ``ConfigError`` for an address beyond this host, or TLS files that
+    cannot be used."""
+    settings = _kubearmor_settings(wanted, "")
+    return Ear(
+        EarSettings(streams=wanted.streams, per_source=SOURCE_ALERTS),
+        clock,
+        lambda: connect(settings.events, settings.tls, MESSAGE_BYTES),
+        hear,
+        lost,
     )
 
 

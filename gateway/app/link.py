@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink.alerts import Inbox
 from gateway.app import build
 from gateway.config import Config, RemoteTarget
 from gateway.control.devices import Devices
@@ -20,6 +21,7 @@ from gateway.core.policy import Book, zone_of
 # Loaded where the configuration has agents: gRPC takes long.
 if TYPE_CHECKING:
     from gateway.agentlink.hub import AgentHub
+    from gateway.agentlink.remote import RemoteGate
     from gateway.certs import TlsMaterial
 
 
@@ -69,10 +71,15 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
 
 
 def make_link(
-    config: Config, devices: Devices, every: list[Reconciler], clock: Clock, notice: Callable[[Notice], None]
+    config: Config,
+    devices: Devices,
+    every: list[Reconciler],
+    clock: Clock,
+    notice: Callable[[Notice], None],
+    inboxes: Mapping[str, Inbox],
 ) -> Link | None:
     """Make the link and the gates of its targets, and add them to ``every``, whose first is the path gate of this
-    host: it opens after the required ones.
+    host: it opens after the required ones. ``inboxes`` of each target's runtime alerts.
 
     Devices are told to the new gates from here on. Raises ``ConfigError``.
     """
@@ -89,7 +96,8 @@ def make_link(
     for remote in config.remotes:
         plan = plan_of(config, config.book, remote)
         backend = RemoteGate(remote.agent)
-        agents[remote.agent] = AgentTarget(backend, plan, wire.digest_of(wire.encode(plan)), remote.lease)
+        digest = wire.digest_of(wire.encode(plan))
+        agents[remote.agent] = AgentTarget(backend, plan, digest, remote.lease, inboxes[remote.name])
         gate = RemoteReconciler(
             backend,
             backend,
@@ -101,6 +109,7 @@ def make_link(
             required=remote.required,
         )
         gate.on_tombstone = _withhold(devices, gate, clock)
+        backend.on_bypass = _around(devices, gate, backend, clock)
         devices.add_gate(gate)
         gates.append(gate)
     required, last = [gate for gate in gates if gate.required], every[0]
@@ -150,6 +159,24 @@ def _withhold(devices: Devices, gate: Reconciler, clock: Clock) -> Callable[[Add
     return withheld
 
 
+def _around(devices: Devices, gate: Reconciler, backend: RemoteGate, clock: Clock) -> Callable[[str], None]:
+    def told(sentence: str) -> None:
+        gate.obstacle = "; ".join(f"bypass: {each}" for each in backend.bypasses)
+        devices.notice(Notice("bypass", gate.target, sentence, clock.now().wall))
+        devices.commit()
+
+    return told
+
+
+def bypasses(gate: Reconciler) -> Callable[[], int]:
+    """How many ways around the path gate of a target behind the link there are."""
+
+    def count() -> int:
+        return len(gate.backend.bypasses) if isinstance(gate.backend, RemoteGate) else 0
+
+    return count
+
+
 def health(link: Link, config: Config) -> list[Health]:
     """One line for each agent's target. Without a required one nobody new is admitted."""
     states = link.hub.states()
@@ -157,6 +184,7 @@ def health(link: Link, config: Config) -> list[Health]:
     for remote in config.remotes:
         state = states[remote.agent]
         lines.append(Health(f"target {remote.name}", state.attached or not remote.required, state.detail))
+    lines += [Health(f"bypass {gate.target}", False, gate.obstacle) for gate in link.gates if gate.obstacle]
     return lines
 
 

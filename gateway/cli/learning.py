@@ -90,4 +90,4 @@ def _write(inventory: Path, file: Path, proposals: Sequence[Mapping[str, Any]]) 
 
 def _bound(entry: Entry, address: str) -> Entry:
     """The entry with one more address. Its anchor spoke of the others alone."""
-    return entry._replace(addresses=(*entry.addresses, address), anchor="none")
+    return entry._replace(addresses=(*entry.addresses, address), anchor="none", interface="", mac="")

@@ -26,7 +26,18 @@ from gateway.sediment.keys import parse_hmac_key
 
 #: The columns, in any order; the first row names them. Several addresses, sources or labels stand in one field,
 #: with spaces or semicolons between them.
-COLUMNS = ("id", "addresses", "source", "anchor", "labels", "max_age", "recovery_passes", "hmac_key")
+COLUMNS = (
+    "id",
+    "addresses",
+    "source",
+    "anchor",
+    "interface",
+    "mac",
+    "labels",
+    "max_age",
+    "recovery_passes",
+    "hmac_key",
+)
 _NEEDED = COLUMNS[:2]
 #: Characters of a field: sixteen IPv6 addresses, or sixteen labels of twice sixty-four.
 FIELD = 4_096
@@ -137,6 +148,8 @@ def _row(
         tuple(also),
         max_age=values.get("max_age", ""),
         recovery_passes=values.get("recovery_passes", ""),
+        interface=values.get("interface", ""),
+        mac=values.get("mac", ""),
     )
     problems = Problems()
     device: Device | None = None

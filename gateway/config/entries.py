@@ -23,6 +23,8 @@ ENTRY_KEYS = (
     "source",
     "addresses",
     "anchor",
+    "interface",
+    "mac",
     "hmac_key_file",
     "labels",
     "max_age",
@@ -42,6 +44,8 @@ class Entry(NamedTuple):
     also: tuple[str, ...] = ()  # further sources
     max_age: str = ""
     recovery_passes: str = ""
+    interface: str = ""
+    mac: str = ""
 
 
 class Entries(NamedTuple):
@@ -73,6 +77,8 @@ _ENTRY = re.compile(
     rf"[ ]{{4}}source:[ ](?P<source>{_WORD})\n"
     rf"[ ]{{4}}addresses:[ ]\[(?P<addresses>{_ITEM}(?:,[ ]{_ITEM})*)\]\n"
     rf"(?:[ ]{{4}}anchor:[ ](?P<anchor>{_PLAIN})\n)?"
+    rf"(?:[ ]{{4}}interface:[ ](?P<interface>{_WORD})\n)?"
+    rf"(?:[ ]{{4}}mac:[ ](?P<mac>{_WORD})\n)?"
     rf"(?:[ ]{{4}}hmac_key_file:[ ](?P<hmac_key_file>{_FILE})\n)?"
     rf"(?:[ ]{{4}}labels:[ ]\{{(?P<labels>{_PLAIN}:[ ]{_WORD}(?:,[ ]{_PLAIN}:[ ]{_WORD})*)\}}\n)?"
     rf"(?:[ ]{{4}}max_age:[ ](?P<max_age>{_WORD})\n)?"
@@ -92,7 +98,7 @@ def read_common(text: str, path: Path) -> Entries | None:
     known_labels: dict[str | None, tuple[tuple[str, str], ...]] = {None: ()}
     at = head.end()
     while (match := _ENTRY.match(text, at)) is not None:
-        device, source, addresses, anchor, key_file, written, max_age, passes = match.groups()
+        device, source, addresses, anchor, interface, mac, key_file, written, max_age, passes = match.groups()
         labels = known_labels.get(written)
         if labels is None:
             pairs = [pair.split(": ") for pair in written.split(", ")]
@@ -109,6 +115,8 @@ def read_common(text: str, path: Path) -> Entries | None:
                 labels,
                 max_age=(max_age or "").strip('"'),
                 recovery_passes=(passes or "").strip('"'),
+                interface=(interface or "").strip('"'),
+                mac=(mac or "").strip('"'),
             )
         )
         starts.append(at)
@@ -176,6 +184,8 @@ def _entry(item: Value) -> tuple[Entry, Section]:
         tuple(also),
         max_age=section.take("max_age", Value.text, ""),
         recovery_passes=section.take("recovery_passes", Value.text, ""),
+        interface=section.take("interface", Value.text, ""),
+        mac=section.take("mac", Value.text, ""),
     )
     return entry, section
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from gateway.config.clusters import cluster_findings
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.link_findings import of_link, of_served
-from gateway.config.values import Config, Network
+from gateway.config.values import SOURCE_ALERTS, Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
 from gateway.core.policy import Finding, check, check_against
@@ -39,11 +39,19 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
 
 
 def _of_the_unheard(config: Config) -> Iterator[Finding]:
-    """Parts of a book that are judged at load and that no part of the running service acts on yet."""
-    book = config.book
-    if book.thresholds.suspect is not None:
-        what = "it is checked, but this version receives no alerts from KubeArmor: they make no device suspect"
-        yield Finding("warning", "thresholds alerts", what, "do not rely on it yet")
+    """Thresholds of alerts that nobody hears, or that no number of alerts can reach."""
+    thresholds = config.book.thresholds
+    wanted = [each for each in (thresholds.suspect, thresholds.alarm) if each is not None]
+    own = config.target.kubearmor
+    if wanted and not config.remotes and (own is None or "alerts" not in own.streams):
+        what = f"target {config.target.name} has no KubeArmor whose alerts are listened to: nothing can reach them"
+        mend = "add kubearmor: {} to the target where one runs, with alerts among its streams"
+        yield Finding("warning", "thresholds alerts", what, mend)
+    for each in wanted:
+        most = int(SOURCE_ALERTS * max(each.within, 1.0))
+        if each.alerts > most:
+            what = f"{each.alerts} alerts within {each.within:g} s: no more than {most} of one source are taken"
+            yield Finding("warning", "thresholds alerts", what, "lower count, or lengthen within")
 
 
 def _of_documents(config: Config) -> Iterator[Finding]:
@@ -65,10 +73,25 @@ def _of_bindings(config: Config) -> Iterator[Finding]:
     if loose:
         what = "nothing guarantees that their source addresses are theirs: any neighbour can borrow an admission"
         yield Finding("warning", _subject(loose), what, "set anchor to l2, l3 or upstream where it is true")
+    yield from _of_anchors(config)
     local = [device.id for device in config.devices if _is_loopback(device)]
     if local and config.target.path_gate == "nft":
         what = "a loopback address never arrives at a routed path gate"
         yield Finding("warning", _subject(local), what, "write the addresses that the gateway sees")
+
+
+def _of_anchors(config: Config) -> Iterator[Finding]:
+    """Anchors that are said and that no path gate can hold anybody to."""
+    nowhere = [
+        device.id for device in config.devices if device.binding.anchor is AnchorKind.L2 and not device.binding.mac
+    ]
+    if nowhere:
+        what = "their l2 anchor names no interface and no MAC: any neighbour can borrow an admission"
+        yield Finding("warning", _subject(nowhere), what, "write interface and mac beside the anchor")
+    held = [device.id for device in config.devices if device.binding.interface]
+    if held and config.target.path_gate != "nft":
+        what = f"their interface and MAC are not looked at by path_gate {config.target.path_gate}"
+        yield Finding("warning", _subject(held), what, "use path_gate: nft where neighbours are not trusted")
 
 
 def _is_loopback(device: Device) -> bool:

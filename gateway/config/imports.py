@@ -72,6 +72,10 @@ def inventory_text(entries: Iterable[Entry], hmac_keys: str = "", left_out: Sequ
             f"    addresses: [{addresses}]",
             f"    anchor: {entry.anchor}",
         ]
+        if entry.interface:
+            lines.append(f"    interface: {_word(entry.interface)}")
+        if entry.mac:
+            lines.append(f"    mac: {_word(entry.mac)}")
         if entry.key_file:
             lines.append(f"    hmac_key_file: {_word(entry.key_file)}")
         if entry.labels:
@@ -121,4 +125,7 @@ def _shown(device: Device) -> str:
     labels = "".join(f" {name}={word}" for name, word in device.labels)
     age = "" if device.max_age is None else f" max_age={device.max_age:g}s"
     passes = "" if device.recovery_passes is None else f" recovery_passes={device.recovery_passes}"
-    return f"{','.join(device.sources)} {addresses} {device.binding.anchor.value}{labels}{age}{passes}"
+    binding = device.binding
+    place = f" interface={binding.interface}" if binding.interface else ""
+    place += f" mac={binding.mac.hex(':')}" if binding.mac else ""
+    return f"{','.join(device.sources)} {addresses} {binding.anchor.value}{place}{labels}{age}{passes}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,12 @@ ADDRESSES = 16
 #: Labels of one device, and characters of one label: they are kept in memory and shown.
 LABELS, LABEL = 16, 64
 
+#: An interface's name: at most fifteen characters (linux/if.h: IFNAMSIZ less the closing zero), and none that the
+#: kernel or nft would read otherwise.
+INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}\Z")
+MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}\Z")
+#: Anchors that an interface belongs to.
+_PLACED = (AnchorKind.L2, AnchorKind.L3, AnchorKind.UPSTREAM)
 _ANCHORS: Mapping[str, AnchorKind] = {anchor.value: anchor for anchor in AnchorKind}
 
 
@@ -129,10 +136,32 @@ def _device(
     except ValueError as error:
         raise ConfigError(written.where(number, key), f"{entry.id[:64]}: {error}") from error
     also = tuple(sources[name] for name in entry.also)
-    binding = Binding(device, addresses, anchor)
+    binding = Binding(device, addresses, anchor, *_place(entry, anchor, number, written))
     return Device(
         device, sources[entry.source], binding, entry.labels, also, max_age=max_age, recovery_passes=passes
     )
+
+
+def _place(entry: Entry, anchor: AnchorKind, number: int, written: Entries) -> tuple[str, bytes]:
+    """The interface and the MAC that an anchor names. Raises ``ConfigError``."""
+    interface, mac = entry.interface, entry.mac
+    if not interface and not mac:
+        return "", b""
+    if interface and not INTERFACE.match(interface):
+        what = f"{entry.id[:64]}: {interface[:64]!r} cannot be an interface's name"
+        raise ConfigError(written.where(number, "interface"), what, "write it as ip link shows it")
+    if mac and (not MAC.match(mac) or int(mac[1], 16) & 1):
+        what = f"{entry.id[:64]}: {mac[:64]!r} is no device's MAC"
+        raise ConfigError(written.where(number, "mac"), what, 'write it like "02:00:5e:10:00:0b", in quotes')
+    for key, value, kinds in (("interface", interface, _PLACED), ("mac", mac, (AnchorKind.L2,))):
+        if value and anchor not in kinds:
+            mend = f"set anchor to {' or '.join(kind.value for kind in kinds)}, or remove {key}"
+            what = f"{entry.id[:64]}: {key} says nothing with anchor {anchor.value}"
+            raise ConfigError(written.where(number, key), what, mend)
+    if anchor is AnchorKind.L2 and not (interface and mac):
+        what = f"{entry.id[:64]}: an l2 anchor is an interface and a MAC, and one of them is missing"
+        raise ConfigError(written.where(number, "anchor"), what, "write both interface and mac")
+    return interface, bytes.fromhex(mac.replace(":", ""))
 
 
 def _age(text: str) -> float:

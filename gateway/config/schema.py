@@ -7,6 +7,7 @@ reading. A schema sees less than the readers: names that refer to one another, p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from gateway.config import (
@@ -21,7 +22,7 @@ from gateway.config import (
     settings,
 )
 from gateway.config.entries import ENTRY_KEYS
-from gateway.config.inventory import ADDRESSES, LABEL, LABELS
+from gateway.config.inventory import ADDRESSES, INTERFACE, LABEL, LABELS, MAC
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.values import PASSES_MOST, Places
 from gateway.core.model import AnchorKind
@@ -43,6 +44,11 @@ _WORDS: Schema = {"type": "object", "additionalProperties": {"type": ["string", 
 #: ``HOST:PORT``; which hosts are taken, the reader says.
 _ENDPOINT: Schema = {"type": "string", "pattern": "^.+:[0-9]{1,5}$"}
 _TRUTH: Schema = {"type": "boolean"}
+
+
+def _matching(pattern: re.Pattern[str]) -> Schema:
+    """Text that a reader's pattern matches as a whole."""
+    return {"type": "string", "pattern": f"^{pattern.pattern.removesuffix(chr(92) + 'Z')}$"}
 
 
 def _whole(most: int, least: int = 1) -> Schema:
@@ -150,7 +156,7 @@ def _site() -> Schema:
 def _thresholds() -> Schema:
     alert = _section(
         book_site.ALERT_THRESHOLD_KEYS,
-        {"severity": _whole(book_site.SEVERITY_MOST), "count": _whole(1_000_000), "within": _DURATION},
+        {"severity": _whole(book_site.SEVERITY_MOST), "count": _whole(book_site.COUNT_MOST), "within": _DURATION},
         book_site.ALERT_THRESHOLD_KEYS,
     )
     share: Schema = {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3})?%$"}
@@ -160,7 +166,7 @@ def _thresholds() -> Schema:
     return _section(
         book_site.THRESHOLD_KEYS,
         {
-            "alerts": _section(book_site.ALERT_KEYS, {"suspect": alert}),
+            "alerts": _section(book_site.ALERT_KEYS, dict.fromkeys(book_site.ALERT_KEYS, alert)),
             "resources": _section(book_site.RESOURCE_KEYS, dict.fromkeys(book_site.RESOURCE_KEYS, resource)),
         },
     )
@@ -193,6 +199,8 @@ def devices_schema() -> Schema:
             "source": _either(_NAME, _list(_NAME) | {"minItems": 1, "uniqueItems": True}),
             "addresses": _list(_TEXT) | {"minItems": 1, "maxItems": ADDRESSES},
             "anchor": _choice([anchor.value for anchor in AnchorKind]),
+            "interface": _matching(INTERFACE),
+            "mac": _matching(MAC),
             "hmac_key_file": _TEXT,
             "labels": labels,
             "max_age": _DURATION,
@@ -230,14 +238,7 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly(
-            {
-                "address": _ENDPOINT,
-                "health": _ENDPOINT,
-                "tables": _choice(remotes.TABLES),
-                "record": {"type": "string", "pattern": "^/"},
-            }
-        ),
+        "kubearmor": _kubearmor(),
     }
     values = {
         "journal": _TEXT,
@@ -280,6 +281,21 @@ def _remote() -> dict[str, Schema]:
         "services": _list(_NAME) | {"minItems": 1},
         "relays": _list(_TEXT),
     }
+
+
+def _kubearmor() -> Schema:
+    """KubeArmor on the same host."""
+    tls = dict.fromkeys(remotes.KUBEARMOR_TLS_KEYS, _TEXT)
+    values: Mapping[str, Schema] = {
+        "address": _TEXT,
+        "logs": _TEXT,
+        "health": _TEXT,
+        "tables": _choice(remotes.TABLES),
+        "record": {"type": "string", "pattern": "^/"},
+        "streams": _list(_choice(remotes.STREAMS)),
+        "tls": _section(remotes.KUBEARMOR_TLS_KEYS, tls, remotes.KUBEARMOR_TLS_KEYS[:3]),
+    }
+    return _section(remotes.KUBEARMOR_KEYS, values)
 
 
 def _cluster() -> dict[str, Schema]:

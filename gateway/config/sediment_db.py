@@ -167,6 +167,8 @@ def _entry(device: Device) -> Entry:
         device.also,
         max_age=age,
         recovery_passes=passes,
+        interface=binding.interface,
+        mac=binding.mac.hex(":"),
     )
 
 

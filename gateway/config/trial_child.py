@@ -30,7 +30,16 @@ CHUNK = 256
 
 _LENGTH = struct.Struct("!I")
 
-_Row = tuple[str, list[str], str, list[tuple[bytes, int]], list[tuple[str, str]], float | None, int | None]
+_Row = tuple[
+    str,
+    list[str],
+    str,
+    list[tuple[bytes, int]],
+    list[tuple[str, str]],
+    float | None,
+    int | None,
+    tuple[str, bytes],
+]
 
 
 # --- the child ----------------------------------------------------------------------------------------------------
@@ -132,13 +141,14 @@ def _row(device: Device) -> _Row:
         list(device.labels),
         device.max_age,
         device.recovery_passes,
+        (binding.interface, binding.mac),
     )
 
 
 def _device(row: _Row) -> Device:
-    name, (source, *also), anchor, addresses, labels, max_age, passes = row
+    name, (source, *also), anchor, addresses, labels, max_age, passes, place = row
     device = DeviceId(name)
     bound = tuple(Address(packed, prefix) for packed, prefix in addresses)
-    binding = Binding(device, bound, AnchorKind(anchor))
+    binding = Binding(device, bound, AnchorKind(anchor), *place)
     others = tuple(map(SourceName, also))
     return Device(device, SourceName(source), binding, tuple(labels), others, max_age, passes)

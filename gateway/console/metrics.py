@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.alerting import AlertCollector
 from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
@@ -96,6 +97,9 @@ NOTICE_KINDS = (
     "asked",
     "tls",
     "descriptors",
+    "alert",
+    "alerts",
+    "kubearmor",
 )
 
 
@@ -164,7 +168,8 @@ class Metrics:
         self._host = HostCollector()
         #: Hints, feeds and inquiries; whoever runs them sets what it reads.
         self.hinted = HintCollector()
-        for collector in (self._facts, self._live, self._host, self.hinted):
+        self.alerted = AlertCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted, self.alerted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(
@@ -213,6 +218,10 @@ class Metrics:
     def set_bypasses(self, target: str, count: Callable[[], int]) -> None:
         """Read ``ragate_bypasses{target}`` from ``count`` at every scrape."""
         self._live.bypasses[target] = count
+
+    def set_spoofed(self, target: str, count: Callable[[], int]) -> None:
+        """Read ``ragate_spoofed_packets_total{target}`` from ``count`` at every scrape."""
+        self._live.spoofed[target] = count
 
     def set_advisory(self, target: str, name: str, state: Callable[[], Mapping[str, str]]) -> None:
         """Read ``ragate_advisory_state{target,backend,part,state}`` from ``state`` (a word for each of
@@ -449,6 +458,7 @@ class _LiveCollector(Collector):
     def __init__(self) -> None:
         self.queues: dict[str, Callable[[], float]] = {}
         self.bypasses: dict[str, Callable[[], int]] = {}
+        self.spoofed: dict[str, Callable[[], int]] = {}
         self.advisories: dict[tuple[str, str], Callable[[], Mapping[str, str]]] = {}
         self.writable: Callable[[], bool] | None = None
         self.counts: Callable[[], Mapping[str, int]] | None = None
@@ -488,6 +498,15 @@ class _LiveCollector(Collector):
             for target, count in self.bypasses.items():
                 around.add_metric((target,), count())
             families.append(around)
+        if self.spoofed:
+            families.append(
+                _counters(
+                    "ragate_spoofed_packets",
+                    "Packets dropped because their source is a device's and they came from elsewhere.",
+                    ("target",),
+                    (((target,), count()) for target, count in self.spoofed.items()),
+                )
+            )
         families += self._advised()
         if self.forwarding is not None:
             forwarded = self.forwarding()

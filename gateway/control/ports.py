@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from gateway.core.errors import JournalError, Refusal
 from gateway.core.model import (
@@ -266,7 +266,8 @@ class Backend(Protocol):
 
     def damages(self) -> AsyncIterator[str]:
         """Yield a sentence each time the static part was found damaged and has been laid again (shut, empty):
-        the clockwork then resynchronises every element. Never ends by itself."""
+        the clockwork then resynchronises every element; and a ``Strayed`` when somebody else changed elements.
+        Never ends by itself."""
         ...
 
     async def stop(self) -> None:
@@ -279,6 +280,22 @@ class Resync(str):
     lost and is there again), so it is read back and brought to what is wanted."""
 
     __slots__ = ()
+
+
+class Strayed(str):
+    """A sentence among a backend's damages that tells of elements which others may have changed: ``addresses`` are
+    to be looked at, and every other as well if ``everything``. The static part stands."""
+
+    __slots__ = ("addresses", "everything")
+
+    addresses: frozenset[Address]
+    everything: bool
+
+    def __new__(cls, sentence: str, addresses: Iterable[Address] = (), *, everything: bool = False) -> Self:
+        made = super().__new__(cls, sentence)
+        made.addresses = frozenset(addresses)
+        made.everything = everything
+        return made
 
 
 class Contact(Protocol):
@@ -665,7 +682,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, agent, certificate, override, site, resources, asked, tls.
+    # bypass, agent, certificate, override, site, resources, asked, tls, alert, alerts, kubearmor.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

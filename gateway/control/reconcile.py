@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.control.followed import Cause, drift
-from gateway.control.ports import Backend, Clock, Notice, TargetState
+from gateway.control.ports import Backend, Clock, Notice, Strayed, TargetState
+from gateway.control.storms import LONGEST_WAIT, Storm
+from gateway.control.strays import look_at
 from gateway.core import plan
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import (
@@ -45,6 +47,9 @@ SWEEP_RATE = 200
 read-back of 100,000 addresses then takes eight minutes; a damaged ruleset is noticed at once by other means)."""
 
 SWEEP_STEP = 0.25
+
+DRIFT_NAMED = 5
+"""Addresses of one look that are told of one by one; the rest are counted."""
 
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
@@ -110,6 +115,7 @@ class Reconciler:
         self.on_opened: Callable[[Address], None] | None = None
         self.admitted_version = 0
         self.repairs = 0
+        self._storm = Storm()
         #: Why nothing that stands here can be relied on; "" while it can. Every device is then shown as failed.
         self.obstacle = ""
 
@@ -460,28 +466,61 @@ class Reconciler:
             if not addresses:
                 await asyncio.sleep(SWEEP_STEP)
 
-    async def _check(self, addresses: Sequence[Address]) -> None:
+    async def _check(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        """Read addresses back and repair them; returns those that could not be judged now."""
         asked = {a: self._have.get(a) for a in addresses if not self._moving(a)}
         if self.unreachable:
-            return
+            return ()  # everything is looked at when it can be reached again
         try:
             stands = await self.backend.observe(list(asked))
         except Unreached:
-            return
+            return ()
         except BackendError as error:
             self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
-            return
+            return addresses
         now = self._clock.now()
+        moved = [address for address in addresses if address not in asked]
+        wrongs: list[str] = []
         for address, expected in asked.items():
             if self._have.get(address) is not expected or self._moving(address):
-                continue  # it moved while we looked
+                moved.append(address)  # it moved while we looked
+                continue
             wrong = drift(expected, stands[address], now.boot)
             if not wrong:
                 self._verified_at[address] = now.boot
             if wrong:
-                self.repairs += 1
-                self._notice(Notice("drift", self.backend.name, f"{address}: {wrong}", now.wall))
+                wrongs.append(f"{address}: {wrong}")
                 self._repair(address, stands[address], now.boot)
+        self._tell_drift(wrongs)
+        return moved
+
+    def _tell_drift(self, wrongs: Sequence[str]) -> None:
+        """Count what was wrong and is being repaired, and tell of it: of a flood as a whole."""
+        self.repairs += len(wrongs)
+        wall = self._clock.now().wall
+        for wrong in wrongs[:DRIFT_NAMED]:
+            self._notice(Notice("drift", self.backend.name, wrong, wall))
+        if (more := len(wrongs) - DRIFT_NAMED) > 0:
+            self._notice(Notice("drift", self.backend.name, f"and {more:,} addresses more", wall, more))
+
+    @property
+    def storming(self) -> bool:
+        """Whether somebody keeps changing what is repaired."""
+        return self._storm.raging(self._clock.now().boot)
+
+    async def _strayed(self, stray: Strayed) -> None:
+        """Somebody else changed elements: look at them now, and in a storm leave it at that for a while."""
+        before = self.repairs
+        if stray.everything or not stray.addresses:
+            self._tell_drift([stray])
+        await look_at((*stray.addresses, *(self._want if stray.everything else ())), self._check)
+        if self.repairs == before:
+            return
+        raging, wait = self.storming, self._storm.repaired(self._clock.now().boot)
+        if wait and not raging:
+            what = f"a storm: {stray}, again and again; repaired every {LONGEST_WAIT:g} s at the most from here on"
+            self._notice(Notice("drift", self.backend.name, what, self._clock.now().wall))
+        await asyncio.sleep(wait)
 
     def _repair(self, address: Address, stands: Stands, now: float) -> None:
         rule = self._want.get(address)
@@ -493,9 +532,13 @@ class Reconciler:
         self.want(address, rule)
 
     async def _watch(self) -> None:
-        """The static part was damaged and has been laid again, shut and empty: tell everything again."""
+        """The static part was damaged and has been laid again, shut and empty: tell everything again. Or somebody
+        else changed elements: look at them."""
         async for sentence in self.backend.damages():
-            await self._laid_again(sentence)
+            if isinstance(sentence, Strayed):
+                await self._strayed(sentence)
+            else:
+                await self._laid_again(sentence)
 
     async def _laid_again(self, sentence: str) -> None:
         self.repairs += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.control.followed import Cause
-from gateway.control.ports import Backend, Clock, Contact, Notice, Resync
+from gateway.control.ports import Backend, Clock, Contact, Notice, Resync, Strayed
 from gateway.control.reconcile import BATCH, Reconciler, Report
 from gateway.core.errors import BackendError
 from gateway.core.model import DENY, Address, Change, ChangeKind, DeviceId, Rule, Stands
@@ -86,6 +86,8 @@ class RemoteReconciler(Reconciler):
         async for sentence in self.backend.damages():
             if isinstance(sentence, Resync):
                 await self._look_again()
+            elif isinstance(sentence, Strayed):
+                await self._strayed(sentence)
             else:
                 await self._laid_again(sentence)
 

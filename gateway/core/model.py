@@ -156,11 +156,17 @@ class AnchorKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Device and addresses from the inventory. An alert's endpoint is a claim and never makes one."""
+    """Device and addresses from the inventory. An alert's endpoint is a claim and never makes one.
+
+    ``interface`` and ``mac`` (six bytes) are the gateway's interface that the device's packets arrive by and the
+    address of the link that they come from; "" and b"": not said.
+    """
 
     device: DeviceId
     addresses: tuple[Address, ...]
     anchor: AnchorKind = AnchorKind.NONE
+    interface: str = ""
+    mac: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.agentlink import messages as wire
-from gateway.control.ports import Proof, Showing
+from gateway.control.ports import Proof, Showing, Strayed
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 
 OPENS = (ChangeKind.ADMIT, ChangeKind.REFRESH)
@@ -180,6 +180,28 @@ def test_a_renewal_is_small() -> None:
         Change(ChangeKind.REFRESH, Address(n.to_bytes(4, "big"), 32), "admitted", NOW + 60.0) for n in range(1_000)
     ]
     assert len(wire.encode(wire.pack_work(1, changes, NOW, NOW, cut=False))) <= 16_000
+
+
+@given(st.frozensets(ADDRESSES, max_size=20), st.booleans())
+def test_what_others_changed_arrives(addresses: frozenset[Address], everything: bool) -> None:
+    told = Strayed("somebody changed it", addresses, everything=everything)
+    damage = wire.read_from_agent(wire.encode(wire.pack_damage(told)))
+    assert isinstance(damage, wire.Damage)
+    found = wire.unpack_damage(damage, "app")
+    assert isinstance(found, Strayed)
+    assert (found, found.addresses, found.everything) == ("app: somebody changed it", addresses, everything)
+
+
+def test_damage_is_no_stray_and_too_many_strays_are_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = wire.unpack_damage(wire.pack_damage("the table is gone"), "app")
+    assert plain == "app: the table is gone"
+    assert not isinstance(plain, Strayed)
+    monkeypatch.setattr(wire, "MOST_STRAYED", 1)
+    many = wire.pack_damage(Strayed("a burst", (Address(bytes(4), 32), Address(bytes(3) + b"1", 32))))
+    assert (len(many.strayed), many.everything) == (1, True)
+    # An end that knows neither reads a plain damage, and everything is told again.
+    older = msgspec.msgpack.decode(wire.encode(many))
+    assert older[:2] == [8, "a burst"]
 
 
 def test_a_proof_over_the_link_and_one_of_an_agent_that_knows_no_proof() -> None:

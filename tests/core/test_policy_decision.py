@@ -327,7 +327,7 @@ def test_a_book_that_says_nothing() -> None:
     nothing = Book()
     assert (nothing.node_default, nothing.suspect, nothing.services, nothing.corridor) == (DENY, DENY, (), ())
     assert (nothing.always_allowed, nothing.deployments, nothing.classes, nothing.site) == ((), (), (), ())
-    assert nothing.thresholds == (None, None, None)
+    assert nothing.thresholds == (None, None, None, None)
     assert nothing == compile_book(nothing, [CAMERA])
     assert "compiled" not in repr(nothing)
 

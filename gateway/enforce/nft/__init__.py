@@ -15,8 +15,10 @@ from gateway.enforce.nft.ruleset import (
     render_baseline_file,
     render_uninstall,
 )
+from gateway.enforce.nft.sources import Anchor, sets_in_use
 
 __all__ = [
+    "Anchor",
     "Baseline",
     "ConnectionRate",
     "Endpoint",
@@ -24,5 +26,6 @@ __all__ = [
     "NftBackend",
     "render_baseline_file",
     "render_uninstall",
+    "sets_in_use",
     "uninstall",
 ]

@@ -9,11 +9,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from gateway.control.ports import Clock, Proof
+from gateway.control.ports import Clock, Proof, Strayed
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.nft.commit import Committer
 from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.events import Events
 from gateway.enforce.nft.fence import Fence
 from gateway.enforce.nft.guard import Guard, Order
 from gateway.enforce.nft.lanes import CutLane, Job, Lane, OrdinaryLane, Result
@@ -21,6 +22,7 @@ from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.netlink import NetlinkSocket
 from gateway.enforce.nft.ruleset import Baseline, Endpoint, render_uninstall
 from gateway.enforce.nft.sockets import SocketSweeper
+from gateway.enforce.nft.sources import Anchor
 
 #: Seconds in which the static part must be settled at start: 100,000 addresses take about half a second.
 START_SECONDS = 30.0
@@ -30,6 +32,8 @@ LANE_SECONDS = 15.0
 STOP_SECONDS = 5.0
 #: Reports of damage kept for a listener that is slow: each asks for the same, a complete resynchronisation.
 MAX_REPORTS = 16
+#: Characters of what several reports say together; beyond that the newest speaks for all.
+REPORT_LENGTH = 300
 
 _LOWERING = frozenset({ChangeKind.CUT, ChangeKind.WITHDRAW, ChangeKind.FORGET})
 
@@ -38,12 +42,16 @@ class NftBackend:
     """The path gate in nftables.
 
     ``known`` are the inventory's addresses: traffic between them and hosts with a gated service is judged.
+    ``anchors`` say where packets from them come from, for the sets of sources that the baseline has.
     Threads and sockets belong to the network namespace of the thread that calls ``start``.
     """
 
-    def __init__(self, baseline: Baseline, known: Sequence[Address], clock: Clock) -> None:
+    def __init__(
+        self, baseline: Baseline, known: Sequence[Address], clock: Clock, anchors: Sequence[Anchor] = ()
+    ) -> None:
         self._baseline = baseline
         self._known = tuple(dict.fromkeys(known))
+        self._anchors = tuple(anchors)
         self._clock = clock
         self._fence = Fence()
         self._sockets: list[NetlinkSocket] = []
@@ -51,7 +59,8 @@ class NftBackend:
         self._ordinary: Lane | None = None
         self._guard: Guard | None = None
         self._sweeper: SocketSweeper | None = None
-        self._reports: asyncio.Queue[str | BaseException] = asyncio.Queue(MAX_REPORTS)
+        self._reports: asyncio.Queue[str | BaseException] = asyncio.Queue()
+        self._strayed: Strayed | None = None  # what is to be told with the mark for it in the queue
 
     @property
     def name(self) -> str:
@@ -62,6 +71,12 @@ class NftBackend:
     def remark(self) -> str:
         """What an operator should know though nothing has failed; "" mostly."""
         return "" if self._sweeper is None else self._sweeper.trouble
+
+    @property
+    def spoofed(self) -> int:
+        """Packets dropped because their source is a device's and they come from elsewhere, since the table was
+        laid; a second old at the most."""
+        return 0 if self._guard is None else self._guard.spoofed
 
     async def start(self) -> bool:
         """Adopt what stands, mend its static part, or lay it; then start the lanes.
@@ -79,7 +94,11 @@ class NftBackend:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._report, report)
 
-        self._guard = Guard(self._baseline, self._known, on_settled, on_damage)
+        def on_stray(stray: Strayed) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._stray, stray)
+
+        self._guard = Guard(self._baseline, self._known, self._anchors, on_settled, on_damage, on_stray)
         self._guard.start()
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -88,6 +107,7 @@ class NftBackend:
             self._sweeper.start()
             self._cuts = self._lane("cut", CutLane, loop)
             self._ordinary = self._lane("apply", OrdinaryLane, loop)
+            self._guard.listen(Events([self._guard.port, *(each.port for each in self._sockets)]))
         except TimeoutError as error:
             await self.stop()
             raise BackendError("nft", f"not settled within {START_SECONDS:g} s", transient=True) from error
@@ -198,11 +218,14 @@ class NftBackend:
 
     async def damages(self) -> AsyncIterator[str]:
         """Yield a sentence each time the static part was found damaged and laid again, shut and empty; also,
-        once per run of failures, when it could not be looked after."""
+        once per run of failures, when it could not be looked after. A ``Strayed`` tells of elements that somebody
+        else changed; several that wait are told as one."""
         while True:
             report = await self._reports.get()
             if isinstance(report, BaseException):
                 raise report
+            if isinstance(report, Strayed):
+                report, self._strayed = self._strayed or report, None
             yield report
 
     async def stop(self) -> None:
@@ -226,10 +249,20 @@ class NftBackend:
         return lane
 
     def _report(self, report: str | BaseException) -> None:
-        if isinstance(report, BaseException) and self._reports.full():
-            self._reports.get_nowait()
-        if not self._reports.full():
+        if isinstance(report, BaseException) or self._reports.qsize() < MAX_REPORTS:
             self._reports.put_nowait(report)
+
+    def _stray(self, stray: Strayed) -> None:
+        before = self._strayed
+        if before is None:
+            self._strayed = stray
+            self._reports.put_nowait(stray)
+            return
+        everything = before.everything or stray.everything
+        told = before if stray in before else f"{before}; {stray}"
+        if len(told) > REPORT_LENGTH:
+            told = stray
+        self._strayed = Strayed(told, before.addresses | stray.addresses, everything=everything)
 
 
 def _resolve(settled: asyncio.Future[bool], result: bool | BaseException) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+#: The set that says that the sets of known devices are complete; while it is empty nobody is let through.
+FILLED_SET = "filled"
 #: The profile whose devices may also answer flows that a protected host opened.
 FULL_PROFILE = "admitted"
+PROTOCOLS = ("tcp", "udp", "sctp")
 #: Just behind DNAT (linux/netfilter_ipv4.h: NF_IP_PRI_NAT_DST is -100, in prerouting and output alike).
 HOOK_PRIORITY = -99
 
@@ -35,6 +38,11 @@ class Family(NamedTuple):
         """Bytes of an address."""
         return 4 if self.number == 4 else 16
 
+    @property
+    def net_mask(self) -> str:
+        """What cuts an address down to its /64, where this family has such keys."""
+        return _NET64
+
     def member(self, end: str, name: str) -> list[str]:
         """Matches, one of which holds when the address at ``end`` (saddr, daddr) is in the device set."""
         plain = f"{self.word} {end} @{name}{self.number}"
@@ -51,6 +59,14 @@ class Family(NamedTuple):
         """A match on address, protocol and port at ``end``."""
         port = "dport" if end == "daddr" else "sport"
         return f"{self.word} {end} . meta l4proto . th {port} @{name}{self.number}"
+
+    def published(self, name: str) -> list[str]:
+        """Matches, one of which holds when the client of a translated flow asked for what the set holds.
+
+        Connection tracking tells the port only where the protocol was asked for before.
+        """
+        asked = f"ct original {self.word} daddr . meta l4proto . ct original proto-dst @{name}{self.number}"
+        return [f"meta l4proto {protocol} {asked}" for protocol in PROTOCOLS]
 
     def host(self, end: str) -> str:
         """A match on hosts that have a gated service."""
@@ -83,24 +99,31 @@ def rate_set(profile: str, suffix: str) -> str:
 
 
 def render_chains(
-    families: Sequence[Family], profiles: Sequence[str], rates: Mapping[str, ConnectionRate]
+    families: Sequence[Family], profiles: Sequence[str], rates: Mapping[str, ConnectionRate], *, checked: bool
 ) -> dict[str, tuple[str, ...]]:
-    """Rules by chain; chains come before those that jump to them; a base chain's first line is its hook."""
+    """Rules by chain; chains come before those that jump to them; a base chain's first line is its hook.
+
+    ``checked``: chains ``source4`` and ``source6`` look at where a device's packets come from.
+    """
     rules: dict[str, tuple[str, ...]] = {"refuse": ("counter drop",)}
     for family in families:
         number = family.number
         rules[f"exempt{number}"] = _exempt(family)
         rules[f"sever{number}"] = _sever(family)
-        rules[f"toward{number}"] = _judge(family, profiles, "saddr", "daddr", rates)
-        rules[f"back{number}"] = _judge(family, profiles, "daddr", "saddr", {})
+        rules[f"translated_toward{number}"] = _translated(family, profiles, "saddr", rates)
+        rules[f"translated_back{number}"] = _translated(family, profiles, "daddr", {})
+        rules[f"toward{number}"] = _judge(family, profiles, "saddr", "daddr", rates, checked=checked)
+        rules[f"back{number}"] = _judge(family, profiles, "daddr", "saddr", {}, checked=checked)
         for hook, own_toward, own_back in _TAILS:
             for direction, own in (("toward", own_toward), ("back", own_back)):
                 rules[f"{hook}_{direction}{number}"] = (f"jump {direction}{number}", *own)
+            rules[f"{hook}_published{number}"] = _published(family, hook)
             rules[f"{hook}_sort{number}"] = _sort(family, hook)
     dispatch = "meta nfproto vmap {{ ipv4 : goto {0}_sort4, ipv6 : goto {0}_sort6 }}"
     rules["arrive"] = (
         f"type filter hook prerouting priority {HOOK_PRIORITY}; policy accept;",
         'iif "lo" accept',  # this host sent it: it was judged when it left
+        *(["meta nfproto vmap { ipv4 : jump source4, ipv6 : jump source6 }"] if checked else []),
         dispatch.format("arrive"),
     )
     rules["leave"] = (
@@ -130,7 +153,17 @@ def _sort(family: Family, hook: str) -> tuple[str, ...]:
     # A source route hides where the packet ends: from a device it counts as one to a protected host.
     routed = ("ip option lsrr exists", "ip option ssrr exists") if family.number == 4 else ("rt seg-left != 0",)
     rules += [f"{route} {match} {toward}" for route in routed for match in family.member("saddr", "known")]
-    return tuple(rules)
+    return (*rules, f"ct status dnat goto {hook}_published{family.number}")
+
+
+def _published(family: Family, hook: str) -> tuple[str, ...]:
+    """What was translated on its way in, by what its client asked for: a published port is gated, too."""
+    directions = (("original", "toward"), ("reply", "back"))
+    return tuple(
+        f"ct direction {which} {match} goto {hook}_{direction}{family.number}"
+        for which, direction in directions
+        for match in family.published("gated")
+    )
 
 
 def _exempt(family: Family) -> tuple[str, ...]:
@@ -161,17 +194,26 @@ def _sever(family: Family) -> tuple[str, ...]:
 
 
 def _judge(
-    family: Family, profiles: Sequence[str], client: str, server: str, rates: Mapping[str, ConnectionRate]
+    family: Family,
+    profiles: Sequence[str],
+    client: str,
+    server: str,
+    rates: Mapping[str, ConnectionRate],
+    *,
+    checked: bool,
 ) -> tuple[str, ...]:
     """Judge one packet whose client's address is at ``client``; returns to the caller for a stranger."""
     number = family.number
     rules = [f"jump exempt{number}", f"jump sever{number}"]
+    if checked:
+        rules.append(f"meta nfproto != @{FILLED_SET} goto refuse")
     rules += [rule for profile, rate in rates.items() for rule in _slowed(family, profile, rate, client, server)]
     rules += [
         f"{match} {family.tuple(server, f'services_{profile}')} accept"
         for profile in profiles
         for match in family.member(client, profile)
     ]
+    rules.append(f"ct status dnat jump translated_{'toward' if client == 'saddr' else 'back'}{number}")
     rules += _answers(family, client, server)
     rules += [f"{match} goto refuse" for match in family.member(client, "known")]
     rules.append(f"{family.word} {client} @always{number} accept")
@@ -180,7 +222,10 @@ def _judge(
 
 def _slowed(family: Family, profile: str, rate: ConnectionRate, client: str, server: str) -> list[str]:
     """What a profile's device opens beyond its rate. A device with a /64 has one bucket for all its addresses."""
-    services = family.tuple(server, f"services_{profile}")
+    return _beyond(family, profile, rate, client, family.tuple(server, f"services_{profile}"))
+
+
+def _beyond(family: Family, profile: str, rate: ConnectionRate, client: str, services: str) -> list[str]:
     address = f"{family.word} {client}"
     keys = [address, f"{address} & {_NET64}"]
     return [
@@ -188,6 +233,25 @@ def _slowed(family: Family, profile: str, rate: ConnectionRate, client: str, ser
         f" update @{rate_set(profile, suffix)} {{ {key} {rate.limit} }} goto refuse"
         for match, suffix, key in zip(family.member(client, profile), family.suffixes, keys, strict=False)
     ]
+
+
+def _translated(
+    family: Family, profiles: Sequence[str], client: str, rates: Mapping[str, ConnectionRate]
+) -> tuple[str, ...]:
+    """Accept what a profile's device asked for by the name that is published, within the profile's rate."""
+    rules = [
+        rule
+        for profile, rate in rates.items()
+        for asked in family.published(f"services_{profile}")
+        for rule in _beyond(family, profile, rate, client, asked)
+    ]
+    rules += [
+        f"{match} {asked} accept"
+        for profile in profiles
+        for match in family.member(client, profile)
+        for asked in family.published(f"services_{profile}")
+    ]
+    return tuple(rules)
 
 
 def _answers(family: Family, client: str, server: str) -> list[str]:

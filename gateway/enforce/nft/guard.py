@@ -9,12 +9,18 @@ from __future__ import annotations
 import errno
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from gateway.control.ports import Strayed
+from gateway.control.storms import Storm
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
+from gateway.enforce.nft.chains import FILLED_SET
 from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.events import Events
+from gateway.enforce.nft.inspection import standing_rules, undisturbed
 from gateway.enforce.nft.messages import (
     INET,
     NFT_MSG_GETCHAIN,
@@ -27,7 +33,9 @@ from gateway.enforce.nft.messages import (
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
-from gateway.enforce.nft.standing import SENTINELS, Layer, standing_rules, undisturbed
+from gateway.enforce.nft.sources import Anchor
+from gateway.enforce.nft.standing import SENTINELS, Layer, sources_of
+from gateway.enforce.nft.watcher import Watcher
 
 #: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
 #: stand open.
@@ -61,8 +69,8 @@ _Group = tuple[SetName, list[bytes], int]
 """A set, its keys, and how many of them are asked for at each probe."""
 
 
-def _of_devices(known: Sequence[Address]) -> list[_Group]:
-    """Sentinels and the inventory's addresses: the same whatever the baseline."""
+def _of_devices(baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor]) -> list[_Group]:
+    """Sentinels, the inventory's addresses and their anchors."""
     sets = DeviceSets(())
     groups: list[_Group] = []
     for prefix, where in sets.cut.items():
@@ -70,6 +78,7 @@ def _of_devices(known: Sequence[Address]) -> list[_Group]:
     for prefix, where in sets.known.items():
         if keys := [address.packed for address in known if address.prefix == prefix]:
             groups.append((where, keys, KNOWN_KEYS))
+    groups += [(where, keys, KNOWN_KEYS) for where, keys in sources_of(baseline, known, anchors).items() if keys]
     return groups
 
 
@@ -113,13 +122,22 @@ class Guard:
         self,
         baseline: Baseline,
         known: Sequence[Address],
+        anchors: Sequence[Anchor],
         settled: Callable[[bool | BaseException], None],
         damaged: Callable[[str | BaseException], None],
+        strayed: Callable[[Strayed], None],
     ) -> None:
         self._baseline = baseline
         self._known = tuple(known)
+        self._anchors = tuple(anchors)
         self._settled = settled
         self._damaged = damaged
+        self._watcher = Watcher(strayed)
+        self._storm = Storm()
+        self._due = 0.0  # when the table that was laid in a storm is to be filled; 0: it is
+        self._damaged_by = ""
+        #: the port of the guard's own socket, once it has settled
+        self.port = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ragate-nft-guard", daemon=True)
         self._table: list[bytes | int] = []  # what whole looks like: the table, its chains, its rules
@@ -131,7 +149,9 @@ class Guard:
         self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
         self._looked = False
         self._probes = 0
-        self._devices = _of_devices(self._known)
+        #: packets dropped for their source since the table was laid, as of the newest look (about 2/3 s ago)
+        self.spoofed = 0
+        self._devices = _of_devices(baseline, self._known, self._anchors)
         self._witnesses = _Witnesses(baseline, self._devices)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
@@ -146,6 +166,10 @@ class Guard:
         """
         self._orders.put(order)
 
+    def listen(self, events: Events) -> None:
+        """Watch what others change in the sets from the next probe on; the guard closes ``events`` at its end."""
+        self._watcher.events = events
+
     def stop(self, seconds: float) -> bool:
         """End the thread; False if it has not ended within ``seconds``."""
         self._stopping.set()
@@ -159,8 +183,9 @@ class Guard:
         except BackendError as error:
             self._settled(error)
             return
+        self.port = netlink.port
         try:
-            layer = Layer(netlink, self._baseline, self._known)
+            layer = Layer(netlink, self._baseline, self._known, self._anchors)
             try:
                 found = layer.settle()
                 self._learn(netlink, layer)
@@ -175,18 +200,17 @@ class Guard:
             raise
         finally:
             netlink.close()
+            self._watcher.close()
 
     def _watch(self, netlink: NetlinkSocket, layer: Layer) -> None:
         trouble = ""
         while not self._stopping.wait(PROBE_SECONDS):
             try:
-                damage = self._damage(netlink, layer)
-                if damage:
-                    layer.lay()
-                    self._damaged(f"{damage}: laid again, shut and empty")
-                    layer.fill()
-                    self._learn(netlink, layer)
-                layer = self._follow(netlink, layer)
+                if not self._due:  # first: what can be put right in place need not be laid again
+                    self._watcher.watch(layer)
+                self._repair(netlink, layer, self._damage(netlink, layer))
+                if not self._due:
+                    layer = self._follow(netlink, layer)
                 trouble = ""
             except BackendError as error:  # tried again at the next probe
                 self._generation = []
@@ -195,6 +219,26 @@ class Guard:
                 if not trouble:
                     trouble = f"the path gate cannot be looked after: {error}"
                     self._damaged(trouble)
+
+    def _repair(self, netlink: NetlinkSocket, layer: Layer, damage: str) -> None:
+        """Lay a damaged table again, at once; fill it and tell of it at the pace of the storm, if there is one.
+
+        Meanwhile it is shut and empty: whoever damages it again finds nothing to gain and little to undo.
+        """
+        if damage:
+            layer.lay()
+            now = time.monotonic()
+            wait = self._storm.repaired(now)
+            self._damaged_by = damage + (", again and again" if wait else "")
+            self._due = now + wait
+            if wait:
+                self._learn(netlink, layer)
+        if self._due and time.monotonic() >= self._due:
+            self._damaged(f"{self._damaged_by}: laid again, shut and empty")
+            layer.fill()
+            self._learn(netlink, layer)
+            self._due = 0.0
+            self._watcher.forget()
 
     def _follow(self, netlink: NetlinkSocket, layer: Layer) -> Layer:
         """Lay the next baseline that was ordered; the layer that is looked after from here on."""
@@ -206,7 +250,7 @@ class Guard:
             return layer
         before = self._baseline, self._chain_count
         try:
-            moved = Layer(netlink, baseline, self._known)
+            moved = Layer(netlink, baseline, self._known, self._anchors)
             moved.move(self._baseline)
             self._baseline, self._chain_count = baseline, len(chains(baseline))
             self._learn(netlink, moved)
@@ -236,6 +280,8 @@ class Guard:
         # asked before the rest: a change in between shows as another generation next time
         generation = netlink.ask([generation_request()])
         self._probes += 1
+        if self._due:  # shut and empty: that it stands is all there is to look at
+            return "" if generation == self._generation else self._stands(netlink, generation)
         if generation != self._generation:
             self._turns_left = self._witnesses.turns
             # chains and witnesses are due at one of the next probes even if nothing else changes until then
@@ -248,13 +294,30 @@ class Guard:
             if damage := self._look(netlink):
                 return damage
             self._looked = True
-        if self._probes % LISTING_EVERY == 0 and generation != self._listed:
-            if standing_rules(netlink) != self._rules:
-                return "a rule was replaced"
-            if name := layer.lost_or_strange():
-                return f"set {name} was changed"
-            self._listed = generation
+        if self._probes % LISTING_EVERY == 0:
+            self.spoofed = layer.spoofed()
+            if generation != self._listed:
+                return self._list(netlink, layer, generation)
         return ""
+
+    def _list(self, netlink: NetlinkSocket, layer: Layer, generation: list[bytes | int]) -> str:
+        """Compare rules and static sets with what was learnt."""
+        if standing_rules(netlink) != self._rules:
+            return "a rule was replaced"
+        if name := layer.lost_or_strange():
+            return f"set {name} was changed"
+        if layer.unfilled():
+            return f"set {FILLED_SET} was changed"
+        self._listed = generation
+        return ""
+
+    def _stands(self, netlink: NetlinkSocket, generation: list[bytes | int]) -> str:
+        damage = self._glance(netlink)
+        if not damage and _chains(netlink) != self._chains:
+            damage = "a chain was changed"
+        if not damage:
+            self._generation = generation
+        return damage
 
     def _glance(self, netlink: NetlinkSocket) -> str:
         """Compare the table with what was learnt."""

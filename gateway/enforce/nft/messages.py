@@ -21,6 +21,7 @@ NLM_F_CREATE = 0x400  # linux/netlink.h
 NFNL_SUBSYS_NFTABLES = 10  # linux/netfilter/nfnetlink.h
 NFNL_MSG_BATCH_BEGIN = 16  # linux/netfilter/nfnetlink.h
 NFNL_MSG_BATCH_END = 17  # linux/netfilter/nfnetlink.h
+NFNLGRP_NFTABLES = 7  # enum nfnetlink_groups
 NFPROTO_INET = 1  # linux/netfilter.h
 
 _NFT = NFNL_SUBSYS_NFTABLES << 8
@@ -32,6 +33,7 @@ NFT_MSG_NEWSETELEM = _NFT | 12
 NFT_MSG_GETSETELEM = _NFT | 13
 NFT_MSG_DELSETELEM = _NFT | 14
 NFT_MSG_GETGEN = _NFT | 16
+NFT_MSG_GETOBJ = _NFT | 19
 
 NLA_F_NESTED = 0x8000  # linux/netlink.h
 NLA_TYPE_MASK = 0x3FFF  # linux/netlink.h
@@ -58,6 +60,12 @@ NFTA_SET_ELEM_KEY = 1  # enum nft_set_elem_attributes
 NFTA_SET_ELEM_TIMEOUT = 4
 NFTA_SET_ELEM_EXPIRATION = 5
 NFTA_DATA_VALUE = 1  # enum nft_data_attributes
+NFTA_OBJ_TABLE = 1  # enum nft_object_attributes
+NFTA_OBJ_NAME = 2
+NFTA_OBJ_TYPE = 3
+NFTA_OBJ_DATA = 4
+NFT_OBJECT_COUNTER = 1  # linux/netfilter/nf_tables.h
+NFTA_COUNTER_PACKETS = 2  # enum nft_counter_attributes
 
 #: Elements in one message: a nested attribute's length is 16 bits wide and an element takes at most 44 bytes.
 MAX_ELEMENTS = 1_400
@@ -110,9 +118,10 @@ def _key_head(length: int, extra: int) -> bytes:
     )
 
 
-# keys are whole registers: IPv4 4, IPv6 16, IPv4 . protocol . port 12, IPv6 . protocol . port 24 bytes
+# keys are whole registers: IPv4 4, IPv6 16, IPv4 . protocol . port 12, IPv6 . protocol . port 24 bytes; in front of
+# an address an interface's name 16 and a MAC 8
 _TIMEOUT_LENGTH = ATTRIBUTE.size + BE64.size
-_PLAIN_HEAD = {length: _key_head(length, 0) for length in (4, 12, 16, 24)}
+_PLAIN_HEAD = {length: _key_head(length, 0) for length in (4, 12, 16, 20, 24, 28, 32, 40)}
 _TIMED_HEAD = {length: _key_head(length, _TIMEOUT_LENGTH) for length in (4, 16)}
 _TIMEOUT_HEAD = ATTRIBUTE.pack(_TIMEOUT_LENGTH, NFTA_SET_ELEM_TIMEOUT)
 
@@ -120,8 +129,9 @@ _TIMEOUT_HEAD = ATTRIBUTE.pack(_TIMEOUT_LENGTH, NFTA_SET_ELEM_TIMEOUT)
 def element(key: bytes, timeout_ms: int | None = None) -> bytes:
     """One list entry: a key in network byte order and, if given, its timeout in ms (be64, at least 1).
 
-    Keys have 4 or 16 bytes (addresses), or 12 or 24 (address, protocol, port; each padded to four). Raises
-    ``ValueError`` for a timeout below 1 ms: 0 would make the element stand for ever.
+    Keys have 4 or 16 bytes (addresses), 12 or 24 (address, protocol, port; each padded to four), or 20 to 40 (what
+    an address comes with; these have no timeout). Raises ``ValueError`` for a timeout below 1 ms: 0 would make the
+    element stand for ever.
     """
     if timeout_ms is None:
         return _PLAIN_HEAD[len(key)] + key
@@ -134,7 +144,7 @@ def element(key: bytes, timeout_ms: int | None = None) -> bytes:
 class SetName:
     """A set of one table, and the fixed bytes of messages about it.
 
-    ``key_length`` in bytes: 4 or 16 (addresses), 12 or 24 (address, protocol, port; each padded to four).
+    ``key_length`` in bytes: of whole registers, as ``element`` takes them.
     """
 
     __slots__ = ("key_length", "name", "prefix", "question")
@@ -145,8 +155,10 @@ class SetName:
         self.prefix = (
             INET + text_attribute(NFTA_SET_ELEM_LIST_TABLE, table) + text_attribute(NFTA_SET_ELEM_LIST_SET, name)
         )
-        #: the question for one key, up to the key
-        self.question = _element_list(self, element(bytes(key_length)))[:-key_length]
+        #: the question for one key, up to the key; none for keys of other lengths: such sets are only listed
+        self.question = b""
+        if key_length in _PLAIN_HEAD:
+            self.question = _element_list(self, element(bytes(key_length)))[:-key_length]
 
 
 def element_messages(kind: int, where: SetName, elements: Sequence[bytes]) -> list[Message]:
@@ -175,6 +187,12 @@ def chain_request(table: str, chain: str) -> tuple[int, bytes]:
 def set_request(table: str, name: str) -> tuple[int, bytes]:
     """The question for a set's declaration."""
     return NFT_MSG_GETSET, INET + text_attribute(NFTA_SET_TABLE, table) + text_attribute(NFTA_SET_NAME, name)
+
+
+def counter_request(table: str, name: str) -> tuple[int, bytes]:
+    """The question for a counter that has a name."""
+    kind = attribute(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER.to_bytes(4, "big"))
+    return NFT_MSG_GETOBJ, INET + text_attribute(NFTA_OBJ_TABLE, table) + text_attribute(NFTA_OBJ_NAME, name) + kind
 
 
 def generation_request() -> tuple[int, bytes]:

@@ -108,6 +108,11 @@ class NetlinkSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, ask, BUFFER_BYTES)
 
     @property
+    def port(self) -> int:
+        """What the kernel tells others by whose socket a change was made."""
+        return int(self._socket.getsockname()[0])
+
+    @property
     def largest_transaction(self) -> int:
         """Bytes that one transaction may have (af_netlink.c: the send buffer less 32)."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - 32

@@ -1,8 +1,9 @@
 """The static baseline as nft text: table, sets, default deny for the protected zone, corridor. Pure.
 
 Who is judged: a packet to or from a gated service, or between a known device and a host that has one. Everything
-else is left alone. Judging stands above any connection shortcut: each packet is looked up, so an established flow
-dies with its admission. Order: corridor, tombstones, profiles, always-allowed clients, the host's own traffic,
+else is left alone, but for a device's source that does not come from where the device is: that is dropped, whatever
+it is for. Judging stands above any connection shortcut: each packet is looked up, so an established flow dies with
+its admission. Order: source, corridor, tombstones, profiles, always-allowed clients, the host's own traffic,
 drop. What must not live here: devices, elements of device sets, talking to the kernel.
 """
 
@@ -18,13 +19,25 @@ from typing import NamedTuple
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, Address
 from gateway.enforce.nft.chains import (
+    FILLED_SET,
     FULL_PROFILE,
     HOOK_PRIORITY,
+    PROTOCOLS,
     UNITS,
     ConnectionRate,
     Family,
     rate_set,
     render_chains,
+)
+from gateway.enforce.nft.sources import (
+    FILLED_TEXT,
+    SPOOFED_COUNTER,
+    Anchor,
+    complete,
+    place_of,
+    render_sources,
+    source_sets,
+    text_of,
 )
 
 TABLE = "ragate"
@@ -37,14 +50,16 @@ SET_SLACK = 1_024
 MOST_CONNECTIONS = 1_000_000
 #: Seconds that a bucket is kept longer than it takes to be full again.
 BUCKET_SLACK = 1
-PROTOCOLS = ("tcp", "udp", "sctp")
 #: The set whose comment carries the fingerprint; a table's own comment cannot be changed while it stands.
 FINGERPRINT_SET = "baseline"
 
 _PROFILE = re.compile(r"[a-z][a-z0-9_]{0,15}\Z")
 #: Names that would collide with other sets of the table, or, with a family behind them, with nft's own words.
-_RESERVED = frozenset({DENY, "cut", "known", "always", "gated", "hosts", "corridor", "ip", "icmpv", "baseline"})
+_RESERVED = frozenset(
+    {DENY, "cut", "known", "always", "gated", "hosts", "corridor", "ip", "icmpv", "baseline", FILLED_SET}
+)
 _HEAD = f"inet {TABLE}"
+#: Both families of addresses that devices and services have.
 FAMILIES = (Family(4, "ip", "ipv4_addr", ("4",)), Family(6, "ip6", "ipv6_addr", ("6", "6n")))
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -74,7 +89,8 @@ class Baseline:
 
     ``always_allowed`` are clients that are no devices; ``profiles`` those that have a set, ``admitted`` among
     them; ``inventory_size`` is the number of device addresses to have room for; ``rates`` bound how quickly a
-    device of a profile opens connections. Raises ``ConfigError``.
+    device of a profile opens connections; ``sources`` names the sets of anchors in use (``sets_in_use``).
+    Raises ``ConfigError``.
     """
 
     services: tuple[GatedService, ...]
@@ -83,6 +99,7 @@ class Baseline:
     profiles: tuple[str, ...] = (FULL_PROFILE, "probation")
     inventory_size: int = 0
     rates: Mapping[str, ConnectionRate] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for profile in self.profiles:
@@ -231,12 +248,17 @@ def _device_declarations(baseline: Baseline, size: int) -> list[str]:
                 f" timeout {rate.seconds + BUCKET_SLACK}s; }}"
                 for profile, rate in baseline.rates.items()
             ]
+    if baseline.sources:
+        declared = source_sets(FAMILIES, baseline.sources)
+        lines += [f"set {name} {{ type {kind}; size {size}; }}" for name, (kind, _) in declared.items()]
+        lines += [f"set {FILLED_SET} {{ type nf_proto; }}", f"counter {SPOOFED_COUNTER} {{ }}"]
     return lines
 
 
 def chains(baseline: Baseline) -> dict[str, tuple[str, ...]]:
     """Rules by chain, base chains last; a base chain's first line is its hook."""
-    return render_chains(FAMILIES, baseline.profiles, baseline.rates)
+    checked = render_sources(FAMILIES, baseline.sources)
+    return checked | render_chains(FAMILIES, baseline.profiles, baseline.rates, checked=bool(checked))
 
 
 def fingerprint(baseline: Baseline) -> str:
@@ -315,18 +337,30 @@ def render_shut(baseline: Baseline) -> str:
     return "\n".join((render_uninstall() + f"table {_HEAD} {{", *sets, "}", ""))
 
 
-def render_baseline_file(baseline: Baseline, known: Sequence[Address] = ()) -> str:
+def render_filled() -> str:
+    """Text that says that known addresses and their anchors all stand: from here on admissions count."""
+    return f"add element {_HEAD} {FILLED_SET} {{ {FILLED_TEXT} }}\n"
+
+
+def render_baseline_file(baseline: Baseline, known: Sequence[Address] = (), anchors: Sequence[Anchor] = ()) -> str:
     """Text for loading before the network is up (``nft -f FILE``): shut, device sets empty.
 
     Loading it beside a running gateway changes nothing that stands in device sets. ``known`` are the
-    inventory's addresses, so that devices are told from other hosts from the first packet on.
+    inventory's addresses, so that devices are told from other hosts from the first packet on, and ``anchors``
+    say where they may come from.
     """
     lines = ["#!/usr/sbin/nft -f", "", render_static(baseline)]
     for suffix, prefix in (("4", 32), ("6", 128), ("6n", 64)):
         texts = [str(ipaddress.ip_address(a.packed)) for a in known if a.prefix == prefix]
         if texts:
             lines.append(f"add element {_HEAD} known{suffix} {{ {', '.join(texts)} }}")
-    return "\n".join((*lines, ""))
+    if not baseline.sources:
+        return "\n".join((*lines, ""))
+    places: dict[str, list[str]] = {name: [] for name in baseline.sources}
+    for anchor in complete(known, anchors):
+        places.get(place_of(anchor)[0], []).append(text_of(anchor))
+    lines += [f"add element {_HEAD} {name} {{ {', '.join(texts)} }}" for name, texts in places.items() if texts]
+    return "\n".join((*lines, render_filled()))
 
 
 def render_uninstall() -> str:

@@ -5,46 +5,30 @@ Belongs to the guard's thread. What must not live here: admissions and tombstone
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
+from gateway.enforce.nft.chains import FILLED_SET
 from gateway.enforce.nft.elements import DeviceSets
+from gateway.enforce.nft.inspection import Standing, inspect, undisturbed
 from gateway.enforce.nft.libnftables import run_commands
 from gateway.enforce.nft.messages import (
-    INET,
     NFT_MSG_DELSETELEM,
-    NFT_MSG_GETCHAIN,
-    NFT_MSG_GETRULE,
-    NFT_MSG_GETSET,
     NFT_MSG_NEWSETELEM,
-    NFTA_CHAIN_NAME,
-    NFTA_CHAIN_TABLE,
-    NFTA_EXPR_NAME,
-    NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE,
-    NFTA_SET_DESC,
-    NFTA_SET_DESC_SIZE,
-    NFTA_SET_FLAGS,
-    NFTA_SET_NAME,
-    NFTA_SET_TABLE,
-    NFTA_SET_USERDATA,
-    NFTA_TABLE_FLAGS,
+    NFTA_COUNTER_PACKETS,
+    NFTA_OBJ_DATA,
     SetName,
     attributes,
+    counter_request,
     element,
     element_messages,
-    table_request,
-    text_attribute,
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import (
+    FAMILIES,
     FINGERPRINT_SET,
     TABLE,
     Baseline,
@@ -52,115 +36,42 @@ from gateway.enforce.nft.ruleset import (
     device_sets,
     fingerprint,
     rate_sets,
+    render_filled,
     render_fresh,
     render_shut,
     render_static,
     static_sets,
 )
+from gateway.enforce.nft.sources import FILLED_KEYS, SPOOFED_COUNTER, Anchor, complete, placed, source_sets
 
 #: Addresses added or removed in one transaction, so that the kernel's lock is not held long.
 CHUNK = 1_000
-#: Times a listing is tried while others change the ruleset.
-LISTING_TRIES = 20
 #: Tombstones that no device has: their presence tells a table that was lived in from one that was only loaded, and
 #: their absence that tombstones were flushed. RFC 7600: IPv4 dummy address; RFC 6666: discard-only prefix.
 SENTINELS = (Address.parse("192.0.0.8"), Address.parse("100::"), Address.parse("100::/64"))
 
-_ANONYMOUS = re.compile(rb"(__(?:set|map))\d+\0+")
 _NFT_SET_TIMEOUT = 0x10  # enum nft_set_flags
 
 
-class Declared(NamedTuple):
-    """A standing set: flags (enum nft_set_flags), declared size (0: none), comment bytes."""
-
-    flags: int
-    size: int
-    userdata: bytes
-
-
-class Standing(NamedTuple):
-    """The standing table: names of chains, sets by name, rules by chain, flags of the table."""
-
-    chains: frozenset[str]
-    sets: Mapping[str, Declared]
-    rules: Mapping[str, tuple[bytes, ...]]
-    flags: int
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode("ascii", "replace")
-
-
-def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
-    """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
-    for tries_left in reversed(range(LISTING_TRIES)):
-        try:
-            return listing()
-        except NetlinkError as error:
-            if error.code == errno.ENOENT:
-                break
-            if error.code != errno.EINTR or not tries_left:
-                raise
-    return []
-
-
-def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
-    """All objects of a kind in our table, each as its attributes."""
-    body = INET + text_attribute(table_attribute, TABLE)
-    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body))]
-    return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
-
-
-def standing_rules(netlink: NetlinkSocket) -> dict[str, tuple[bytes, ...]]:
-    """Our rules by chain, in order, as the kernel describes them without their counts. Raises ``NetlinkError``.
-
-    A rule that another has replaced keeps its handle: only its expressions tell.
-    """
-    rules: dict[str, tuple[bytes, ...]] = {}
-    for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE):
-        chain = _text(one[NFTA_RULE_CHAIN])
-        rules[chain] = (*rules.get(chain, ()), _without_counts(one[NFTA_RULE_EXPRESSIONS]))
-    return rules
-
-
-def _without_counts(expressions: bytes) -> bytes:
-    """A rule's expressions without counts, and without the numbers of anonymous sets: both change by themselves."""
-    if b"counter\0" in expressions:
-        kept = []
-        for _, expression in attributes(expressions):
-            name = dict(attributes(expression))[NFTA_EXPR_NAME]
-            kept.append(name if name == b"counter\0" else expression)
-        expressions = b"".join(kept)
-    return _ANONYMOUS.sub(rb"\1", expressions) if b"__" in expressions else expressions
-
-
-def inspect(netlink: NetlinkSocket) -> Standing | None:
-    """The table that stands; ``None``: there is none. Raises ``NetlinkError``."""
-    (table,) = netlink.ask([table_request(TABLE)])
-    if isinstance(table, int):
-        if table != errno.ENOENT:
-            raise NetlinkError(table, f"looking for table inet {TABLE}")
-        return None
-    flags = int.from_bytes(dict(attributes(table)).get(NFTA_TABLE_FLAGS, b""), "big")
-    sets = {}
-    for one in _listing(netlink, NFT_MSG_GETSET, NFTA_SET_TABLE):
-        size = dict(attributes(one.get(NFTA_SET_DESC, b""))).get(NFTA_SET_DESC_SIZE, b"")
-        sets[_text(one[NFTA_SET_NAME])] = Declared(
-            int.from_bytes(one.get(NFTA_SET_FLAGS, b""), "big"),
-            int.from_bytes(size, "big"),
-            one.get(NFTA_SET_USERDATA, b""),
-        )
-    names = frozenset(_text(one[NFTA_CHAIN_NAME]) for one in _listing(netlink, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE))
-    return Standing(names, sets, standing_rules(netlink), flags)
+def sources_of(
+    baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor]
+) -> Mapping[SetName, list[bytes]]:
+    """Where known addresses may come from: the keys of each set of sources that the baseline has."""
+    lengths = source_sets(FAMILIES, baseline.sources)
+    found = placed(complete(known, anchors), baseline.sources) if baseline.sources else {}
+    return {SetName(TABLE, name, lengths[name][1]): keys for name, keys in found.items()}
 
 
 class Layer:
     """Brings the kernel to one baseline."""
 
-    def __init__(self, netlink: NetlinkSocket, baseline: Baseline, known: Sequence[Address]) -> None:
+    def __init__(
+        self, netlink: NetlinkSocket, baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor] = ()
+    ) -> None:
         self._netlink = netlink
         self._baseline = baseline
         self._known = tuple(known)
+        self._sources = sources_of(baseline, known, anchors)
         self._sets = DeviceSets(baseline.profiles)
         self._shut, self._fresh = render_shut(baseline), render_fresh(baseline)
         self._rule_counts = {name: len(rules) for name, rules in chains(baseline).items()}
@@ -205,10 +116,33 @@ class Layer:
         run_commands(self._fresh)
 
     def fill(self) -> None:
-        """Put in the sentinels and the inventory's addresses, in chunks; those that stand stay."""
+        """Put in the sentinels, the inventory's addresses and their anchors, in chunks; those that stand stay."""
+        for _ in self.filling():
+            pass
+
+    def filling(self) -> Iterator[None]:
+        """As ``fill``, a chunk at a step. Raises ``BackendError``."""
         self._change(NFT_MSG_NEWSETELEM, self._sets.cut, SENTINELS)
         for start in range(0, len(self._known), CHUNK):
             self._change(NFT_MSG_NEWSETELEM, self._sets.known, self._known[start : start + CHUNK])
+            yield
+        for where, keys in self._sources.items():
+            for start in range(0, len(keys), CHUNK):
+                plain = [element(key) for key in keys[start : start + CHUNK]]
+                self._netlink.transact(element_messages(NFT_MSG_NEWSETELEM, where, plain))
+                yield
+        if self._sources:
+            run_commands(render_filled())
+
+    def spoofed(self) -> int:
+        """Packets dropped for their source since the table was laid. Raises ``NetlinkError``."""
+        if not self._sources:
+            return 0
+        (answer,) = self._netlink.ask([counter_request(TABLE, SPOOFED_COUNTER)])
+        if isinstance(answer, int):
+            raise NetlinkError(answer, f"looking at the counter {SPOOFED_COUNTER}")
+        counted = dict(attributes(dict(attributes(answer))[NFTA_OBJ_DATA]))
+        return int.from_bytes(counted[NFTA_COUNTER_PACKETS], "big")
 
     def rules_are_whole(self, rules: Mapping[str, tuple[bytes, ...]]) -> bool:
         """Whether each chain has as many rules as the baseline gives it, and no other chain has any."""
@@ -240,12 +174,17 @@ class Layer:
             flags = 0 if name in must else _NFT_SET_TIMEOUT
             if declared.flags != flags or declared.size < self._baseline.smallest_set_size:
                 return False
-        return True
+        return all(
+            declared.flags == 0 and declared.size >= self._baseline.smallest_set_size
+            for name, declared in standing.sets.items()
+            if name in self._baseline.sources
+        )
 
     def _is_whole(self, standing: Standing) -> bool:
         """Whether the standing static part is exactly the baseline's."""
         statics = static_sets(self._baseline)
         names = {FINGERPRINT_SET, *statics, *device_sets(self._baseline.profiles), *rate_sets(self._baseline)}
+        names.update(self._of_sources())
         return (
             fingerprint(self._baseline).encode() in standing.sets[FINGERPRINT_SET].userdata
             and standing.chains == set(self._rule_counts)
@@ -266,10 +205,23 @@ class Layer:
                 return name
         return ""
 
+    def _of_sources(self) -> tuple[str, ...]:
+        return (FILLED_SET, *self._baseline.sources) if self._baseline.sources else ()
+
+    def unfilled(self) -> bool:
+        """Whether it should be said, and is not, that known addresses and their anchors all stand.
+
+        Raises ``NetlinkError``.
+        """
+        if not self._sources:
+            return False
+        return set(self._keys(SetName(TABLE, FILLED_SET, 1))) != set(FILLED_KEYS)
+
     def _mending(self, standing: Standing, buckets: Sequence[str] = ()) -> str:
         """Text that makes the static part right and removes what a baseline before it had; of the sets of buckets
         only ``buckets`` stay."""
         ours = {*static_sets(self._baseline), *device_sets(self._baseline.profiles), *buckets}
+        ours.update(self._of_sources())
         obsolete = [
             f"delete chain inet {TABLE} {name}" for name in sorted(standing.chains - set(self._rule_counts))
         ]
@@ -299,18 +251,79 @@ class Layer:
 
         What a dump misses stays until its end or the next start, which only keeps more shut.
         """
-        known = {(address.prefix, address.packed) for address in self._known}
-        for sets in (self._sets.known, *self._sets.of.values()):
+        for sets in self._sets.of.values():
             for prefix, where in sets.items():
-                keys = dict.fromkeys(self._keys(where))
-                strangers = [key for key in keys if (prefix, key) not in known]
-                for start in range(0, len(strangers), CHUNK):
-                    plain = [element(key) for key in strangers[start : start + CHUNK]]
-                    # added first: one that has expired meanwhile would spoil the delete
-                    self._netlink.transact(
-                        element_messages(NFT_MSG_NEWSETELEM, where, plain)
-                        + element_messages(NFT_MSG_DELSETELEM, where, plain)
-                    )
+                self._keep_only(where, self._of_prefix(prefix))
+        for _ in self.keeping():
+            pass
+
+    def keeping(self) -> Iterator[int]:
+        """Take what the inventory does not have out of known addresses and anchors, a set at a step; yields how
+        many there were. Raises ``NetlinkError``."""
+        for where in self._own():
+            yield self._keep_only(where, self._wanted(where))
+
+    def strangers(self) -> Iterator[list[Address]]:
+        """Addresses with a profile that the inventory does not have, a set at a step. Raises ``NetlinkError``."""
+        for sets in self._sets.of.values():
+            for prefix, where in sets.items():
+                known = self._of_prefix(prefix)
+                yield [Address(key, prefix) for key in dict.fromkeys(self._keys(where)) if key not in known]
+
+    def mend(self, elements: Collection[tuple[str, bytes]]) -> Mapping[str, int]:
+        """Put right those of these (set, key) that belong to known addresses, anchors and sentinels; how many of
+        each set. Raises ``NetlinkError``."""
+        mended: dict[str, int] = {}
+        sentinels = [one.packed for one in SENTINELS]
+        for where in (*self._own(), *self._sets.cut.values()):
+            keys = [key for name, key in elements if name == where.name and len(key) == where.key_length]
+            wanted = set(sentinels)
+            if where in self._sets.cut.values():
+                keys = [key for key in keys if key in wanted]
+            if not keys:
+                continue
+            if where not in self._sets.cut.values():
+                wanted = self._wanted(where)
+            every = element_messages(NFT_MSG_NEWSETELEM, where, [element(key) for key in keys])
+            strange = [element(key) for key in keys if key not in wanted]
+            if strange:
+                every += element_messages(NFT_MSG_DELSETELEM, where, strange)
+            self._netlink.transact(every)
+            mended[where.name] = len(keys)
+        return mended
+
+    def addresses(self, elements: Collection[tuple[str, bytes]]) -> frozenset[Address]:
+        """The addresses that these (set, key) are about, where they are tombstones or admissions."""
+        places = {
+            where.name: prefix
+            for sets in (self._sets.cut, *self._sets.of.values())
+            for prefix, where in sets.items()
+        }
+        told = frozenset(Address(key, places[name]) for name, key in elements if name in places)
+        return told.difference(SENTINELS)
+
+    def _own(self) -> list[SetName]:
+        return [*self._sets.known.values(), *self._sources]
+
+    def _wanted(self, where: SetName) -> set[bytes]:
+        for prefix, known in self._sets.known.items():
+            if where is known:
+                return self._of_prefix(prefix)
+        return set(self._sources[where])
+
+    def _of_prefix(self, prefix: int) -> set[bytes]:
+        return {address.packed for address in self._known if address.prefix == prefix}
+
+    def _keep_only(self, where: SetName, wanted: set[bytes]) -> int:
+        strangers = [key for key in dict.fromkeys(self._keys(where)) if key not in wanted]
+        for start in range(0, len(strangers), CHUNK):
+            plain = [element(key) for key in strangers[start : start + CHUNK]]
+            # added first: one that has expired meanwhile would spoil the delete
+            self._netlink.transact(
+                element_messages(NFT_MSG_NEWSETELEM, where, plain)
+                + element_messages(NFT_MSG_DELSETELEM, where, plain)
+            )
+        return len(strangers)
 
     def _keys(self, where: SetName) -> list[bytes]:
         return undisturbed(lambda: self._netlink.dump_keys(where))

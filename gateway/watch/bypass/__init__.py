@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.watch.bypass.judge import Bypass, judge
 from gateway.watch.bypass.look import look
+from gateway.watch.bypass.rtnetlink import LookError
 from gateway.watch.bypass.watch import BypassWatch
 
-__all__ = ["Bypass", "BypassWatch", "judge", "look"]
+__all__ = ["Bypass", "BypassWatch", "LookError", "judge", "look"]

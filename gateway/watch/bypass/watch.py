@@ -42,6 +42,15 @@ class BypassWatch:
         self._changed = asyncio.Event()
         self.found: tuple[Bypass, ...] = ()
         self.trouble = ""
+        #: Whether it has looked at all: before that nothing is known either way.
+        self.looked = False
+
+    @property
+    def told(self) -> tuple[str, ...] | None:
+        """One sentence for each way around, or why they cannot be looked for; None before the first look."""
+        if not self.looked:
+            return None
+        return (self.trouble,) if self.trouble else tuple(f"{each.what}; {each.mend}" for each in self.found)
 
     @property
     def state(self) -> str:
@@ -84,11 +93,13 @@ class BypassWatch:
         try:
             found = await asyncio.to_thread(self._looker.look, anew=anew, rest=REST_SECONDS)
         except LookError as error:
+            self.looked = True
             new, self.trouble = not self.trouble, f"ways around the path gate cannot be looked for: {error}"
             if new:
                 self._tell(self.trouble)
             return False
         before, self.found = self.found, found
+        self.looked = True
         recovered, self.trouble = bool(self.trouble), ""
         if recovered:
             self._tell("ways around the path gate are looked for again")
