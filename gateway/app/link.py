@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.alerts import Inbox
+from gateway.agentlink.remote import RemoteGate
 from gateway.app import build
 from gateway.config import Config, RemoteTarget
 from gateway.control.devices import Devices
@@ -21,7 +22,6 @@ from gateway.core.policy import Book, zone_of
 # Loaded where the configuration has agents: gRPC takes long.
 if TYPE_CHECKING:
     from gateway.agentlink.hub import AgentHub
-    from gateway.agentlink.remote import RemoteGate
     from gateway.certs import TlsMaterial
 
 
@@ -86,7 +86,6 @@ def make_link(
     if config.agents is None or config.certificates is None:
         return None
     from gateway.agentlink.hub import AgentHub, AgentTarget  # noqa: PLC0415
-    from gateway.agentlink.remote import RemoteGate  # noqa: PLC0415
     from gateway.certs import Role, TlsMaterial  # noqa: PLC0415
 
     material = TlsMaterial(config.certificates, Role.GATEWAY)
