@@ -23,13 +23,13 @@ from gateway.core.model import (
     Verdict,
 )
 from gateway.sediment.api import claimed_address, read_answer
+from gateway.sediment.bodies import decode, encode
 from gateway.sediment.compose import compose_message
 from gateway.sediment.feed import HEAD, PAYLOAD_MOST, FeedFramer
 from gateway.sediment.framing import Framer
 from gateway.sediment.hints import REASONS, FeedHints, HookHints
 from gateway.sediment.inventory import Value, read_sediment_devices
 from gateway.sediment.keys import load_public_key, parse_hmac_key
-from gateway.sediment.messages import decode, encode
 from gateway.sediment.relying import Word, case_of, step_of
 from gateway.sediment.wire import (
     HMAC_START,
@@ -271,7 +271,7 @@ def _key_seeds() -> Sequence[bytes]:
 TARGETS = (
     Target(
         "sediment.messages",
-        ("gateway.sediment.wire", "gateway.sediment.messages"),
+        ("gateway.sediment.wire", "gateway.sediment.bodies"),
         _wire,
         recorded_frames,
         ENVELOPE_WORDS,
@@ -285,7 +285,7 @@ TARGETS = (
     ),
     Target(
         "sediment.relying",
-        ("gateway.sediment.relying", "gateway.sediment.messages"),
+        ("gateway.sediment.relying", "gateway.sediment.bodies"),
         _conversation,
         lambda: [bytes((how,)) + frame for frame in recorded_frames() for how in (0, 31)],
         ENVELOPE_WORDS,
