@@ -7,6 +7,7 @@ at the end with a default is understood by older ends. What must not live here: 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -221,6 +222,8 @@ _from_agent = msgspec.msgpack.Decoder(FromAgent)
 _from_gateway = msgspec.msgpack.Decoder(FromGateway)
 _plan = msgspec.msgpack.Decoder(Plan)
 
+#: What the library raises for bytes that are no message: text that is no UTF-8, too, is none of its own errors.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _KINDS = tuple(ChangeKind)
 _PLACE = {kind: place for place, kind in enumerate(_KINDS)}
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
@@ -245,8 +248,10 @@ def read_from_agent(data: bytes) -> FromAgent:
     """Return what an agent sent. Raises ``LinkProtocolError``."""
     try:
         found: FromAgent = _from_agent.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
+    if isinstance(found, Hello | Beat) and not math.isfinite(found.boot):
+        raise LinkProtocolError("an agent's clock shows no time")
     return found
 
 
@@ -254,7 +259,7 @@ def read_from_gateway(data: bytes) -> FromGateway:
     """Return what the gateway sent. Raises ``LinkProtocolError``."""
     try:
         found: FromGateway = _from_gateway.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -263,7 +268,7 @@ def read_plan(data: bytes) -> Plan:
     """Return a kept plan. Raises ``LinkProtocolError``."""
     try:
         found: Plan = _plan.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -305,6 +310,8 @@ def unpack_work(work: Work, now: float, longest: float) -> list[Change]:
     """
     if len(work.changes) > MOST_CHANGES:
         raise LinkProtocolError(f"{len(work.changes)} changes in one message; at most {MOST_CHANGES}")
+    if not math.isfinite(work.reference):
+        raise LinkProtocolError("the moment that remaining times count from is none")
     reference, latest = min(work.reference, now), now + longest
     names = work.profiles
     found: list[Change] = []

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -19,10 +19,9 @@ import uvloop
 from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Counts, Outbox
-from gateway.app import build
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
-from gateway.app.serve import SWITCH_SECONDS, settle_garbage
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -30,7 +29,6 @@ from gateway.control.ports import Backend, Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce import nft
-from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
@@ -41,6 +39,9 @@ from gateway.kubearmor.prefixes import Prefix
 from gateway.watch.bypass import BypassWatch, LookError
 from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
+
+if TYPE_CHECKING:
+    from gateway.enforce.kubearmor import KubeArmorAdvisory
 
 #: Seconds between two declarations to KubeArmor: it rebuilds everything for each.
 ADVISE_SECONDS = 1.0
@@ -194,6 +195,8 @@ class _Service:
         self._outbox = Outbox(secrets.randbits(62))
         self._ear: Ear | None = None
         if config.kubearmor is not None and config.kubearmor.streams:
+            from gateway.app import build  # noqa: PLC0415 - as below
+
             self._ear = build.ear(config.kubearmor, self._clock, self._outbox.put, self._lost)
 
     async def run(self) -> int:
@@ -325,6 +328,8 @@ class _Service:
         wanted = self._config.kubearmor
         if wanted is None:
             return
+        from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
+
         config = self._config
         with build.refusals(config.path, self._name):
             scope = Scope(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.app import hinting
 from gateway.certs import ServedTls
@@ -40,8 +40,6 @@ from gateway.enforce.nft import (
 )
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.rest import RestDoor, RestSettings, open_listener
-from gateway.intake.rpc import RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.journal import wishes
 from gateway.kubearmor.alerts import RuntimeAlert
@@ -60,6 +58,11 @@ from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
 from gateway.watch.kubearmor import MESSAGE_BYTES, Ear, EarSettings
+
+# Here for their names alone: each is loaded where the configuration has it.
+if TYPE_CHECKING:
+    from gateway.intake.rest import RestDoor
+    from gateway.intake.rpc import RpcDoor
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -347,6 +350,8 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
+    from gateway.intake.rest import RestDoor, RestSettings, open_listener  # noqa: PLC0415
+
     tls = ServedTls(wanted.files, "doors.rest", told)
     limits = wanted.limits
     settings = RestSettings(
@@ -366,6 +371,8 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
+    from gateway.intake.rpc import RpcDoor, RpcSettings  # noqa: PLC0415
+
     tls = ServedTls(wanted.files, "doors.rpc", told)
     limits = wanted.limits
     settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.alerts import Inbox
-from gateway.agentlink.hub import AgentHub, AgentTarget
 from gateway.agentlink.remote import RemoteGate
 from gateway.app import build
-from gateway.certs import Role, TlsMaterial
 from gateway.config import Config, RemoteTarget
 from gateway.control.devices import Devices
 from gateway.control.order import Order
@@ -20,6 +18,11 @@ from gateway.control.remote import RemoteReconciler
 from gateway.control.start import tell, withhold
 from gateway.core.model import Address
 from gateway.core.policy import Book, zone_of
+
+# Loaded where the configuration has agents: gRPC takes long.
+if TYPE_CHECKING:
+    from gateway.agentlink.hub import AgentHub
+    from gateway.certs import TlsMaterial
 
 
 class Link(NamedTuple):
@@ -82,6 +85,9 @@ def make_link(
     """
     if config.agents is None or config.certificates is None:
         return None
+    from gateway.agentlink.hub import AgentHub, AgentTarget  # noqa: PLC0415
+    from gateway.certs import Role, TlsMaterial  # noqa: PLC0415
+
     material = TlsMaterial(config.certificates, Role.GATEWAY)
     material.set_say(lambda subject, sentence: notice(Notice("certificate", subject, sentence, clock.now().wall)))
     agents: dict[str, AgentTarget] = {}

@@ -29,6 +29,7 @@ from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
 from gateway.app.listening import Listening
 from gateway.app.logs import configure_logging
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
@@ -61,10 +62,6 @@ FLUSH_SECONDS = 2.0
 """At an orderly stop, how long verdicts already taken may need to become durable and reach the gates; what stands
 there holds until its lease anyway."""
 
-YOUNG_OBJECTS = 50_000
-"""Allocations between collections of the youngest generation: at 10,000 alerts a second the default of 700 would
-collect every millisecond and, now and then, walk every device."""
-
 
 def serve(config: Config, *, console_fd: int | None = None) -> int:
     """Run the service until SIGTERM or SIGINT; returns the exit code.
@@ -78,10 +75,6 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     return uvloop.run(_Service(config, console_fd).run())
 
-
-SWITCH_SECONDS = 0.0005
-"""How long a busy thread may keep the interpreter from another that has work: a verdict changes threads four times
-(journal and lane, there and back), and Python's 5 ms each time would be the whole latency under load."""
 
 BUG = 70
 """Exit code after an undeclared error (``EX_SOFTWARE`` of ``sysexits.h``)."""
@@ -514,14 +507,6 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
     for part in parts:
         if part is not None:
             part.close()
-
-
-def settle_garbage() -> None:
-    """What was loaded stays for good: never walk it again looking for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
-    gc.enable()
 
 
 def _declared(error: BaseException) -> RagateError | None:
