@@ -60,7 +60,12 @@ soak: system $(READY) ## minutes of mixed load, kills and restarts (SECONDS=300)
 chaos: system $(READY) ## kills of gateway, agent and KubeArmor during 5,000 random verdicts (VERDICTS=, SEED=): some minutes
 	VERDICTS=$(VERDICTS) SEED=$(SEED) $(BIN)/python -m tests.chaos
 
-fuzz: $(READY) ## property tests of every decoder with a large budget: minutes
+$(VENV)/.fuzz-ready: requirements-fuzz.lock $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)/.fuzz-ready ## every decoder: guided by coverage (SECONDS=600 in all), then properties with a large budget
+	$(BIN)/python -m tests.fuzz.guided --seconds $(or $(SECONDS),600) --jobs $(JOBS)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
 
 mutants: $(READY) ## change the law in every small way and see that its tests notice: half an hour
@@ -69,9 +74,11 @@ mutants: $(READY) ## change the law in every small way and see that its tests no
 ci: ## what CI runs
 	.ci/run
 
-lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+lock: ## write both locks anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --group fuzz -o requirements-fuzz.lock
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -96,7 +96,9 @@ def ask(
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.loads(error.read() or b"{}")
+            words = error.read().decode()
+            # What it does not know at all is answered in plain text.
+            return error.code, json.loads(words) if words.startswith("{") else {"message": words}
 
 
 def why_no_real_cluster() -> str:

@@ -12,10 +12,12 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
+FAST_EXAMPLES = 50
+"""For each property in the fast suite, where it does not say otherwise itself: every commit runs them all again."""
 FUZZ_EXAMPLES = 1_500
 
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("default", deadline=None, max_examples=FAST_EXAMPLES)
+settings.register_profile("ci", deadline=None, max_examples=FAST_EXAMPLES, derandomize=True, print_blob=True)
 settings.register_profile(
     "mutants", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
 )

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.rehearsing import EVENTS
 from gateway.console.operator import OperatorWindow
 from gateway.core import lifecycle
 from gateway.core.lifecycle import Rules
 from gateway.core.model import DeviceId, Event, EventKind, Record, SourceName, Standing, Transition
+from gateway.core.rehearsal import IMAGINABLE
 from gateway.journal.rows import encode_entry
 from gateway.journal.schema import open_journal
 from gateway.journal.store import Group, Store
@@ -346,3 +348,7 @@ def test_a_document_that_cannot_be_is_refused_with_its_place(home: Path) -> None
     code, told = plan(home, home / "bad.yaml")
     assert code == 2
     assert f"{folder / 'feeds.yaml'}:23:14: " in told
+
+
+def test_the_words_of_events_are_the_rehearsals() -> None:
+    assert set(EVENTS) == set(IMAGINABLE)

@@ -153,7 +153,7 @@ def test_a_whole_configuration(site: Path) -> None:
     assert source.allow_published is False
     assert (config.target.name, config.target.path_gate, config.target.lease) == ("gateway", "nft", 120.0)
     assert config.target.kubearmor == KubeArmor(
-        Endpoint("127.0.0.1", 32_767), Endpoint("127.0.0.1", 32_766), "read"
+        "127.0.0.1:32767", None, "127.0.0.1:32766", "read", Path("/run/record.json")
     )
     assert (config.inventory_path, config.book_path) == (site / "devices.yaml", site / "policies/book.yaml")
     assert [device.id for device in config.devices] == ["cam-1", "cam-2"]
@@ -536,7 +536,8 @@ def subjects(config: Config) -> list[str]:
 
 def test_a_device_without_an_anchor_is_a_finding(site: Path) -> None:
     config = load(site / "ragate.yaml")
-    assert subjects(config) == ["device cam-2", "source verifier"]  # the second is replayable
+    # The second is replayable; the third time that alerts of packets name it to nobody.
+    assert subjects(config) == ["device cam-2", "source verifier", "device cam-2"]
     edit(site / "devices.yaml", '["fd77:1:0:2::/64"]', '["fd77:1:0:2::/64"]\n    anchor: l3')
     edit(site / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.2.2]\n    api: 10.77.2.2:8102")
     assert subjects(load(site / "ragate.yaml")) == []
@@ -572,7 +573,7 @@ def test_hints_that_nobody_gives_are_a_mistake_of_the_book(site: Path) -> None:
     edit(site / "ragate.yaml", "peers: [10.77.2.2]", "peers: [10.77.2.2]\n    feed: 10.77.2.2:8101")
     edit(site / "ragate.yaml", "doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0]}\n")
     config = load(site / "ragate.yaml")
-    assert config.hint_sources == ("hook", "verifier.feed")
+    assert config.hint_sources == ("hook", "verifier.feed", "gateway.alerts")
     assert config.book.cut_on_hints == {"hook", "verifier.feed"}
     assert config.hook is not None
     assert config.hook.uids == frozenset({0})

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +27,6 @@ from gateway.core.policy import (
     Profile,
     Rate,
     ResourceThreshold,
-    SiteProfile,
     Thresholds,
 )
 from tests.schemas import fits
@@ -58,7 +58,7 @@ site:
   - {name: elevated2, when: {class: cameras, trusted: "== 0"}}
   - {name: normal}
 thresholds:
-  alerts: {suspect: {severity: 8, count: 3, within: 60s}}
+  alerts: {suspect: {severity: 8, count: 3, within: 60s}, alarm: {severity: 5, count: 20, within: 5m}}
   resources: {cpu: {above: 90%, for: 2m}, memory: {above: 80%, for: 1m}}
 cut_on_hints: [hook, verifier.feed]
 """
@@ -161,7 +161,7 @@ def test_the_site_is_read(path: Path) -> None:
     ]
     assert book.targets == {"gateway": ("path_gate", "network", "host")}
     cpu, memory = ResourceThreshold(0.9, 120.0), ResourceThreshold(0.8, 60.0)
-    assert book.thresholds == Thresholds(AlertThreshold(8, 3, 60.0), cpu, memory)
+    assert book.thresholds == Thresholds(AlertThreshold(8, 3, 60.0), cpu, memory, AlertThreshold(5, 20, 300.0))
 
 
 def test_a_first_version_file_means_the_same_as_before(tmp_path: Path) -> None:
@@ -363,10 +363,30 @@ def test_the_inventory_has_a_schema() -> None:
         assert not fits({"devices": [wrong]}, devices_schema())
 
 
-def test_what_nothing_acts_on_yet_is_told() -> None:
-    heard = Book(site=(SiteProfile("normal"),), thresholds=Thresholds(None, ResourceThreshold(0.9, 60.0), None))
-    unheard = Book(thresholds=Thresholds(AlertThreshold(8, 3, 60.0)))
-    told = list(_of_the_unheard(SimpleNamespace(book=unheard)))  # type: ignore[arg-type]
-    assert [(finding.severity, finding.subject) for finding in told] == [("warning", "thresholds alerts")]
-    for book in (Book(), heard):
-        assert not list(_of_the_unheard(SimpleNamespace(book=book)))  # type: ignore[arg-type]
+ALERTS = AlertThreshold(8, 3, 60.0)
+
+
+def unheard(thresholds: Thresholds, streams: tuple[str, ...] | None, remotes: int = 0) -> list[str]:
+    kubearmor = None if streams is None else SimpleNamespace(streams=streams)
+    config: Any = SimpleNamespace(
+        book=Book(thresholds=thresholds),
+        target=SimpleNamespace(name="gateway", kubearmor=kubearmor),
+        remotes=(object(),) * remotes,
+    )
+    return [f"{each.severity} {each.subject}: {each.what}" for each in _of_the_unheard(config)]
+
+
+@pytest.mark.parametrize("thresholds", [Thresholds(ALERTS), Thresholds(alarm=ALERTS)])
+def test_thresholds_of_alerts_that_nobody_hears_are_told(thresholds: Thresholds) -> None:
+    for streams in (None, (), ("logs", "messages")):
+        (told,) = unheard(thresholds, streams)
+        assert told.startswith("warning thresholds alerts: target gateway has no KubeArmor")
+        assert unheard(thresholds, streams, remotes=1) == []  # an agent's file says whether its host has one
+    assert unheard(thresholds, ("alerts",)) == []
+    assert unheard(Thresholds(None, ResourceThreshold(0.9, 60.0)), None) == []
+
+
+def test_a_threshold_that_no_number_of_alerts_reaches_is_told() -> None:
+    (told,) = unheard(Thresholds(AlertThreshold(1, 201, 1.0)), ("alerts",))
+    assert "no more than 200 of one source are taken" in told
+    assert unheard(Thresholds(AlertThreshold(1, 200, 1.0)), ("alerts",)) == []

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gateway.certs import Role
 from gateway.cli.commands import app
-from gateway.config import find_findings, is_agent_file, load, load_agent
+from gateway.config import KubeArmor, find_findings, is_agent_file, load, load_agent
 from gateway.core.errors import ConfigError
 from tests.agentlink.pair import site_certificates
 from tests.agentlink.process import AgentProcess
@@ -136,6 +136,14 @@ def test_an_agents_file_is_read(agent: AgentProcess) -> None:
         ({"path_gate": "relay"}, "without relay entries would carry nothing"),
         ({"relay": [{"service": "feed", "listen": "127.0.0.1:1"}]}, "relay entries need path_gate: relay"),
         ({"kubearmor": {"address": "10.0.0.1:32767"}}, "is not on this host"),
+        ({"kubearmor": {"logs": "[fd00::1]:32767"}}, "is not on this host"),
+        ({"kubearmor": {"address": "unix:relative.sock"}}, "is no Unix socket"),
+        ({"kubearmor": {"address": f"unix:/{'x' * 107}"}}, "is no Unix socket"),
+        ({"kubearmor": {"health": "maybe"}}, "needs a port"),
+        ({"kubearmor": {"streams": ["alerts", "gossip"]}}, "'gossip'"),
+        ({"kubearmor": {"tls": {"authority": "a", "certificate": "b"}}}, "needs 'key'"),
+        ({"kubearmor": {"tls": {"authority": "a", "certificate": "b", "key": "c"}}}, "a: cannot be read"),
+        ({"kubearmor": {"certificates": {}}}, "'certificates' is not known"),
         ({"doors": {}}, "'doors' is not known"),
     ],
 )
@@ -146,6 +154,35 @@ def test_mistakes_in_an_agents_file(agent: AgentProcess, change: dict[str, Any],
         load_agent(agent.config)
     assert expected in str(caught.value)
     assert str(caught.value).startswith(f"{agent.config}:")
+
+
+def kubearmor(agent: AgentProcess, **changes: Any) -> KubeArmor:
+    document = {**yaml.safe_load(agent.config.read_text()), "kubearmor": changes}
+    agent.config.write_text(yaml.safe_dump(document))
+    found = load_agent(agent.config).kubearmor
+    assert found is not None
+    return found
+
+
+def test_how_an_agent_reaches_its_kubearmor(agent: AgentProcess, tmp_path: Path) -> None:
+    assert kubearmor(agent) == KubeArmor()
+    apart = kubearmor(
+        agent, address="unix:/run/kubearmor/management.sock", logs="[::1]:32767", health="none", streams=["alerts"]
+    )
+    assert apart == KubeArmor("unix:/run/kubearmor/management.sock", "[::1]:32767", None, streams=("alerts",))
+    given = {
+        "authority": str(tmp_path / "certs" / "ca.pem"),
+        "certificate": str(tmp_path / "certs" / "agent-app.pem"),
+        "key": str(tmp_path / "certs" / "agent-app.key"),
+        "name": "10.77.3.2",
+    }
+    tls = kubearmor(agent, tls=given).tls
+    assert tls is not None
+    assert (tls.name, tls.key) == ("10.77.3.2", Path(given["key"]))
+    with pytest.raises(ConfigError, match="only Unix sockets are dialled"):
+        kubearmor(agent, address="unix:/run/ka.sock", tls=given)
+    with pytest.raises(ConfigError, match="is not the key of"):
+        kubearmor(agent, tls={**given, "key": str(tmp_path / "certs" / "gateway-gw.key")})
 
 
 def ask(agent: AgentProcess, *words: str) -> Any:

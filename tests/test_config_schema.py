@@ -39,6 +39,11 @@ WHOLE = RELAYED.replace(
     "management: [10.77.9.0/24]\nsealing: {file: sealing.key}\n"
     "doctor: {sediment: [/opt/sediment], compose: [compose.yaml], kubearmor: [kubearmor.yaml]}\ninventory:",
 )
+WHOLE = WHOLE.replace(
+    "record: /run/record.json}",
+    "record: /run/record.json,\n      logs: '127.0.0.1:32768', streams: [alerts, logs, messages],\n"
+    "      tls: {authority: site-ca.pem, certificate: gateway.pem, key: gateway.key, name: 10.0.0.5}}",
+)
 WHOLE = WHOLE.replace("doors:\n", "doors:\n  hook: {socket: hook.sock, users: [0], group: root}\n")
 POSTING = """certificate: gateway.pem
     key: gateway.key

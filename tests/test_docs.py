@@ -52,7 +52,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         target={
             "path_gate": "relay",
             "relay": [{"service": "feed", "listen": f"127.0.0.1:{free_port()}"}],
-            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": f"127.0.0.1:{free_port()}"},
+            "kubearmor": {"address": f"127.0.0.1:{free_port()}", "health": "none"},
         },
         source={"feed": f"127.0.0.1:{free_port()}"},
         door=("127.0.0.1", free_port()),
@@ -68,7 +68,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         "certificate": str(certificates.certificate(Role.GATEWAY, "gw")),
         "key": str(certificates.key(Role.GATEWAY, "gw")),
     }
-    site.settings["targets"].append({"name": "app-server", "agent": "app"})
+    cluster = {"kubeconfig": "none.yaml", "namespace": "sediment"}  # nobody is there: shown, and tried again
+    site.settings["targets"] += [
+        {"name": "app-server", "agent": "app"},
+        {"name": "edge", "kubernetes": cluster},
+    ]
     site.write("ragate.yaml", site.settings)
     with site.running(ready=False) as service:  # its agent never comes
         until(lambda: service.process.poll() is None and service.answers("cam-1"), lambda: service.log)

@@ -19,6 +19,7 @@ import grpc.aio
 
 from gateway import __version__
 from gateway.agentlink import messages as wire
+from gateway.agentlink.alerts import TELL_SECONDS
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
@@ -91,11 +92,13 @@ class Agent:
         bypasses: Callable[[], tuple[str, ...] | None] = lambda: None,
         changed: Callable[[LinkState], None] = lambda _state: None,
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
+        report: Callable[[float], wire.Heard | None] = lambda _boot: None,
         layers: Callable[[], Sequence[LayerProof]] = tuple,
     ) -> None:
         """``make_gate`` builds the path gate of a plan (``ConfigError`` where it cannot); ``changed`` is told each
-        time that the link's state changes, ``planned`` each time that a plan is in force; ``layers`` are those of
-        this host that never admit and can show what they have."""
+        time that the link's state changes, ``planned`` each time that a plan is in force; ``report`` makes the next
+        message about runtime alerts at a boot time, if there is something to say; ``layers`` are those of this host
+        that never admit and can show what they have."""
         self._settings = settings
         self._material = material
         self._clock = clock
@@ -107,6 +110,7 @@ class Agent:
         self._bypasses = bypasses
         self._changed = changed
         self._planned = planned
+        self._report = report
         self._layers = layers
         self._gate: Backend | None = None
         self._found = False
@@ -237,7 +241,8 @@ class Agent:
         assert self._gate is not None
         await call.write(wire.encode(wire.Ready(self._gate.name, self._found)))
         self._say(attached=True, detail=f"{self._settings.gateway}: gateway {name}, version {welcome.program[:40]}")
-        await _Attachment(self, call, min(welcome.lease, self._settings.lease)).work()
+        alerts = welcome.protocol >= wire.ALERTS_PROTOCOL
+        await _Attachment(self, call, min(welcome.lease, self._settings.lease), alerts=alerts).work()
 
     def _hello(self, nonce: bytes) -> wire.Hello:
         return wire.Hello(
@@ -344,6 +349,10 @@ class Agent:
         around = None if told is None else tuple(each[: wire.SENTENCE] for each in told[: wire.MOST_BYPASSES])
         return wire.Beat(self._clock.now().boot, not_after, resources, notes, around)
 
+    def report(self) -> wire.Heard | None:
+        """The next message about runtime alerts."""
+        return self._report(self._clock.now().boot)
+
     def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""
         now = self._clock.now().boot
@@ -362,7 +371,10 @@ class Agent:
 class _Attachment:
     """One attached stream: reads, works, writes, beats; ends with the first of them."""
 
-    def __init__(self, agent: Agent, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float) -> None:
+    def __init__(
+        self, agent: Agent, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, *, alerts: bool
+    ) -> None:
+        self._alerts = alerts
         self._agent = agent
         self._call = call
         self._lease = lease
@@ -373,7 +385,8 @@ class _Attachment:
     async def work(self) -> None:
         """Work until the link ends. Raises ``NotAttached``, ``LinkProtocolError`` or the library's error."""
         self._agent.send_damages(self._send)
-        tasks = [asyncio.create_task(each()) for each in (self._read, self._write, self._beat)]
+        works = (self._read, self._write, self._beat, *((self._tell,) if self._alerts else ()))
+        tasks = [asyncio.create_task(each()) for each in works]
         try:
             await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -420,6 +433,14 @@ class _Attachment:
             self._send(self._agent.beat(full=turn % RESOURCES_EVERY == 0))
             turn += 1
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _tell(self) -> None:
+        """Tell of runtime alerts, behind everything else: they wait in their own bounded queue while the link is
+        slow."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            if self._outgoing.empty() and (message := self._agent.report()) is not None:
+                self._send(message)
 
 
 async def _received(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 import grpc
@@ -16,6 +16,7 @@ import grpc.aio
 
 from gateway import __version__
 from gateway.agentlink import messages as wire
+from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.remote import RemoteGate, Session
 from gateway.certs import Identity, IdentityRefused, Role, TlsMaterial, prove
 from gateway.certs.identity import check_standing
@@ -62,12 +63,14 @@ SERVER_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class AgentTarget:
-    """One agent that may attach: its path gate here, the plan of its host, and the lease told to it in seconds."""
+    """One agent that may attach: its path gate here, the plan of its host, the lease told to it in seconds, and
+    where its host's runtime alerts go."""
 
     gate: RemoteGate
     plan: wire.Plan
     digest: str
     lease: float
+    inbox: Inbox = field(default_factory=Inbox)
 
 
 class AgentState(NamedTuple):
@@ -306,6 +309,8 @@ class AgentHub:
                 session.ready.set_result(message)
             elif isinstance(message, wire.Damage):
                 target.gate.damaged(wire.unpack_damage(message, name))
+            elif isinstance(message, wire.Heard):
+                target.inbox.take(message, self._clock.now())
             else:
                 session.take(message)
 
@@ -323,6 +328,7 @@ class AgentHub:
 
     def _end(self, name: str, found: _Attached, target: AgentTarget, why: str) -> None:
         target.gate.detach(found.session, why)
+        target.inbox.detached()
         if self._attached.get(name) is found:
             del self._attached[name]
             self._lost[name] = self._clock.now().wall

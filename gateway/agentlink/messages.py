@@ -7,6 +7,7 @@ at the end with a default is understood by older ends. What must not live here: 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -21,7 +22,9 @@ METHOD_SERVICE = "ragate.link.v1.Link"
 METHOD_NAME = "Attach"
 
 #: Versions of the protocol that this program speaks, oldest first.
-PROTOCOLS: Final = (1,)
+PROTOCOLS: Final = (1, 2)
+#: The first one in which an agent tells runtime alerts.
+ALERTS_PROTOCOL: Final = 2
 
 #: Changes or addresses in one message: a reconciler's batch.
 MOST_CHANGES = 1_000
@@ -131,6 +134,34 @@ class Damage(Message, tag=8, frozen=True):
     mended: bool = False
 
 
+class HeardAlert(Message, frozen=True):
+    """One runtime alert of the host: the fields of ``RuntimeAlert``, the source packed (empty: none), and how many
+    seconds ago it was heard."""
+
+    what: str
+    act: str
+    policy: str
+    severity: int
+    source: bytes
+    subject: str
+    detail: str
+    age: float
+
+
+class Heard(Message, tag=9, frozen=True):
+    """What was heard of the host's KubeArmor. ``run`` tells one life of the agent from another; within one,
+    ``told`` is the number of alerts told ever, these included; ``heard`` and ``breaks`` by stream and ``lost`` by
+    reason are totals. ``up``: streams that are open. Only from protocol 2 on."""
+
+    run: int
+    told: int
+    up: tuple[str, ...]
+    heard: dict[str, int]
+    lost: dict[str, int]
+    breaks: dict[str, int]
+    alerts: tuple[HeardAlert, ...]
+
+
 # --- from the gateway
 # -------------------------------------------------------------------------------------------------
 
@@ -183,7 +214,7 @@ class Look(Message, tag=22, frozen=True):
     proof: bool = False
 
 
-FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage
+FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage | Heard
 FromGateway = Welcome | Work | Look
 
 _encoder = msgspec.msgpack.Encoder()
@@ -191,6 +222,8 @@ _from_agent = msgspec.msgpack.Decoder(FromAgent)
 _from_gateway = msgspec.msgpack.Decoder(FromGateway)
 _plan = msgspec.msgpack.Decoder(Plan)
 
+#: What the library raises for bytes that are no message: text that is no UTF-8, too, is none of its own errors.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _KINDS = tuple(ChangeKind)
 _PLACE = {kind: place for place, kind in enumerate(_KINDS)}
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
@@ -215,8 +248,10 @@ def read_from_agent(data: bytes) -> FromAgent:
     """Return what an agent sent. Raises ``LinkProtocolError``."""
     try:
         found: FromAgent = _from_agent.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
+    if isinstance(found, Hello | Beat) and not math.isfinite(found.boot):
+        raise LinkProtocolError("an agent's clock shows no time")
     return found
 
 
@@ -224,7 +259,7 @@ def read_from_gateway(data: bytes) -> FromGateway:
     """Return what the gateway sent. Raises ``LinkProtocolError``."""
     try:
         found: FromGateway = _from_gateway.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -233,7 +268,7 @@ def read_plan(data: bytes) -> Plan:
     """Return a kept plan. Raises ``LinkProtocolError``."""
     try:
         found: Plan = _plan.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise _unread(error) from error
     return found
 
@@ -275,6 +310,8 @@ def unpack_work(work: Work, now: float, longest: float) -> list[Change]:
     """
     if len(work.changes) > MOST_CHANGES:
         raise LinkProtocolError(f"{len(work.changes)} changes in one message; at most {MOST_CHANGES}")
+    if not math.isfinite(work.reference):
+        raise LinkProtocolError("the moment that remaining times count from is none")
     reference, latest = min(work.reference, now), now + longest
     names = work.profiles
     found: list[Change] = []

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
-from gateway.app import build
+from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.logs import configure_logging
-from gateway.app.serve import SWITCH_SECONDS, settle_garbage
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -28,7 +29,6 @@ from gateway.control.ports import Backend, Notice
 from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address
 from gateway.enforce import nft
-from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
@@ -37,7 +37,11 @@ from gateway.kubearmor.network import Scope
 from gateway.kubearmor.policies import Port
 from gateway.kubearmor.prefixes import Prefix
 from gateway.watch.bypass import BypassWatch, LookError
+from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
+
+if TYPE_CHECKING:
+    from gateway.enforce.kubearmor import KubeArmorAdvisory
 
 #: Seconds between two declarations to KubeArmor: it rebuilds everything for each.
 ADVISE_SECONDS = 1.0
@@ -187,6 +191,13 @@ class _Service:
         self._bypass: BypassWatch | None = None
         self._bypass_task: asyncio.Task[None] | None = None
         self._declared: frozenset[Address] | None = None
+        # A number of this life: what an earlier one had counted is no part of what this one counts.
+        self._outbox = Outbox(secrets.randbits(62))
+        self._ear: Ear | None = None
+        if config.kubearmor is not None and config.kubearmor.streams:
+            from gateway.app import build  # noqa: PLC0415 - as below
+
+            self._ear = build.ear(config.kubearmor, self._clock, self._outbox.put, self._lost)
 
     async def run(self) -> int:
         """Work until told to stop. What is enforced stays, with its ends."""
@@ -211,6 +222,7 @@ class _Service:
             bypasses=lambda: None if self._bypass is None else self._bypass.told,
             changed=lambda state: self._changed(state, material),
             planned=self._planned,
+            report=self._report,
             layers=lambda: () if self._layer is None else (self._layer.prove,),
         )
         self._agent = agent
@@ -223,6 +235,7 @@ class _Service:
             asyncio.create_task(material.run(), name="certificates"),
             asyncio.create_task(self._watch.run(), name="watch"),
             asyncio.create_task(self._advise(), name="advise"),
+            *([] if self._ear is None else [asyncio.create_task(self._ear.run(), name="ear")]),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -285,10 +298,25 @@ class _Service:
         return {name: float(value) for name, value in found.items() if value is not None}
 
     def _notes(self) -> Mapping[str, str]:
-        if self._layer is None:
-            return {}
-        state = self._layer.state()
-        return {"kubearmor": f"{state.get('state')}: {state.get('detail', '')}"}
+        notes: dict[str, str] = {}
+        if self._layer is not None:
+            state = self._layer.state()
+            notes["kubearmor"] = f"{state.get('state')}: {state.get('detail', '')}"
+        if self._ear is not None:
+            notes["alerts"] = self._ear.state()
+        return notes
+
+    def _report(self, boot: float) -> wire.Heard | None:
+        if self._ear is None:
+            return None
+        tally = self._ear.tally
+        up = [stream for stream in tally.streams if stream in tally.up]
+        return self._outbox.report(boot, Counts(up, tally.heard, tally.lost, tally.breaks))
+
+    def _lost(self, why: str) -> None:
+        self._say(self._name, why)
+        if self._layer is not None:
+            self._layer.disturbed(why)
 
     # --- the advisory layer -----------------------------------------------------------------------------
 
@@ -300,6 +328,8 @@ class _Service:
         wanted = self._config.kubearmor
         if wanted is None:
             return
+        from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
+
         config = self._config
         with build.refusals(config.path, self._name):
             scope = Scope(

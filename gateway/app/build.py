@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.app import hinting
 from gateway.certs import ServedTls
-from gateway.config import Config, KubeArmor, Relying, document_targets
+from gateway.config import SOURCE_ALERTS, Config, KubeArmor, Relying, document_targets
 from gateway.console.metrics import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Authenticator, Backend, Clock, Loaded, Notice, Opener, Presenting
@@ -20,9 +20,15 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.standings import DeviceStandings, Reach
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
-from gateway.core.model import Address, AnchorKind, DeviceId, SourceName, Standing
+from gateway.core.model import Address, AnchorKind, DeviceId, Instant, SourceName, Standing
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, read_record
+from gateway.enforce.kubearmor import (
+    KubeArmorAdvisory,
+    KubeArmorSettings,
+    Tables,
+    connect,
+    read_record,
+)
 from gateway.enforce.nft import (
     Anchor,
     Baseline,
@@ -34,10 +40,9 @@ from gateway.enforce.nft import (
 )
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.intake.rest import RestDoor, RestSettings, open_listener
-from gateway.intake.rpc import RpcDoor, RpcSettings
 from gateway.intake.sediment import UNASSIGNED, DoorSettings, Forwarder, SedimentDoor, open_listeners
 from gateway.journal import wishes
+from gateway.kubearmor.alerts import RuntimeAlert
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
@@ -52,6 +57,12 @@ from gateway.sediment.wire import Endpoint as WireEndpoint
 from gateway.sediment.wire import Protocol as WireProtocol
 from gateway.verdicts import FORMATS, STATEMENTS, VerdictAuthenticator
 from gateway.watch.bypass import BypassWatch
+from gateway.watch.kubearmor import MESSAGE_BYTES, Ear, EarSettings
+
+# Here for their names alone: each is loaded where the configuration has it.
+if TYPE_CHECKING:
+    from gateway.intake.rest import RestDoor
+    from gateway.intake.rpc import RpcDoor
 
 
 def reaches(book: Book) -> Mapping[str, frozenset[str]]:
@@ -339,6 +350,8 @@ def rest(config: Config, shared: Reception, clock: Clock, told: Callable[[str], 
     wanted = config.posting.rest
     if wanted is None:
         return None
+    from gateway.intake.rest import RestDoor, RestSettings, open_listener  # noqa: PLC0415
+
     tls = ServedTls(wanted.files, "doors.rest", told)
     limits = wanted.limits
     settings = RestSettings(
@@ -358,6 +371,8 @@ def rpc(config: Config, shared: Reception, clock: Clock, told: Callable[[str], N
     wanted = config.posting.rpc
     if wanted is None:
         return None
+    from gateway.intake.rpc import RpcDoor, RpcSettings  # noqa: PLC0415
+
     tls = ServedTls(wanted.files, "doors.rpc", told)
     limits = wanted.limits
     settings = RpcSettings(streams=limits.connections, body=limits.body, idle_seconds=limits.idle_seconds)
@@ -538,14 +553,38 @@ def kubearmor_layer(
     notice: Callable[[Notice], None] = _unheard,
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of one host. Raises ``DocumentRefused``."""
-    settings = KubeArmorSettings(
-        address=str(wanted.address),
-        health=None if wanted.health is None else str(wanted.health),
+    settings = _kubearmor_settings(wanted, target)
+    return KubeArmorAdvisory(
+        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
+    )
+
+
+def _kubearmor_settings(wanted: KubeArmor, target: str) -> KubeArmorSettings:
+    return KubeArmorSettings(
+        address=wanted.address,
+        logs=wanted.logs,
+        tls=wanted.tls,
+        health=wanted.health,
         tables=Tables(wanted.tables),
         target=target,
     )
-    return KubeArmorAdvisory(
-        settings, clock, scope, hardening, lsm=partial(read_record, wanted.record), notice=notice
+
+
+def ear(
+    wanted: KubeArmor,
+    clock: Clock,
+    hear: Callable[[RuntimeAlert, Instant], None],
+    lost: Callable[[str], None],
+) -> Ear:
+    """The listener at a host's KubeArmor. Raises ``ConfigError`` for an address beyond this host, or TLS files that
+    cannot be used."""
+    settings = _kubearmor_settings(wanted, "")
+    return Ear(
+        EarSettings(streams=wanted.streams, per_source=SOURCE_ALERTS),
+        clock,
+        lambda: connect(settings.events, settings.tls, MESSAGE_BYTES),
+        hear,
+        lost,
     )
 
 

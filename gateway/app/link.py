@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
-from gateway.agentlink.hub import AgentHub, AgentTarget
+from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.remote import RemoteGate
 from gateway.app import build
-from gateway.certs import Role, TlsMaterial
 from gateway.config import Config, RemoteTarget
 from gateway.control.devices import Devices
 from gateway.control.order import Order
@@ -19,6 +18,11 @@ from gateway.control.remote import RemoteReconciler
 from gateway.control.start import tell, withhold
 from gateway.core.model import Address
 from gateway.core.policy import Book, zone_of
+
+# Loaded where the configuration has agents: gRPC takes long.
+if TYPE_CHECKING:
+    from gateway.agentlink.hub import AgentHub
+    from gateway.certs import TlsMaterial
 
 
 class Link(NamedTuple):
@@ -67,15 +71,23 @@ def needs_restart(config: Config, old: Book, new: Book) -> list[str]:
 
 
 def make_link(
-    config: Config, devices: Devices, every: list[Reconciler], clock: Clock, notice: Callable[[Notice], None]
+    config: Config,
+    devices: Devices,
+    every: list[Reconciler],
+    clock: Clock,
+    notice: Callable[[Notice], None],
+    inboxes: Mapping[str, Inbox],
 ) -> Link | None:
     """Make the link and the gates of its targets, and add them to ``every``, whose first is the path gate of this
-    host: it opens after the required ones.
+    host: it opens after the required ones. ``inboxes`` of each target's runtime alerts.
 
     Devices are told to the new gates from here on. Raises ``ConfigError``.
     """
     if config.agents is None or config.certificates is None:
         return None
+    from gateway.agentlink.hub import AgentHub, AgentTarget  # noqa: PLC0415
+    from gateway.certs import Role, TlsMaterial  # noqa: PLC0415
+
     material = TlsMaterial(config.certificates, Role.GATEWAY)
     material.set_say(lambda subject, sentence: notice(Notice("certificate", subject, sentence, clock.now().wall)))
     agents: dict[str, AgentTarget] = {}
@@ -83,7 +95,8 @@ def make_link(
     for remote in config.remotes:
         plan = plan_of(config, config.book, remote)
         backend = RemoteGate(remote.agent)
-        agents[remote.agent] = AgentTarget(backend, plan, wire.digest_of(wire.encode(plan)), remote.lease)
+        digest = wire.digest_of(wire.encode(plan))
+        agents[remote.agent] = AgentTarget(backend, plan, digest, remote.lease, inboxes[remote.name])
         gate = RemoteReconciler(
             backend,
             backend,

@@ -27,7 +27,9 @@ from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
+from gateway.app.listening import Listening
 from gateway.app.logs import configure_logging
+from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.app.reload import Reloader
 from gateway.config import Config
 from gateway.console.api import Console, Windows, bind
@@ -38,7 +40,7 @@ from gateway.control.admit import AdmissionLimits, Admit
 from gateway.control.alarms import RESOURCES, Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.documents import Documents
+from gateway.control.documents import Documents, TakesDocuments
 from gateway.control.explained import Explainer
 from gateway.control.overrides import Overrides
 from gateway.control.ports import Advisory, Health, Loaded, Notice, Observer, StandingsFollower
@@ -60,10 +62,6 @@ FLUSH_SECONDS = 2.0
 """At an orderly stop, how long verdicts already taken may need to become durable and reach the gates; what stands
 there holds until its lease anyway."""
 
-YOUNG_OBJECTS = 50_000
-"""Allocations between collections of the youngest generation: at 10,000 alerts a second the default of 700 would
-collect every millisecond and, now and then, walk every device."""
-
 
 def serve(config: Config, *, console_fd: int | None = None) -> int:
     """Run the service until SIGTERM or SIGINT; returns the exit code.
@@ -77,10 +75,6 @@ def serve(config: Config, *, console_fd: int | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     return uvloop.run(_Service(config, console_fd).run())
 
-
-SWITCH_SECONDS = 0.0005
-"""How long a busy thread may keep the interpreter from another that has work: a verdict changes threads four times
-(journal and lane, there and back), and Python's 5 ms each time would be the whole latency under load."""
 
 BUG = 70
 """Exit code after an undeclared error (``EX_SOFTWARE`` of ``sysexits.h``)."""
@@ -168,12 +162,13 @@ class _Service:
         try:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layers = self._layers(devices)
+            listening = self._listening = Listening(config, admit, devices, layers, clock)
             door = build.door(config, admit, clock, devices.notice)
             self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
             self._parts = (journal, devices, gate, admit, door)
-            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice)
+            self._link = linking.make_link(config, devices, self._gates, clock, devices.notice, listening.inboxes)
             standings = self._open_relying(loaded)
             self._levels = (overrides, site)
             overrides.remember(loaded)
@@ -183,11 +178,16 @@ class _Service:
             advisories: Sequence[Advisory] = tuple(layers.values())
             site.turn(clock.now())
             clockwork = Clockwork(
-                devices, [gate], journal, clock, advisories, loaded.highest_wall, (overrides, site, alarms)
+                devices,
+                [gate],
+                journal,
+                clock,
+                advisories,
+                loaded.highest_wall,
+                (overrides, site, alarms, listening.alerts),
             )
-            documents = self._documents(layers) if layers else None
-            bypass = self._bypass = build.bypass_watch(config, self._around)
-            self._follow_books(bypass, documents)
+            documents = self._documents(listening.layers) if layers else None
+            self._follow_books(documents)
             self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
         finally:
@@ -258,7 +258,7 @@ class _Service:
         devices.beside += [clustering.beside(each) for each in self._clusters.values()]
         return {**({} if here is None else {config.target.name: here}), **self._clusters}
 
-    def _documents(self, layers: Mapping[str, Advisory]) -> Documents:
+    def _documents(self, layers: Mapping[str, TakesDocuments]) -> Documents:
         """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
         _, devices, _, _, _ = self._parts
         _, site = self._levels
@@ -268,8 +268,9 @@ class _Service:
         site.watch(lambda _: documents.wake())
         return documents
 
-    def _follow_books(self, bypass: BypassWatch | None, documents: Documents | None) -> None:
+    def _follow_books(self, documents: Documents | None) -> None:
         """Tell the parts that keep something of the book when another one runs."""
+        bypass = self._bypass = build.bypass_watch(self._config, self._around)
         if bypass is not None:
             self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
         if documents is not None:
@@ -307,6 +308,7 @@ class _Service:
         for posted in self._posting:
             metrics.add_queue(posted.name, posted.depth)
         self._hinting.wire(metrics)
+        self._listening.wire(metrics)
         forwarder = door.forwarder
         if forwarder is not None:
             metrics.add_queue("forward", lambda: forwarder.queued)
@@ -368,7 +370,8 @@ class _Service:
                 if self._forwarder is not None:
                     hands.append(tasks.create_task(self._forwarder.run(), name="relying-forward"))
                 reload_task = tasks.create_task(reloader.run(), name="reload")
-                hint_tasks = [tasks.create_task(run(), name=name) for name, run in self._hinting.runs()]
+                hinting = (*self._hinting.runs(), *self._listening.runs())
+                hint_tasks = [tasks.create_task(run(), name=name) for name, run in hinting]
                 self._ready = True
                 places = {each.name: each.addresses for each in self._posting}
                 count = len(self._config.devices)
@@ -381,6 +384,7 @@ class _Service:
                 if self._forwarder is not None:
                     await self._forwarder.finish()
                 admit.drain()
+                self._listening.finish()
                 await _ended(clock_task)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):
@@ -459,6 +463,7 @@ class _Service:
         if self._forwarder is not None:
             lines.append(Health("relying forwarding", True, self._forwarder.state()))
         lines.extend(self._hinting.health())
+        lines.extend(self._listening.health())
         for each in advisories:
             told = each.state()
             # An advisory layer never makes the service unready: it does not count for admission.
@@ -502,14 +507,6 @@ def _close(*parts: socket.socket | SedimentDoor | RelyingDoor | PostingDoor | Hi
     for part in parts:
         if part is not None:
             part.close()
-
-
-def settle_garbage() -> None:
-    """What was loaded stays for good: never walk it again looking for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
-    gc.enable()
 
 
 def _declared(error: BaseException) -> RagateError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -95,9 +94,9 @@ def serve(
         if listen_fd is not None:
             _check_socket(listen_fd)
         loaded = _load(config)
-        from gateway import app as service  # noqa: PLC0415
+        from gateway.app.serve import serve as run_service  # noqa: PLC0415
 
-        code = service.serve(loaded, console_fd=listen_fd)
+        code = run_service(loaded, console_fd=listen_fd)
     raise typer.Exit(code)
 
 
@@ -112,9 +111,9 @@ def agent(
         from gateway.config import load_agent  # noqa: PLC0415
 
         loaded = load_agent(config)
-        from gateway import app as service  # noqa: PLC0415
+        from gateway.app.agent import run_agent  # noqa: PLC0415
 
-        code = service.run_agent(loaded)
+        code = run_agent(loaded)
     raise typer.Exit(code)
 
 
@@ -124,9 +123,9 @@ def run(
 ) -> None:
     """Show the whole on a simulated site: devices attest, one fails and is cut off, recovers, one goes silent."""
     with declared():
-        from gateway import app as service  # noqa: PLC0415
+        from gateway.app.site import run_site  # noqa: PLC0415
 
-        code = service.run_site(once=once)
+        code = run_site(once=once)
     raise typer.Exit(code)
 
 
@@ -175,12 +174,12 @@ def _is_agents(config: Path) -> bool:
 
 def _check_agent(config: Path, output: Output) -> NoReturn:
     """``check`` for a host with an agent. Exit code 0, 1 or 2, likewise."""
-    from gateway import app as service  # noqa: PLC0415
+    from gateway.app.agent import agent_state, plan_file  # noqa: PLC0415
     from gateway.config import agent_findings, load_agent  # noqa: PLC0415
 
     loaded = load_agent(config)
-    listed = [finding._asdict() for finding in agent_findings(loaded, service.plan_file(loaded))]
-    state, silent = service.agent_state(loaded)
+    listed = [finding._asdict() for finding in agent_findings(loaded, plan_file(loaded))]
+    state, silent = agent_state(loaded)
     if output is Output.JSON:
         print_json({"findings": listed, "service": state})
     else:
@@ -191,6 +190,8 @@ def _check_agent(config: Path, output: Output) -> NoReturn:
 
 def _chain_findings(path: Path) -> list[dict[str, str]]:
     """What recomputing the journal's digests finds; a journal that was never written is as it should be."""
+    import asyncio  # noqa: PLC0415 - a third of the time that most commands take to start
+
     from gateway.journal import SqliteHistory  # noqa: PLC0415
 
     async def verify() -> Sequence[str]:
@@ -256,26 +257,30 @@ def _print_check(
 def baseline(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print the nftables baseline (default deny, corridor) to load at boot, before the network comes up."""
     with declared():
-        from gateway import app as service  # noqa: PLC0415
-        from gateway.config import load_agent  # noqa: PLC0415
-
         if _is_agents(config):
-            typer.echo(service.agent_baseline_text(load_agent(config)), nl=False)
+            from gateway.app.agent import agent_baseline_text  # noqa: PLC0415
+            from gateway.config import load_agent  # noqa: PLC0415
+
+            typer.echo(agent_baseline_text(load_agent(config)), nl=False)
         else:
-            typer.echo(service.baseline_text(_load(config)), nl=False)
+            from gateway.app.baseline import baseline_text  # noqa: PLC0415
+
+            typer.echo(baseline_text(_load(config)), nl=False)
 
 
 @app.command()
 def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove every trace of enforcement from this host. The protected services are then open to everybody."""
     with declared():
-        from gateway import app as service  # noqa: PLC0415
-        from gateway.config import load_agent  # noqa: PLC0415
-
         if _is_agents(config):
-            print_lines(service.agent_uninstall(load_agent(config)))
+            from gateway.app.agent import agent_uninstall  # noqa: PLC0415
+            from gateway.config import load_agent  # noqa: PLC0415
+
+            print_lines(agent_uninstall(load_agent(config)))
         else:
-            print_lines(service.uninstall(_load(config)))
+            from gateway.app.baseline import uninstall as take_away  # noqa: PLC0415
+
+            print_lines(take_away(_load(config)))
 
 
 @app.command()

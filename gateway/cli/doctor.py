@@ -5,7 +5,6 @@ What lives here: the command, its options, printing. What must not: looking and 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from itertools import groupby
@@ -91,6 +90,8 @@ def _both(first: Places, second: Places) -> Places:
 
 def _stale(config: Config) -> int | None:
     """Alerts that the journal has as refused for their time; None without a journal."""
+    import asyncio  # noqa: PLC0415 - a third of the time that most commands take to start
+
     from gateway.journal import SqliteHistory  # noqa: PLC0415
 
     if not config.journal.exists():

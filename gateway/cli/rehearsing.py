@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.rehearsed import hypothesis_lines, plain_hypothesis, plain_plan, plan_lines
 from gateway.cli.terminal import (
     DEFAULT_CONFIG,
     EXIT_CONFIG,
@@ -25,7 +24,9 @@ from gateway.cli.terminal import (
     print_json,
     print_lines,
 )
-from gateway.core.rehearsal import IMAGINABLE
+
+EVENTS = ("passed", "failed", "rejected", "requested", "lapsed", "held", "released", "hinted", "retired")
+"""What can be asked about: the words of the rehearsal, which no other command has to wait for."""
 
 EXIT_FINDINGS = 4  # the book would be refused
 
@@ -54,6 +55,7 @@ def plan(
     """
     with declared():
         from gateway.cli.rehearsal import make_plan  # noqa: PLC0415
+        from gateway.cli.rehearsed import plain_plan, plan_lines  # noqa: PLC0415
 
         found = make_plan(new_book, config, against, replayed, socket)
     head = (found.before, found.after, found.states, found.strays)
@@ -68,7 +70,7 @@ def plan(
 
 def what_if(
     device: DeviceArgument,
-    event: Annotated[str, typer.Argument(metavar="EVENT", help=f"One of {', '.join(IMAGINABLE)}.")],
+    event: Annotated[str, typer.Argument(metavar="EVENT", help=f"One of {', '.join(EVENTS)}.")],
     config: ConfigOption = DEFAULT_CONFIG,
     book: Annotated[Path | None, typer.Option("--book", metavar="BOOK", help="Under this book instead.")] = None,
     socket: SocketOption = None,
@@ -79,10 +81,11 @@ def what_if(
     Exit code 0: answered; 1: the inventory does not list the device; 2: wrong usage or configuration; 3: no service
     answers.
     """
-    if event not in IMAGINABLE:
-        end(f"event {event[:64]!r} must be one of {', '.join(IMAGINABLE)}", EXIT_CONFIG)
+    if event not in EVENTS:
+        end(f"event {event[:64]!r} must be one of {', '.join(EVENTS)}", EXIT_CONFIG)
     with declared():
         from gateway.cli.rehearsal import suppose  # noqa: PLC0415
+        from gateway.cli.rehearsed import hypothesis_lines, plain_hypothesis  # noqa: PLC0415
 
         found = suppose(device, event, config, book, socket)
     if found is None:

@@ -20,6 +20,7 @@ from gateway.config.templates import check_library, document_targets, namespaces
 from gateway.config.values import (
     FEED,
     HOOK,
+    SOURCE_ALERTS,
     AgentConfig,
     Api,
     ClusterTarget,
@@ -38,11 +39,13 @@ from gateway.config.values import (
     RemoteTarget,
     Source,
     Target,
+    alert_sources,
 )
 
 __all__ = [
     "FEED",
     "HOOK",
+    "SOURCE_ALERTS",
     "AgentConfig",
     "Api",
     "ClusterTarget",
@@ -68,6 +71,7 @@ __all__ = [
     "Source",
     "Target",
     "agent_findings",
+    "alert_sources",
     "check_library",
     "document_targets",
     "find_findings",

@@ -23,12 +23,14 @@ from gateway.core.policy import (
 SITE_KEYS = ("name", "when")
 TARGET_KEYS = ("kinds",)
 THRESHOLD_KEYS = ("alerts", "resources")
-ALERT_KEYS = ("suspect",)
+ALERT_KEYS = ("suspect", "alarm")
 ALERT_THRESHOLD_KEYS = ("severity", "count", "within")
 RESOURCE_KEYS = ("cpu", "memory")
 RESOURCE_THRESHOLD_KEYS = ("above", "for")
 #: KubeArmor's severities are 1 to 10.
 SEVERITY_MOST = 10
+#: Alerts that a threshold may count; each is remembered as one moment.
+COUNT_MOST = 10_000
 #: Seconds over which alerts or a resource are watched: a day.
 WINDOW_MOST = 86_400.0
 
@@ -91,16 +93,16 @@ def read_thresholds(section: Section) -> Thresholds:
     """When alerts and resources count."""
     section.known(*THRESHOLD_KEYS)
     none: Thresholds = Thresholds()
-    alerts = section.take("alerts", _alerts, none.suspect)
+    suspect, alarm = section.take("alerts", _alerts, (none.suspect, none.alarm))
     cpu, memory = section.take("resources", _resources, (none.cpu, none.memory))
-    return Thresholds(alerts, cpu, memory)
+    return Thresholds(suspect, cpu, memory, alarm)
 
 
-def _alerts(value: Value) -> AlertThreshold | None:
+def _alerts(value: Value) -> tuple[AlertThreshold | None, AlertThreshold | None]:
     alerts = value.section()
     alerts.known(*ALERT_KEYS)
     none: AlertThreshold | None = None
-    return alerts.take("suspect", _alert, none)
+    return alerts.take("suspect", _alert, none), alerts.take("alarm", _alert, none)
 
 
 def _alert(value: Value) -> AlertThreshold:
@@ -108,7 +110,7 @@ def _alert(value: Value) -> AlertThreshold:
     section.known(*ALERT_THRESHOLD_KEYS)
     return AlertThreshold(
         section.need("severity", "8").whole(1, SEVERITY_MOST),
-        section.need("count", "3").whole(1, 1_000_000),
+        section.need("count", "3").whole(1, COUNT_MOST),
         _window(section.need("within", "60s")),
     )
 

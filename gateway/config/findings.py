@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from gateway.config.clusters import cluster_findings
 from gateway.config.keyfiles import UNSAFE
 from gateway.config.link_findings import of_link, of_served
-from gateway.config.values import Config, Network
+from gateway.config.values import SOURCE_ALERTS, Config, Network
 from gateway.core.binding import AddressBook
 from gateway.core.model import AnchorKind, Device, DeviceId
 from gateway.core.policy import Finding, check, check_against
@@ -39,11 +39,19 @@ def find_findings(config: Config) -> tuple[Finding, ...]:
 
 
 def _of_the_unheard(config: Config) -> Iterator[Finding]:
-    """Parts of a book that are judged at load and that no part of the running service acts on yet."""
-    book = config.book
-    if book.thresholds.suspect is not None:
-        what = "it is checked, but this version receives no alerts from KubeArmor: they make no device suspect"
-        yield Finding("warning", "thresholds alerts", what, "do not rely on it yet")
+    """Thresholds of alerts that nobody hears, or that no number of alerts can reach."""
+    thresholds = config.book.thresholds
+    wanted = [each for each in (thresholds.suspect, thresholds.alarm) if each is not None]
+    own = config.target.kubearmor
+    if wanted and not config.remotes and (own is None or "alerts" not in own.streams):
+        what = f"target {config.target.name} has no KubeArmor whose alerts are listened to: nothing can reach them"
+        mend = "add kubearmor: {} to the target where one runs, with alerts among its streams"
+        yield Finding("warning", "thresholds alerts", what, mend)
+    for each in wanted:
+        most = int(SOURCE_ALERTS * max(each.within, 1.0))
+        if each.alerts > most:
+            what = f"{each.alerts} alerts within {each.within:g} s: no more than {most} of one source are taken"
+            yield Finding("warning", "thresholds alerts", what, "lower count, or lengthen within")
 
 
 def _of_documents(config: Config) -> Iterator[Finding]:

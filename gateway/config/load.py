@@ -12,7 +12,7 @@ from gateway.config.inventory import Located, read_inventory
 from gateway.config.relying import check_relying
 from gateway.config.settings import Settings, read_settings
 from gateway.config.templates import check_kinds, check_library, document_targets, namespaces_of, read_library
-from gateway.config.values import HOOK, Config
+from gateway.config.values import HOOK, Config, alert_sources
 from gateway.core.errors import ConfigError
 from gateway.core.policy import check_against, check_lockout
 
@@ -93,6 +93,7 @@ def _check_together(settings: Settings, located: Located, placed: Placed) -> Non
             problems.add(placed.places[f"target {name}"], what, did_you_mean(name, known))
     check_kinds(placed.book, placed.places, namespaces_of(settings.clusters), problems)
     hints = [str(source.hints) for source in settings.sources if source.feed is not None]
+    hints += map(str, alert_sources(settings.target, settings.remotes).values())
     check_hints(placed, hints if settings.hook is None else [HOOK, *hints], problems)
     _check_relay(settings, placed, problems)
     _check_remotes(settings, placed, problems)

@@ -6,9 +6,12 @@ What lives here: reading those sections. What must not: connections, certificate
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
+from gateway.certs.client import ClientFiles
 from gateway.certs.material import MaterialFiles
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.endpoint import Endpoint
@@ -24,6 +27,7 @@ from gateway.config.values import (
     parse_name,
     parse_network,
 )
+from gateway.core.errors import ConfigError
 
 #: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
 #: the gateway's death.
@@ -33,6 +37,14 @@ REMOTE_KEYS = ("name", "agent", "required", "lease", "services", "relays")
 CERTIFICATE_KEYS = ("authority", "certificate", "key", "revoked")
 
 _GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
+#: KubeArmor's streams that can be listened to.
+STREAMS = ("alerts", "logs", "messages")
+KUBEARMOR_KEYS = ("address", "logs", "health", "tables", "record", "streams", "tls")
+KUBEARMOR_TLS_KEYS = ("authority", "certificate", "key", "name")
+UNIX = "unix:"
+#: A path has 107 bytes at most (``unix(7)``).
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._/@+=-]{1,106}\Z")
+
 TABLES: tuple[Literal["read", "trust", "none"], ...] = ("read", "trust", "none")
 
 
@@ -95,17 +107,71 @@ def read_relay(item: Value, places: dict[str, str]) -> RelayEntry:
     return entry
 
 
-def read_kubearmor(value: Value) -> KubeArmor:
-    """KubeArmor on the same host."""
+def read_kubearmor(value: Value, base: Path) -> KubeArmor:
+    """KubeArmor on the same host; its TLS files are relative to ``base``."""
     section = value.section()
-    section.known("address", "health", "tables", "record")
+    section.known(*KUBEARMOR_KEYS)
     standard = KubeArmor()
-    return KubeArmor(
-        section.take("address", lambda item: item.parsed(_loopback), standard.address),
-        section.take("health", lambda item: item.parsed(_loopback), standard.health),
+    found = KubeArmor(
+        section.take("address", lambda item: item.parsed(_local), standard.address),
+        section.take("logs", lambda item: item.parsed(_local), standard.logs),
+        section.take("health", lambda item: item.parsed(_health), standard.health),
         section.take("tables", lambda item: item.choice(TABLES), standard.tables),
         section.take("record", lambda item: item.parsed(_absolute), standard.record),
+        section.take("streams", _streams, standard.streams),
+        section.take("tls", lambda item: _tls(item, base), None),
     )
+    if found.tls is not None and found.address.startswith(UNIX) and (found.logs or UNIX).startswith(UNIX):
+        what = "tls is for ports, and only Unix sockets are dialled: their rights guard them"
+        raise section.wrong(what, "remove tls, or write an address with a port")
+    return found
+
+
+def _streams(value: Value) -> tuple[str, ...]:
+    found = value.gather(lambda item: item.choice(STREAMS))
+    return tuple(dict.fromkeys(found))
+
+
+def _tls(value: Value, base: Path) -> ClientFiles:
+    section = value.section()
+    section.known(*KUBEARMOR_TLS_KEYS)
+    files = ClientFiles(
+        base / section.need("authority", "/var/lib/kubearmor/tls/ca.crt").text(),
+        base / section.need("certificate", "certs/kubearmor-client.pem").text(),
+        base / section.need("key", "certs/kubearmor-client.key").text(),
+        section.take("name", lambda item: item.parsed(_certified), ""),
+    )
+    try:
+        files.check()
+    except ConfigError as error:
+        raise section.wrong(str(error)) from error
+    return files
+
+
+def _certified(text: str) -> str:
+    """Whom a certificate is for: an IP address as a rule. Raises ``ValueError``."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return parse_endpoint(f"{text}:1", names=True).host
+
+
+def _health(text: str) -> str | None:
+    return None if text == "none" else _local(text)
+
+
+def _local(text: str) -> str:
+    """An address of this host. Raises ``ValueError``."""
+    if text.startswith(UNIX):
+        if not _SOCKET.match(text):
+            msg = f"{text[:80]!r} is no Unix socket; write unix: and an absolute path without spaces"
+            raise ValueError(msg)
+        return text
+    endpoint = parse_endpoint(text)
+    if not (endpoint.host.startswith("127.") or endpoint.host == "::1"):
+        msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
+        raise ValueError(msg)
+    return str(endpoint)
 
 
 def _absolute(text: str) -> Path:
@@ -114,14 +180,6 @@ def _absolute(text: str) -> Path:
         msg = f"{text} is no absolute path"
         raise ValueError(msg)
     return path
-
-
-def _loopback(text: str) -> Endpoint:
-    endpoint = parse_endpoint(text)
-    if not (endpoint.host.startswith("127.") or endpoint.host == "::1"):
-        msg = f"{text} is not on this host; KubeArmor's port is open to whoever reaches it: use loopback"
-        raise ValueError(msg)
-    return endpoint
 
 
 def is_agent_file(path: Path) -> bool:
@@ -146,7 +204,7 @@ def load_agent(path: Path) -> AgentConfig:
         top.take("state", lambda value: base / value.text(), base / "var"),
         relay,
         top.take("lease", read_lease, LINK_LEASE),
-        top.take("kubearmor", read_kubearmor, None),
+        top.take("kubearmor", lambda value: read_kubearmor(value, base), None),
     )
     for key, example in (
         ("gateway", "10.77.3.1:8444"),

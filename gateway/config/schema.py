@@ -156,7 +156,7 @@ def _site() -> Schema:
 def _thresholds() -> Schema:
     alert = _section(
         book_site.ALERT_THRESHOLD_KEYS,
-        {"severity": _whole(book_site.SEVERITY_MOST), "count": _whole(1_000_000), "within": _DURATION},
+        {"severity": _whole(book_site.SEVERITY_MOST), "count": _whole(book_site.COUNT_MOST), "within": _DURATION},
         book_site.ALERT_THRESHOLD_KEYS,
     )
     share: Schema = {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3})?%$"}
@@ -166,7 +166,7 @@ def _thresholds() -> Schema:
     return _section(
         book_site.THRESHOLD_KEYS,
         {
-            "alerts": _section(book_site.ALERT_KEYS, {"suspect": alert}),
+            "alerts": _section(book_site.ALERT_KEYS, dict.fromkeys(book_site.ALERT_KEYS, alert)),
             "resources": _section(book_site.RESOURCE_KEYS, dict.fromkeys(book_site.RESOURCE_KEYS, resource)),
         },
     )
@@ -238,14 +238,7 @@ def settings_schema() -> Schema:
         "path_gate": _choice(settings.GATES),
         "lease": _DURATION,
         "relay": _list(_exactly({"service": _NAME, "listen": _ENDPOINT}, ("service", "listen"))),
-        "kubearmor": _exactly(
-            {
-                "address": _ENDPOINT,
-                "health": _ENDPOINT,
-                "tables": _choice(remotes.TABLES),
-                "record": {"type": "string", "pattern": "^/"},
-            }
-        ),
+        "kubearmor": _kubearmor(),
     }
     values = {
         "journal": _TEXT,
@@ -288,6 +281,21 @@ def _remote() -> dict[str, Schema]:
         "services": _list(_NAME) | {"minItems": 1},
         "relays": _list(_TEXT),
     }
+
+
+def _kubearmor() -> Schema:
+    """KubeArmor on the same host."""
+    tls = dict.fromkeys(remotes.KUBEARMOR_TLS_KEYS, _TEXT)
+    values: Mapping[str, Schema] = {
+        "address": _TEXT,
+        "logs": _TEXT,
+        "health": _TEXT,
+        "tables": _choice(remotes.TABLES),
+        "record": {"type": "string", "pattern": "^/"},
+        "streams": _list(_choice(remotes.STREAMS)),
+        "tls": _section(remotes.KUBEARMOR_TLS_KEYS, tls, remotes.KUBEARMOR_TLS_KEYS[:3]),
+    }
+    return _section(remotes.KUBEARMOR_KEYS, values)
 
 
 def _cluster() -> dict[str, Schema]:

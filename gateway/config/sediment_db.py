@@ -108,7 +108,7 @@ def _read(path: Path) -> Sequence[SedimentDevice]:
             # Other people write this table: text that is not UTF-8 must be told of, not end the import.
             database.text_factory = lambda data: data.decode("utf-8", "replace")
             return read_sediment_devices(database.execute(DEVICE_QUERY))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: names in its own messages
         raise ConfigError(str(path), f"is no SEDIMENT database: {error}", "name its sediment.db") from error
 
 

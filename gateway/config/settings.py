@@ -508,7 +508,7 @@ def _any_target(section: Section, base: Path, places: dict[str, str]) -> Target 
         return read_remote(section, places)
     if section.get("kubernetes") is not None:
         return read_cluster(section, base, places)
-    return _target(section, places)
+    return _target(section, places, base)
 
 
 def _agents(value: Value) -> Endpoint:
@@ -532,7 +532,7 @@ def _check_link(
         top.problems.add(top.where, what, "add {name: app-server, agent: app-server} to targets, or leave it out")
 
 
-def _target(section: Section, places: dict[str, str]) -> Target:
+def _target(section: Section, places: dict[str, str], base: Path) -> Target:
     section.known("name", "required", "path_gate", "lease", "relay", "kubearmor")
     gate = section.take("path_gate", lambda item: item.choice(GATES), GATES[0])
     no_relay: tuple[RelayEntry, ...] = ()
@@ -543,7 +543,7 @@ def _target(section: Section, places: dict[str, str]) -> Target:
         gate,
         section.take("lease", read_lease, Target("").lease),
         relay,
-        section.take("kubearmor", read_kubearmor, None),
+        section.take("kubearmor", lambda item: read_kubearmor(item, base), None),
     )
     if not target.required:
         what = "the target of this host must be required: without it nothing is enforced"

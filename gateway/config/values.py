@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from gateway.certs.client import ClientFiles
 from gateway.certs.material import MaterialFiles
 from gateway.config.endpoint import Endpoint
 from gateway.config.posters import PostDoor, Poster
@@ -39,7 +40,7 @@ AGE_LEAST, AGE_MOST = 1.0, 7 * 86_400.0
 PASSES_MOST = 10
 
 #: The hint sources' names: the hook's, and what a source's name gets for its feed.
-HOOK, FEED = SourceName("hook"), ".feed"
+HOOK, FEED, ALERTS = SourceName("hook"), ".feed", ".alerts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +179,21 @@ class RelayEntry:
 
 @dataclass(frozen=True, slots=True)
 class KubeArmor:
-    """KubeArmor's policy service on this host, its health service, and how its tables and its security module may
-    be known."""
+    """KubeArmor on this host: its policy service, where its alerts are served (None: there, too), its health
+    service (None: judged by the probe alone), how its tables and its security module may be known, which streams
+    are listened to, and TLS.
 
-    address: Endpoint = Endpoint("127.0.0.1", 32767)  # noqa: RUF009 - immutable value
-    health: Endpoint | None = Endpoint("127.0.0.1", 32766)  # noqa: RUF009 - immutable value
+    An address is loopback with a port, or ``unix:/PATH``.
+    """
+
+    address: str = "127.0.0.1:32767"
+    logs: str | None = None
+    health: str | None = "127.0.0.1:32766"
     tables: Literal["read", "trust", "none"] = "none"
     record: Path = Path("/tmp/karmorProbeData.cfg")  # noqa: S108 - KubeArmor's own place; believed only if root's
     """Where KubeArmor records which security module it works with."""
+    streams: tuple[str, ...] = ("alerts", "logs", "messages")
+    tls: ClientFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +313,19 @@ class Config:
     def hint_sources(self) -> tuple[SourceName, ...]:
         """The names of everything that may hint."""
         hook = () if self.hook is None else (HOOK,)
-        return (*hook, *(source.hints for source in self.sources if source.feed is not None))
+        feeds = (source.hints for source in self.sources if source.feed is not None)
+        return (*hook, *feeds, *alert_sources(self.target, self.remotes).values())
+
+
+#: Runtime alerts of one source (an address, a container) that are taken in a second.
+SOURCE_ALERTS = 200
+
+
+def alert_sources(own: Target, remotes: Iterable[RemoteTarget]) -> Mapping[str, SourceName]:
+    """The names under which the alerts of targets hint. An agent's file says whether its host has KubeArmor, so
+    every other host may."""
+    heard = [own.name] if own.kubearmor is not None and own.kubearmor.streams else []
+    return {name: SourceName(name + ALERTS) for name in (*heard, *(remote.name for remote in remotes))}
 
 
 def parse_name(text: str) -> str:
@@ -319,8 +339,8 @@ def parse_name(text: str) -> str:
 def parse_source_name(text: str) -> str:
     """The name of a source of verdicts, none that hints have. Raises ``ValueError``."""
     name = parse_name(text)
-    if name == HOOK or name.endswith(FEED):
-        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r}, cannot be a source"
+    if name == HOOK or name.endswith((FEED, ALERTS)):
+        msg = f"{name} is the name of hints: {HOOK!r}, and what ends in {FEED!r} or {ALERTS!r}, cannot be a source"
         raise ValueError(msg)
     return name
 

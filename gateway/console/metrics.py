@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway import __version__
+from gateway.console.alerting import AlertCollector
 from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.control.ports import Fact, Notice, SiteNow
@@ -96,6 +97,9 @@ NOTICE_KINDS = (
     "asked",
     "tls",
     "descriptors",
+    "alert",
+    "alerts",
+    "kubearmor",
 )
 
 
@@ -164,7 +168,8 @@ class Metrics:
         self._host = HostCollector()
         #: Hints, feeds and inquiries; whoever runs them sets what it reads.
         self.hinted = HintCollector()
-        for collector in (self._facts, self._live, self._host, self.hinted):
+        self.alerted = AlertCollector()
+        for collector in (self._facts, self._live, self._host, self.hinted, self.alerted):
             registry.register(collector)
         ProcessCollector(registry=registry)
         commit = Histogram(

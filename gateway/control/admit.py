@@ -18,7 +18,7 @@ from gateway.control.hints import HintLimits, HintRate
 from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer, Opener, Receipt
 from gateway.control.receipts import Bundles
 from gateway.core.errors import Refusal
-from gateway.core.model import DeviceId, Envelope, Hint, Outcome, Record, Rejected, SourceName, Verdict
+from gateway.core.model import DeviceId, Envelope, Hint, Instant, Outcome, Record, Rejected, SourceName, Verdict
 
 #: What comes of a hint that is taken: it made a device suspect (or cut it), changed nothing, or was no bad word.
 HINT_RESULTS = ("lowered", "no-effect", "ignored")
@@ -141,23 +141,23 @@ class Admit:
                 return
             devices.verdict(result, envelope.received)
         elif isinstance(result, Hint):
-            self._hint(result, envelope)
+            self.hint(result, envelope.received, envelope.peer)
         else:
             self._rejected(result)
 
-    def _hint(self, hint: Hint, envelope: Envelope) -> None:
-        """A hint may lower, within its rate; one that is not adverse is only counted."""
+    def hint(self, hint: Hint, received: Instant, peer: str) -> bool:
+        """Take a hint that was judged; says whether it lowered anything. The caller ends its turn with the
+        devices' ``commit``. A hint may lower, within its rate; one that is not adverse is only counted."""
         if not hint.adverse:
             self.hints[hint.source, "ignored"] += 1
-            return
-        received = envelope.received
+            return False
         objection = self._hint_rate.objection(hint, received.boot)
         if objection:
-            refusal = Refusal.RATE
-            self._rejected(Rejected(hint.source, refusal, objection, envelope.peer, received.wall, hint.device))
-            return
+            self._rejected(Rejected(hint.source, Refusal.RATE, objection, peer, received.wall, hint.device))
+            return False
         lowered = self._devices.hint(hint, received)
         self.hints[hint.source, "lowered" if lowered else "no-effect"] += 1
+        return lowered
 
     def _rejected(self, fact: Rejected) -> int:
         (row,) = self._journal.record((Entry(fact),))

@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Protocol
 
 from gateway.control.devices import Devices
-from gateway.control.ports import Advisory, Clock, Notice, Renderer
+from gateway.control.ports import Clock, Notice, Renderer
 from gateway.control.slots import Slot
 from gateway.core.model import Device, DeviceId
 from gateway.core.policy import NORMAL
+from gateway.kubearmor.documents import Document
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.render import Rendering
 
@@ -38,6 +40,19 @@ Moves = Sequence[tuple[Device, str]]
 """Devices with the profiles that they have now."""
 
 
+class TakesDocuments(Protocol):
+    """The part of an advisory layer that takes documents."""
+
+    @property
+    def name(self) -> str:
+        """The ``backend`` label of metrics."""
+        ...
+
+    def declare_documents(self, documents: Sequence[Document], absent: frozenset[str] = frozenset()) -> None:
+        """See ``Advisory``."""
+        ...
+
+
 class Documents:
     """Keeps advisory layers told; ``advisories`` stand under the target that each is at.
 
@@ -49,7 +64,7 @@ class Documents:
         self,
         devices: Devices,
         renderer: Renderer,
-        advisories: Mapping[str, Advisory],
+        advisories: Mapping[str, TakesDocuments],
         clock: Clock,
         site: Callable[[], str] = _normal,
     ) -> None:

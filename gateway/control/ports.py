@@ -682,7 +682,7 @@ class Notice(NamedTuple):
     """A fact about the service itself (drift repaired, backend failed, journal unwritable, device withheld)."""
 
     # The closed list: drift, backend-error, journal, withheld, clock, backlog, conflict, late-failure, book,
-    # bypass, agent, certificate, override, site, resources, asked, tls.
+    # bypass, agent, certificate, override, site, resources, asked, tls, alert, alerts, kubearmor.
     kind: str
     subject: str  # backend, queue or device concerned; a label only for backend and queue
     detail: str

@@ -37,7 +37,7 @@ _decode = msgspec.json.Decoder(_Happened).decode
 
 
 def wishes(path: Path) -> frozenset[DeviceId]:
-    """The devices with a wish to attest that nothing has answered. Blocking: some 50 ms for 100,000 devices.
+    """The devices with a wish to attest that nothing has answered. Blocking: it reads the state of every device.
 
     Raises ``JournalError`` when the file cannot be read.
     """

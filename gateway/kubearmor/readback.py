@@ -29,6 +29,8 @@ from gateway.kubearmor.vocabulary import API_VERSION, NODE_LABEL
 TABLE = "kubearmor"
 CHAIN = "INPUT"
 FAMILIES = {4: "ip", 6: "ip6"}
+#: What reading raises for text that is no JSON (or no text, or nested without end) or says something unknown.
+_UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, AttributeError)
 _ALL = {4: ((0, (1 << 32) - 1),), 6: ((0, (1 << 128) - 1),)}
 
 
@@ -72,11 +74,11 @@ def _shown(data: bytes, kind: str) -> Mapping[str, Shown]:
         policy = msgspec.json.decode(data)
         name, spec = str(policy["metadata"]["policyName"]), policy["spec"]
         tags = spec.get("tags") or []
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+        ours = OURS in tags and any(isinstance(tag, str) and tag.startswith(PROFILE) for tag in tags)
+        return {name: Shown(kind, spec, generation_of(tags), ours)}
+    except _UNREADABLE as error:
         msg = f"the probe shows a {kind} that cannot be read: {str(error)[:120]}"
         raise DocumentRefused(msg) from error
-    ours = OURS in tags and any(isinstance(tag, str) and tag.startswith(PROFILE) for tag in tags)
-    return {name: Shown(kind, spec, generation_of(tags), ours)}
 
 
 def read_shown(shown: Mapping[str, Shown]) -> Mapping[str, tuple[Document, int]]:
@@ -208,7 +210,7 @@ def read_rules(listing: bytes, family: int) -> Sequence[Rule | None]:
         objects = msgspec.json.decode(listing)["nftables"]
         rules = [item["rule"] for item in objects if "rule" in item]
         return [_read_rule(rule["expr"], family) for rule in rules if rule["chain"] == CHAIN]
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         msg = f"nft's listing of table {FAMILIES[family]} {TABLE} cannot be read: {str(error)[:120]}"
         raise DocumentRefused(msg) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
+from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.hub import AgentHub, AgentTarget
 from gateway.agentlink.remote import RemoteGate
 from gateway.certs import Folder, MaterialFiles, Role, TlsMaterial
@@ -95,13 +96,15 @@ class Pair:
         self.make_gate: Callable[[wire.Plan], Backend] = lambda _plan: self.backend
         self.states: list[LinkState] = []
         self.agents: list[Agent] = []
+        self.inbox = Inbox()
+        self.report: Callable[[float], wire.Heard | None] = lambda _boot: None
 
     @asynccontextmanager
     async def listening(self, gate: RemoteGate | None = None) -> AsyncIterator[AgentHub]:
         """The gateway's end, for as long as this lasts."""
         gate = gate or self.gate
         material = TlsMaterial(files(self.folder, Role.GATEWAY, "gw"), Role.GATEWAY)
-        target = AgentTarget(gate, self.plan, wire.digest_of(wire.encode(self.plan)), self.lease)
+        target = AgentTarget(gate, self.plan, wire.digest_of(wire.encode(self.plan)), self.lease, self.inbox)
         hub = AgentHub(f"{self.host}:{self.port}", material, {"app": target}, self.clock, self.notices.append)
         await gate.start()
         await hub.start()
@@ -136,6 +139,7 @@ class Pair:
             self.store,
             boot_id="boot",
             changed=self.states.append,
+            report=lambda boot: self.report(boot),
         )
         tasks = [asyncio.create_task(agent.run()), asyncio.create_task(material.run())]
         self.agents.append(agent)

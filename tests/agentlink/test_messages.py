@@ -3,6 +3,8 @@ escapes."""
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -150,11 +152,26 @@ def test_whatever_arrives_only_the_declared_error_escapes(data: bytes) -> None:
         wire.Work(1, False, 0.0, ("admitted",), ((0, b"1234", 32, 0, 0),)),
         wire.Work(1, True, 0.0, ("admitted",), ((3, b"1234", 32, 0, 0),)),
         wire.Work(1, False, 0.0, (), ((0, b"1234", 32, -1, 0),) * (wire.MOST_CHANGES + 1)),
+        wire.Work(1, False, math.nan, ("admitted",), ((3, b"1234", 32, 0, 60_000),)),
+        wire.Work(1, False, math.inf, (), ()),
     ],
 )
 def test_work_that_is_none_is_refused(work: wire.Work) -> None:
     with pytest.raises(wire.LinkProtocolError):
         wire.unpack_work(over(work), NOW, 60.0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        wire.encode(wire.Unable("xy")).replace(b"xy", b"\xff\xfe"),
+        wire.encode(wire.Hello((1,), "0.1.0", "b", math.nan, "", b"n", "nft")),
+        wire.encode(wire.Beat(math.inf, 1.0)),
+    ],
+)
+def test_text_that_is_no_utf_8_and_a_clock_without_time_are_refused(data: bytes) -> None:
+    with pytest.raises(wire.LinkProtocolError):
+        wire.read_from_agent(data)
 
 
 def test_a_renewal_is_small() -> None:

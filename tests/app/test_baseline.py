@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import baseline_text, uninstall
+from gateway.app.baseline import baseline_text, uninstall
 from gateway.config import load
 from gateway.core.errors import ConfigError
 from tests.e2e.installed import Installed

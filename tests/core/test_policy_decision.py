@@ -327,7 +327,7 @@ def test_a_book_that_says_nothing() -> None:
     nothing = Book()
     assert (nothing.node_default, nothing.suspect, nothing.services, nothing.corridor) == (DENY, DENY, (), ())
     assert (nothing.always_allowed, nothing.deployments, nothing.classes, nothing.site) == ((), (), (), ())
-    assert nothing.thresholds == (None, None, None)
+    assert nothing.thresholds == (None, None, None, None)
     assert nothing == compile_book(nothing, [CAMERA])
     assert "compiled" not in repr(nothing)
 
@@ -355,7 +355,7 @@ def test_a_profile_carries_the_parameters_of_its_documents() -> None:
 
 
 def test_a_book_carries_the_kinds_of_documents_of_each_target() -> None:
-    assert KINDS == ("path_gate", "network", "host", "container")
+    assert KINDS == ("path_gate", "network", "host", "container", "cluster")
     assert Book(targets={"edge": KINDS}).targets == {"edge": KINDS}
     assert Book().targets == {}
 

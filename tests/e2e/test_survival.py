@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from gateway.app import baseline_text, uninstall
+from gateway.app.baseline import baseline_text, uninstall
 from gateway.config import load
 from gateway.core.model import DeviceId
 from gateway.journal import SqliteHistory

@@ -175,6 +175,23 @@ async def test_a_restart_is_seen_and_everything_is_sent_again(daemon: FakeKubeAr
         assert int(after["generation"]) > int(before["generation"])
 
 
+async def test_lost_streams_are_a_restart_and_everything_is_sent_again_once_it_is_quiet(
+    daemon: FakeKubeArmor,
+) -> None:
+    """The streams may be at another address than the policies: their end is the only sign then."""
+    await daemon.start()
+    async with running(advisory(daemon)) as hand:
+        hand.disturbed("not settled yet: says nothing new")
+        hand.declare(addresses("10.77.1.1"))
+        before = await state(hand, "verified", restarts="0")
+        sent = len(daemon.calls)
+        hand.disturbed("KubeArmor's streams ended (the connection was closed)")
+        after = await state(hand, "verified", restarts="1")
+        assert int(after["generation"]) > int(before["generation"])
+        assert {kind for kind, what, _ in daemon.calls[sent:] if what == "ADDED"} == {"host", "network"}
+        assert after["since"] >= before["since"]
+
+
 async def test_a_restart_that_forgot_everything_is_mended(daemon: FakeKubeArmor) -> None:
     await daemon.start()
     async with running(advisory(daemon)) as hand:

@@ -26,6 +26,7 @@ from gateway.enforce.kubearmor.lsm import Lsm
 from gateway.kubearmor.anchor import of_wire
 from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
+from tests.fakes.kubearmor_feed import Feed
 from tests.ports import free_port
 
 KINDS = ("host", "network", "container")
@@ -115,9 +116,23 @@ class FakeKubeArmor:
     the security module of its record. ``timed``: laying rules takes as long as a real one's does, kept in
     ``rebuilds`` (seconds); ``bytes`` counts what it was sent. ``homes``: container policies by endpoint.
     ``containers``: whether container policies are enabled. ``lost``: entries that found no room in their table now.
+    ``feed``: its log service. ``credentials``: with them the port takes TLS alone; ``management``: the address of
+    a Unix socket at which policies and probe are served instead.
     """
 
-    def __init__(self, *, nft: bool = True, host: bool = True, containers: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        nft: bool = True,
+        host: bool = True,
+        containers: bool = True,
+        debug: bool = True,
+        credentials: grpc.ServerCredentials | None = None,
+        management: str = "",
+    ) -> None:
+        self.feed = Feed(debug=debug)
+        self.credentials = credentials
+        self.management = management
         self.nft = nft
         self.host = host
         self.containers = containers
@@ -177,17 +192,26 @@ class FakeKubeArmor:
                 health_pb2.HealthCheckResponse.SerializeToString,
             )
         }
-        await self._serve(self.port, {"policy.PolicyService": policy, "policy.ProbeService": probe})
-        await self._serve(self.health_port, {"grpc.health.v1.Health": check})
+        managing = {"policy.PolicyService": policy, "policy.ProbeService": probe}
+        if self.management:
+            await self._serve(self.management, managing, None)
+            managing = {}
+        await self._serve(self.address, {**managing, **self.feed.services()}, self.credentials)
+        await self._serve(self.health, {"grpc.health.v1.Health": check}, None)
         self.dead.clear()
         self._spawn(self._restore())
 
-    async def _serve(self, port: int, services: dict[str, Any]) -> None:
+    async def _serve(
+        self, address: str, services: dict[str, Any], credentials: grpc.ServerCredentials | None
+    ) -> None:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items())
         )
-        assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+        if credentials is None:
+            assert server.add_insecure_port(address)
+        else:
+            assert server.add_secure_port(address, credentials)
         await server.start()
         self._servers.append(server)
 
@@ -325,6 +349,7 @@ class FakeKubeArmor:
                 return PolicyStatus.NotExist
             del self.stored[kind][name]
             self.disk.pop(name, None)
+            self.feed.matching = kind
             self._rebuild()
             return PolicyStatus.Deleted
         if known and self.stored[kind][name] == spec:
@@ -375,6 +400,8 @@ class FakeKubeArmor:
 
     def _store(self, kind: str, name: str, spec: Doc) -> None:
         self.stored[kind][name] = copy.deepcopy(spec)
+        if kind != "container":
+            self.feed.matching = kind
 
     def _rebuild(self) -> None:
         """All network policies in list order, in one transaction that fails as a whole and in silence."""

@@ -46,7 +46,11 @@ def test_only_the_name_in_the_selector_changes() -> None:
     wire = relabelled(spec, to_wire)
     assert wire["message"] == "web$"
     assert relabelled(wire, of_wire) == spec
-    others: tuple[dict[str, object], ...]
-    others = ({}, {"selector": None}, {"selector": {"matchLabels": {"app": "web$"}}}, {"nodeSelector": {}})
+    others: tuple[dict[str, object], ...] = (
+        {},
+        {"selector": None},
+        {"selector": {"matchLabels": {"app": "web$"}}},
+        {"nodeSelector": {}},
+    )
     for other in others:
         assert relabelled(other, to_wire) == other

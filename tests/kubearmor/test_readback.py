@@ -83,6 +83,8 @@ def test_a_rule_that_slipped_in_between_is_seen() -> None:
         b"[]",
         b"null",
         b'{"nftables": [{"rule": {}}]}',
+        b'{"nftables": [{"rule": {"chain": "\xff"}}]}',
+        b'{"nftables": ' + b"[" * 100_000,
         b'{"nftables": [{"rule": {"chain": "INPUT", "expr": [{}]}}]}',
         (
             b'{"nftables": [{"rule": {"chain": "INPUT", "expr": [{"match": {"op": "==", "left": {"payload":'
@@ -111,6 +113,21 @@ def probe(*documents: Any) -> policy_pb2.ProbeResponse:
     for document in documents:
         response.hostMap["vm"].policyDataList.add(policy=json.dumps(document).encode())
     return response
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        b'{"metadata": {"policyName": "\xff"}, "spec": {}}',
+        b'{"metadata": {"policyName": "a"}, "spec": {"tags": 1}}',
+        b'{"metadata": ' + b"[" * 100_000,
+    ],
+)
+def test_a_probe_of_no_text_or_without_end_is_refused(shown: bytes) -> None:
+    response = policy_pb2.ProbeResponse()
+    response.hostMap["node"].policyDataList.add().policy = shown
+    with pytest.raises(DocumentRefused):
+        shown_policies(response)
 
 
 def test_generations_are_read_from_the_probe() -> None:

@@ -221,7 +221,7 @@ class SiteProfile:
 
 
 class AlertThreshold(NamedTuple):
-    """So many alerts of at least this severity within so many seconds make a device suspect."""
+    """So many alerts of at least this severity within so many seconds."""
 
     severity: int
     alerts: int
@@ -236,11 +236,16 @@ class ResourceThreshold(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """When alerts and resources count. None: they never do."""
+    """When alerts and resources count. None: they never do.
+
+    ``suspect``: alerts about packets of one device make it suspect. ``alarm``: alerts of one host, whoever caused
+    them, raise an alarm.
+    """
 
     suspect: AlertThreshold | None = None
     cpu: ResourceThreshold | None = None
     memory: ResourceThreshold | None = None
+    alarm: AlertThreshold | None = None
 
 
 class Override(NamedTuple):

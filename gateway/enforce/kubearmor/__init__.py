@@ -6,6 +6,8 @@ got. It never counts for an admission. What must not live here: devices, verdict
 
 from gateway.enforce.kubearmor.driver import KubeArmorAdvisory
 from gateway.enforce.kubearmor.lsm import read_record
+from gateway.enforce.kubearmor.own import own_names
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
+from gateway.enforce.kubearmor.transport import connect
 
-__all__ = ["KubeArmorAdvisory", "KubeArmorSettings", "Tables", "read_record"]
+__all__ = ["KubeArmorAdvisory", "KubeArmorSettings", "Tables", "connect", "own_names", "read_record"]

@@ -12,12 +12,14 @@ import grpc.aio
 from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2
 
+from gateway.certs.client import ClientFiles
 from gateway.core.errors import BackendError
 from gateway.enforce.kubearmor.settings import KubeArmorSettings
+from gateway.enforce.kubearmor.transport import NAME, connect
 from gateway.kubearmor.names import Kind
 from gateway.kubearmor.pb import policy_pb2
 
-NAME = "kubearmor"
+__all__ = ["NAME", "Daemon", "DaemonError", "Trouble"]
 
 #: Full method names (interface 1.1); the stubs are these lines.
 CONTAINER_POLICY = "/policy.PolicyService/containerPolicy"
@@ -30,7 +32,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 SERVICES = ("policy.PolicyService", "policy.ProbeService")
 
 _METHODS = {Kind.HOST: HOST_POLICY, Kind.NETWORK: NETWORK_POLICY, Kind.CONTAINER: CONTAINER_POLICY}
-_MAX_DETAIL = 160
+_MAX_DETAIL = 240
 
 
 class Trouble(Enum):
@@ -67,34 +69,30 @@ def _declared(error: grpc.aio.AioRpcError, call: str, *, sending: bool) -> Daemo
     return DaemonError(trouble, f"{call}: {code.name}" + (f": {detail}" if detail else ""))
 
 
-def _channel(address: str, settings: KubeArmorSettings) -> grpc.aio.Channel:
-    """A plaintext channel on a connection of its own.
-
-    No client keepalive: KubeArmor keeps the library's least interval of 5 minutes and closes the connection of a
-    client that pings more often (interface 1.8). No transparent retry: one call is one sending.
-    """
-    options = [
-        ("grpc.max_receive_message_length", settings.max_receive),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_retries", 0),
-        ("grpc.enable_http_proxy", 0),
-    ]
-    return grpc.aio.insecure_channel(address, options=options)
-
-
 class Daemon:
-    """One connection; close it in the end. Only one call at a time (interface 1.4): the caller sees to that."""
+    """One daemon; close it in the end. Only one call at a time (interface 1.4): the caller sees to that."""
 
     def __init__(self, settings: KubeArmorSettings) -> None:
         self._settings = settings
-        self._channel = _channel(settings.address, settings)
-        self._health = None if settings.health is None else _channel(settings.health, settings)
+        self._channels: dict[tuple[str, ClientFiles | None], grpc.aio.Channel] = {}
+
+    def _to(self, address: str, tls: ClientFiles | None) -> grpc.aio.Channel:
+        """The channel to one of the daemon's addresses, made when it is first needed. Raises ``BackendError``."""
+        place = address, tls
+        if place not in self._channels:
+            self._channels[place] = connect(address, tls, self._settings.max_receive)
+        return self._channels[place]
+
+    @property
+    def _managing(self) -> grpc.aio.Channel:
+        return self._to(self._settings.address, self._settings.tls)
 
     async def serving(self) -> str:
-        """Return "" when every needed service says SERVING, else what is missing. Raises ``DaemonError``."""
-        if self._health is None:
+        """Return "" when every needed service says SERVING, else what is missing. Raises ``BackendError``."""
+        if self._settings.health is None:
             return ""
-        check = self._health.unary_unary(
+        # The health service has a port of its own, and that is always plaintext (interface 1.1).
+        check = self._to(self._settings.health, None).unary_unary(
             HEALTH_CHECK,
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
@@ -113,8 +111,8 @@ class Daemon:
         return ""
 
     async def probe(self) -> policy_pb2.ProbeResponse:
-        """Ask what the daemon has in memory. Raises ``DaemonError``."""
-        call = self._channel.unary_unary(
+        """Ask what the daemon has in memory. Raises ``BackendError``."""
+        call = self._managing.unary_unary(
             PROBE,
             request_serializer=empty_pb2.Empty.SerializeToString,
             response_deserializer=policy_pb2.ProbeResponse.FromString,
@@ -131,7 +129,7 @@ class Daemon:
         Raises ``DaemonError``; unless the service is not served at all, its trouble is CRASHED: the event may have
         been taken, and the daemon may have died of it.
         """
-        call = self._channel.unary_unary(
+        call = self._managing.unary_unary(
             _METHODS[kind],
             request_serializer=policy_pb2.policy.SerializeToString,
             response_deserializer=policy_pb2.response.FromString,
@@ -146,11 +144,11 @@ class Daemon:
 
     async def lost(self) -> None:
         """Return once the connection that the last call used is gone: a stop or restart of the daemon."""
-        while (state := self._channel.get_state()) is grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
+        channel = self._managing
+        while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
 
     async def close(self) -> None:
-        """End both connections."""
-        await self._channel.close()
-        if self._health is not None:
-            await self._health.close()
+        """End every connection."""
+        for channel in self._channels.values():
+            await channel.close()

@@ -314,7 +314,7 @@ class ProfileDocuments:
             return Stage.WITHHELD, f"{said}; network documents are withheld: {self._waiting}"
         standing = [name for name, each in wanted.items() if self._standing.get(name) is each]
         stage, how = self._how_far(standing, len(wanted) - disabled, gone)
-        return stage, f"{said}; {how}"
+        return stage, f"{how}; {said}" if stage is Stage.FAILED else f"{said}; {how}"
 
     def _how_far(self, standing: Sequence[str], number: int, gone: int) -> tuple[Stage, str]:
         sent = [name for name in standing if name not in self._unsure]

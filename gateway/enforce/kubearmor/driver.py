@@ -90,6 +90,7 @@ class KubeArmorAdvisory:
         self._fallen = ""
         self._host_seen = False
         self._verified = False
+        self._disturbed = ""
         self._own.host(self._generation)
 
     @property
@@ -106,6 +107,13 @@ class KubeArmorAdvisory:
         """Take the newest truth: the documents of profiles that stand now, judged as a whole."""
         self._documents.declare(documents, absent)
         self._wake.set()
+
+    def disturbed(self, why: str) -> None:
+        """Somebody else's connection to the daemon was lost: it may have restarted. What stands is not known any
+        more; everything is sent again once it has settled. While it is not settled this says nothing new."""
+        if self._settled:
+            self._disturbed = why
+            self._wake.set()
 
     def state(self) -> Mapping[str, str]:
         """``state`` absent, connecting, accepted, verified, failed, withdrawn or idle; ``detail``; the same for
@@ -129,7 +137,7 @@ class KubeArmorAdvisory:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=NAME)
         try:
             while True:
-                self._settled = False
+                self._settled, self._disturbed = False, ""
                 daemon = Daemon(self._settings)
                 try:
                     await self._session(daemon)
@@ -253,8 +261,9 @@ class KubeArmorAdvisory:
                 await asyncio.wait({lost, wake}, timeout=look, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _end(wake)
-        if lost.done():
-            raise BackendError(NAME, "the connection was lost: stopped or restarted", transient=True)
+        if lost.done() or self._disturbed:
+            why = self._disturbed or "the connection was lost"
+            raise BackendError(NAME, f"{why}: stopped or restarted", transient=True)
 
     # Sending
 

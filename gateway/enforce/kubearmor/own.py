@@ -16,6 +16,15 @@ from gateway.kubearmor.policies import HostPolicy, NetworkPolicy
 _ORDERS = {Kind.HOST: 40, Kind.NETWORK: 50}
 
 
+def own_names(target: str) -> frozenset[str]:
+    """The names of the gateway's own policies at the host of ``target``."""
+    return frozenset(_name(kind, target) for kind in _ORDERS)
+
+
+def _name(kind: Kind, target: str) -> str:
+    return policy_name(_ORDERS[kind], kind, target, f"ragate/{target}/{kind.value}")
+
+
 class OwnPolicies:
     """Builds them for ``scope`` and ``hardening``; each method raises ``DocumentRefused`` for what cannot be."""
 
@@ -23,10 +32,7 @@ class OwnPolicies:
         self._node = settings.node
         self._scope = scope
         self._hardening = hardening
-        self.names = {
-            kind: policy_name(order, kind, settings.target, f"ragate/{settings.target}/{kind.value}")
-            for kind, order in _ORDERS.items()
-        }
+        self.names = {kind: _name(kind, settings.target) for kind in _ORDERS}
 
     @property
     def gates(self) -> bool:

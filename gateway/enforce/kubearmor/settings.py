@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from enum import Enum
 
+from gateway.certs.client import ClientFiles
 from gateway.core.errors import ConfigError
+from gateway.enforce.kubearmor.transport import is_local, is_unix
 
 
 class Tables(Enum):
@@ -22,11 +23,17 @@ class Tables(Enum):
 class KubeArmorSettings:
     """Where the daemon is and how gently it is treated. Times in seconds, sizes in bytes.
 
-    Raises ``ConfigError`` for an address beyond this host: KubeArmor's port is plaintext and takes policies from
-    whoever reaches it, so nothing speaks to it across a network.
+    Raises ``ConfigError`` for an address beyond this host: KubeArmor takes policies from whoever reaches its port,
+    or, with TLS, from every certificate of its CA alike, so nothing speaks to it across a network. Likewise for TLS
+    files that no connection could be made with.
     """
 
     address: str = "127.0.0.1:32767"
+    """Policies and probe; a Unix socket is ``unix:/PATH``."""
+    logs: str | None = None
+    """Alerts, logs and messages, where they are served elsewhere than policies; None: at the same address."""
+    tls: ClientFiles | None = None
+    """For TCP addresses but the health service's, which is always plaintext."""
     health: str | None = "127.0.0.1:32766"
     """None: judged by the probe alone (a management socket has no health service)."""
     tables: Tables = Tables.NONE
@@ -59,24 +66,22 @@ class KubeArmorSettings:
     """100,000 prefixes are listed in about 8 MB."""
 
     def __post_init__(self) -> None:
-        for where, address in (("address", self.address), ("health", self.health)):
-            if address is not None and not _local(address):
+        for where, address in (("address", self.address), ("logs", self.logs), ("health", self.health)):
+            if address is not None and not is_local(address):
                 raise ConfigError(
                     f"kubearmor.{where}",
                     f"{address!r} is not on this host",
                     "use a loopback address with a port, such as 127.0.0.1:32767, or unix:/path",
                 )
+        if self.tls is not None:
+            if is_unix(self.address) and is_unix(self.events):
+                what = "a Unix socket takes no TLS, and nothing else is dialled"
+                raise ConfigError("kubearmor.tls", what, "remove tls, or use a loopback address with a port")
+            self.tls.check()
         if not 0 < self.share <= 1:
             raise ConfigError("kubearmor.share", f"{self.share} is no share", "use more than 0 and up to 1")
 
-
-def _local(address: str) -> bool:
-    if address.startswith("unix:/"):
-        return True
-    host, _, port = address.rpartition(":")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        return False
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+    @property
+    def events(self) -> str:
+        """Where alerts, logs and messages are served."""
+        return self.logs or self.address

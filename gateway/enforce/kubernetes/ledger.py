@@ -232,9 +232,9 @@ class Ledger:
 
     # --- for people -------------------------------------------------------------------------------------
 
-    def listed_kinds(self) -> int:
-        """Of how many kinds it is known what stands."""
-        return sum(of.listed for of in self._kinds.values())
+    def unlisted(self) -> tuple[Kind, ...]:
+        """The kinds of which it is not known what stands."""
+        return tuple(kind for kind, of in self._kinds.items() if not of.listed)
 
     def leftovers(self) -> int:
         """Objects of ours that are not wanted any more and still stand."""

@@ -105,11 +105,21 @@ class Report:
             "since": f"{self._state[1]:.3f}",
         }
 
-    def _told(self, counts: Mapping[str, int]) -> tuple[str, str]:
+    def _not_yet(self) -> tuple[str, str] | None:
+        """Why nothing can be said of the objects; None: it can."""
         if self._withdrawn:
             return "withdrawn", "our objects were deleted on request"
         if self._lost:
             return ("absent" if self._tried else "connecting"), self._lost
+        awaited = [kind for kind in self._ledger.unlisted() if kind not in self._stumbles]
+        if awaited:
+            return "connecting", f"{awaited[0].value} are being listed"
+        return None
+
+    def _told(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        not_yet = self._not_yet()
+        if not_yet is not None:
+            return not_yet
         said = f"{counts['accepted']} of {sum(counts.values())} objects stored"
         left = self._ledger.leftovers()
         said += f", {left} to be taken away" if left else ""

@@ -217,11 +217,13 @@ class NetlinkSocket:
         try:
             for where, _ in wanted:
                 while True:
-                    receive(buffer)
+                    received = receive(buffer)
                     length, kind, _, answered, _ = unpack(buffer)
                     if answered == sequence:  # else the answer to an older request whose wait was given up
                         break
                 sequence += 1
+                if length > received:
+                    raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
                 if kind != NLMSG_ERROR:  # up to the key a reply is as long as the question
                     found.append(_element_of(buffer, length, HEADER.size + len(where.question) + where.key_length))
                 elif (code := -_ERRNO.unpack_from(buffer, HEADER.size)[0]) == errno.ENOENT:
@@ -320,17 +322,22 @@ def _unreceived(error: OSError) -> NetlinkError:
 
 
 _FOR_EVER = Element(None, None)
+_ENDS = frozenset({NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION})
 
 
 def _element_of(reply: bytearray, end: int, offset: int) -> Element:
     """Read what stands behind the key in a one-element reply: from ``offset`` to ``end``."""
     if offset == end:
         return _FOR_EVER
+    if offset > end:  # it would otherwise read as an element without an end
+        raise NetlinkError(errno.EBADMSG, "a reply that ends before its key")
     timeout = remaining = None
-    while offset < end:
+    while offset + ATTRIBUTE.size <= end:
         length, kind = ATTRIBUTE.unpack_from(reply, offset)
-        if length < ATTRIBUTE.size:
+        if length < ATTRIBUTE.size or offset + length > end:
             raise NetlinkError(errno.EBADMSG, "an attribute of impossible length")
+        if kind in _ENDS and length != ATTRIBUTE.size + BE64.size:
+            raise NetlinkError(errno.EBADMSG, "a time of impossible length")
         if kind == NFTA_SET_ELEM_TIMEOUT:
             (timeout,) = BE64.unpack_from(reply, offset + 4)
         elif kind == NFTA_SET_ELEM_EXPIRATION:

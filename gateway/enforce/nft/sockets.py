@@ -37,6 +37,7 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2 up to the socket id: family, protocol, ext, states
 _ID = struct.Struct(">HH16s16s4s8s")  # struct inet_diag_sockid: ports, source, destination, interface, cookie
+_ERRNO = struct.Struct("=i")  # struct nlmsgerr begins with it
 _ANSWER_ID = 4  # struct inet_diag_msg: family, state, timer, retrans stand before the id
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 """How a socket that listens on both families names an IPv4 peer (RFC 4291, section 2.5.5.2)."""
@@ -135,8 +136,10 @@ def _sockets(
             if kind == NLMSG_DONE:
                 return
             if kind == NLMSG_ERROR:
-                raise NetlinkError(-struct.unpack_from("=i", body)[0], "listing sockets")
+                raise NetlinkError(_code(body), "listing sockets")
             whole = body[_ANSWER_ID : _ANSWER_ID + _ID.size]
+            if len(whole) < _ID.size:
+                raise NetlinkError(errno.EBADMSG, "a socket without its id")
             port, _, _, peer, _, _ = _ID.unpack(whole)
             if port in ports and _is_cut(family, peer, cut):
                 yield family, protocol, whole
@@ -156,11 +159,18 @@ def _destroyed(kernel: socket.socket, family: int, protocol: int, whole: bytes) 
     kernel.send(_message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, request))
     for kind, body in _replies(kernel):
         if kind == NLMSG_ERROR:
-            code = int(-struct.unpack_from("=i", body)[0])
+            code = _code(body)
             if code and code != errno.ENOENT:  # gone by itself meanwhile
                 raise NetlinkError(code, "destroying a socket")
             return code == 0
     return False
+
+
+def _code(body: bytes) -> int:
+    """The errno in an answer's ``struct nlmsgerr``; 0: none."""
+    if len(body) < _ERRNO.size:
+        raise NetlinkError(errno.EBADMSG, "an answer without its code")
+    return int(-_ERRNO.unpack_from(body)[0])
 
 
 def _opened() -> socket.socket:

@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 
 from gateway.core.errors import RagateError
@@ -81,6 +82,10 @@ class Kernel:
 
     def interfaces(self) -> dict[int, Interface]:
         """Every interface by its index, with its ingress filters."""
+        with _whole_answers():
+            return self._interfaces()
+
+    def _interfaces(self) -> dict[int, Interface]:
         found: dict[int, Interface] = {}
         for body in self._dump(NETLINK_ROUTE, RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0)):
             _, _, index, _, _ = _IFINFO.unpack_from(body)
@@ -117,7 +122,9 @@ class Kernel:
         for start in range(0, len(addresses), ROUTES_AT_ONCE):
             if start and rest:
                 time.sleep(rest)
-            yield from self._some_routes(addresses[start : start + ROUTES_AT_ONCE])
+            with _whole_answers():
+                found = self._some_routes(addresses[start : start + ROUTES_AT_ONCE])
+            yield from found
 
     def _some_routes(self, addresses: Sequence[str]) -> Iterator[tuple[str, Route | None]]:
         first = self._sequence + 1
@@ -134,7 +141,9 @@ class Kernel:
     def flowtables(self) -> list[str]:
         """Every flowtable as ``TABLE/NAME``."""
         names = []
-        for body in self._dump(NETLINK_NETFILTER, NFT_MSG_GETFLOWTABLE, _NFGENMSG.pack(0, 0, 0)):
+        with _whole_answers():
+            bodies = self._dump(NETLINK_NETFILTER, NFT_MSG_GETFLOWTABLE, _NFGENMSG.pack(0, 0, 0))
+        for body in bodies:
             told = dict(_attributes(body[_NFGENMSG.size :]))
             names.append(
                 f"{_text(told.get(NFTA_FLOWTABLE_TABLE, b''))}/{_text(told.get(NFTA_FLOWTABLE_NAME, b''))}"
@@ -198,6 +207,15 @@ class Kernel:
                 raise LookError("an answer of impossible length")
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+
+@contextmanager
+def _whole_answers() -> Iterator[None]:
+    """An answer that ends before what its kind begins with. Raises ``LookError``."""
+    try:
+        yield
+    except (struct.error, IndexError) as error:
+        raise LookError(f"an answer of the kernel is cut short: {error}") from error
 
 
 def changes() -> socket.socket:

@@ -1,0 +1,133 @@
+"""KubeArmor's side: documents in YAML, what its probe shows, and the rules that nft lists of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.kubearmor.codes import Notes
+from gateway.kubearmor.documents import NetworkDocument
+from gateway.kubearmor.findings import Mode
+from gateway.kubearmor.names import DocumentRefused
+from gateway.kubearmor.parse import parse
+from gateway.kubearmor.pb import policy_pb2
+from gateway.kubearmor.readback import as_policy, find, read_rules, read_shown, shown_policies
+from gateway.kubearmor.validate import validate
+from tests.fuzz.decoders.shape import Attempt, Target, joined, pieces
+from tests.kubearmor.test_readback import LISTINGS, SENT
+
+DOCUMENTS = Path(__file__).parents[2] / "kubearmor" / "documents"
+
+
+def _rules() -> Attempt:
+    def attempt(data: bytes) -> None:
+        for family in (4, 6):
+            with suppress(DocumentRefused):
+                rules = read_rules(data, family)
+                at = find(SENT, rules, family)
+                assert at is None or 0 <= at < len(rules)
+
+    return attempt
+
+
+def _shown() -> Attempt:
+    def attempt(data: bytes) -> None:
+        """A probe with every piece as a host's policy and as a container's."""
+        response = policy_pb2.ProbeResponse()
+        for piece in pieces(data, 8):
+            response.hostMap["node"].policyDataList.add().policy = piece
+            response.containerMap["one"].policyDataList.add().policy = piece
+        with suppress(DocumentRefused):
+            found = read_shown(shown_policies(response))
+            assert all(document.name == name for name, (document, _) in found.items())
+
+    return attempt
+
+
+def _documents() -> Attempt:
+    def attempt(data: bytes) -> None:
+        for mode in Mode:
+            with suppress(DocumentRefused):
+                validate([("policy.yaml", data)], mode)
+        with suppress(DocumentRefused):
+            for document in parse(data, "policy.yaml", Notes(Mode.VM)):
+                if isinstance(document, NetworkDocument):
+                    as_policy(document, 1)
+
+    return attempt
+
+
+def _document_seeds() -> Sequence[bytes]:
+    return [path.read_bytes() for path in sorted(DOCUMENTS.glob("*.yaml")) if path.stat().st_size < 2_000]
+
+
+def _shown_seeds() -> Sequence[bytes]:
+    shown = (
+        b'{"metadata":{"policyName":"50-host-x-00000000"},"spec":{"tags":["RAGATE","PROFILE=x","gen=3"],'
+        b'"nodeSelector":{"matchLabels":{"kubearmor.io/hostname":"n"}},"process":{"matchPaths":[{"path":"/a"}]},'
+        b'"action":"Block"}}'
+    )
+    return [joined(shown), joined(shown, shown.replace(b"PROFILE=x", b"x"))]
+
+
+LISTING_WORDS = (
+    b'{"nftables":[',
+    b'{"rule":{',
+    b'"chain":"INPUT"',
+    b'"expr":[',
+    b'{"match":{"op":"==",',
+    b'"left":{"payload":{',
+    b'"field":"saddr"',
+    b'"field":"dport"',
+    b'"protocol":"tcp"',
+    b'"right":',
+    b'{"set":[',
+    b'{"range":[',
+    b'{"prefix":{"addr":"10.0.0.0","len":8}}',
+    b'{"accept":null}',
+    b'{"log":{"prefix":"',
+    b"-1",
+    b"1e400",
+    b"null",
+)
+SHOWN_WORDS = (b'"metadata":{', b'"policyName":"', b'"spec":{', b'"tags":[', b'"tags":1', b"null", b"[]", b"{}")
+YAML_WORDS = (
+    b"apiVersion: security.kubearmor.com/v1\n",
+    b"kind: KubeArmorPolicy\n",
+    b"kind: KubeArmorHostPolicy\n",
+    b"kind: ",
+    b"metadata:\n  name: a\n",
+    b"spec:\n",
+    b"  process:\n",
+    b"    matchPaths:\n",
+    b"    - path: /a\n",
+    b"action: Block",
+    b"  selector:\n    matchLabels:\n      a: b\n",
+    b"&a",
+    b"*a",
+    b"<<: *a",
+    b"!!int ",
+    b"? ",
+    b"---\n",
+    b"\t",
+    b"2026-01-01",
+)
+
+TARGETS = (
+    Target(
+        "kubearmor.rules",
+        ("gateway.kubearmor.readback",),
+        _rules,
+        lambda: list(LISTINGS.values()),
+        LISTING_WORDS,
+    ),
+    Target("kubearmor.shown", ("gateway.kubearmor.readback",), _shown, _shown_seeds, SHOWN_WORDS),
+    Target(
+        "kubearmor.documents",
+        ("gateway.kubearmor.parse", "gateway.kubearmor.validate"),
+        _documents,
+        _document_seeds,
+        YAML_WORDS,
+    ),
+)
