@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from tests.netns import run
 
 TABLE = ("inet", "ragate")
-TRIES = 5
+TRIES = 100
 
 
 def elements(name: str) -> dict[str, float | None]:
@@ -21,6 +22,7 @@ def elements(name: str) -> dict[str, float | None]:
         except OSError:
             if not tries_left:
                 raise
+            time.sleep(0.05)
     found: dict[str, float | None] = {}
     for one in listed["nftables"]:
         for element in one.get("set", {}).get("elem", []):
