@@ -62,8 +62,6 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     relying = {"listen": f"127.0.0.1:{free_port()}", "app_server": "feed", "verifier": "127.0.0.1:8100"}
     site.settings["doors"]["relying"] = relying
     certificates = site_certificates(site.folder / "certs", "app")
-    nowhere = {"kubeconfig": "nowhere.conf", "namespace": "sediment"}
-    site.settings["targets"].append({"name": "cluster", "kubernetes": nowhere})
     site.settings["agents"] = {"listen": f"127.0.0.1:{free_port()}"}
     site.settings["certificates"] = {
         "authority": str(certificates.authority),
