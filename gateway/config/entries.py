@@ -67,6 +67,7 @@ def read_entries(text: str, path: Path, problems: Problems) -> Entries:
 _NULL = r"(?!(?:null|Null|NULL)[\n,}\]:])"
 _PLAIN = rf"{_NULL}[A-Za-z0-9][A-Za-z0-9._-]*"
 _WORD = rf'(?:{_PLAIN}|"[A-Za-z0-9._:-]+")'
+_LINK = rf'(?:{_PLAIN}|"[A-Za-z0-9_.@-]+")'
 _FILE = rf'(?:{_NULL}[A-Za-z0-9][A-Za-z0-9._/-]*|"[A-Za-z0-9._/-]+")'
 _ITEM = r'(?:[0-9][0-9.]*|"[0-9A-Fa-f.:/]+")'
 _GAP = r"(?:[ ]*(?:\#[\x20-\x7e]*)?\n)*"
@@ -77,7 +78,7 @@ _ENTRY = re.compile(
     rf"[ ]{{4}}source:[ ](?P<source>{_WORD})\n"
     rf"[ ]{{4}}addresses:[ ]\[(?P<addresses>{_ITEM}(?:,[ ]{_ITEM})*)\]\n"
     rf"(?:[ ]{{4}}anchor:[ ](?P<anchor>{_PLAIN})\n)?"
-    rf"(?:[ ]{{4}}interface:[ ](?P<interface>{_WORD})\n)?"
+    rf"(?:[ ]{{4}}interface:[ ](?P<interface>{_LINK})\n)?"
     rf"(?:[ ]{{4}}mac:[ ](?P<mac>{_WORD})\n)?"
     rf"(?:[ ]{{4}}hmac_key_file:[ ](?P<hmac_key_file>{_FILE})\n)?"
     rf"(?:[ ]{{4}}labels:[ ]\{{(?P<labels>{_PLAIN}:[ ]{_WORD}(?:,[ ]{_PLAIN}:[ ]{_WORD})*)\}}\n)?"
