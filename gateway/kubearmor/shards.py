@@ -2,8 +2,9 @@
 
 The first match wins across all policies of a host, in the order in which they were taken, and after a restart in
 that of their names (interface 1.6, 4.2). So the parts are a chain: the first begins with what stands before the
-long list of allowed sources, each has a piece of the list, and only the last ends with what blocks everybody else. Their
-names follow one another in the alphabet. What must not live here: sending, reading back, the contents of a policy.
+long list of allowed sources, each has a piece of the list, and only the last ends with what blocks everybody else.
+Their names follow one another in the alphabet.
+What must not live here: sending, reading back, the contents of a policy.
 """
 
 from __future__ import annotations

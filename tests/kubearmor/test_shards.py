@@ -89,7 +89,7 @@ def test_more_than_all_parts_take_is_refused() -> None:
 
 
 @pytest.mark.parametrize("slug", ["gateway", "a" * 80, ""])
-@pytest.mark.parametrize("identity", [str(number) for number in range(20)])
+@pytest.mark.parametrize("identity", ["1", "22", "target"])
 def test_names_of_parts_follow_one_another(slug: str, identity: str) -> None:
     names = part_names(policy_name(50, Kind.NETWORK, slug, identity))
     assert len(names) == MAX_PARTS
