@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import pytest
@@ -20,16 +20,20 @@ import pytest
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.kubearmor.client import Daemon, DaemonError
+from gateway.enforce.kubearmor.lookup import RuleLookup
+from gateway.enforce.kubearmor.parts import Named
 from gateway.enforce.kubearmor.settings import KubeArmorSettings
 from gateway.enforce.kubearmor.tables import NftTables
+from gateway.kubearmor import policies
 from gateway.kubearmor.anchor import to_wire
 from gateway.kubearmor.content import normal
 from gateway.kubearmor.host import Hardening, build_host
-from gateway.kubearmor.names import Kind
+from gateway.kubearmor.names import Kind, policy_name
 from gateway.kubearmor.network import Scope, build_network
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
 from gateway.kubearmor.policies import EventType, Port, render_event
 from gateway.kubearmor.readback import FAMILIES, find, read_rules, read_shown, shown_policies
+from gateway.kubearmor.shards import split
 from tests.fakes.kubearmor import FakeKubeArmor
 
 COMMAND = os.environ.get("KUBEARMOR_COMMAND", "")
@@ -420,6 +424,43 @@ async def test_the_order_is_that_of_arrival_and_after_a_restart_that_of_names(si
     assert ["192.0.2.3" in rule for rule in await site.rules(4)] == [True, False]  # an update keeps its place
     await site.again()
     assert ["192.0.2.3" in rule for rule in await site.rules(4)] == [False, True]
+
+
+async def test_parts_of_one_policy_are_a_chain_also_after_a_restart(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last part alone blocks; the order is that in which they came, and it is that of their names."""
+    monkeypatch.setattr(policies, "MAX_EVENT", 3_000)
+    scope = Scope((Port(8001),), corridor=(Port(8100),))
+    admitted = [Address.parse(f"10.77.{n}.1") for n in range(150)]
+    name = policy_name(50, Kind.NETWORK, "x", "x")
+    whole = build_network(scope, admitted, name=name, node="*", generation=5)
+    assert whole is not None
+    parts = split(whole)
+    assert len(parts.policies) > 2
+
+    async def wrong() -> str:
+        lookup = RuleLookup(site.node, _at_once)
+        names = [each.name for each in parts.policies[:-1]]
+        return await lookup.deviation(*parts.policies, absent=names)
+
+    for each in (parts.closed, *parts.policies[1:]):
+        await site.raw(Kind.NETWORK, render_event(EventType.ADDED, each))
+    assert name in await wrong()  # still closed: what stands behind it has no effect
+    assert await site.raw(Kind.NETWORK, render_event(EventType.ADDED, parts.policies[0])) == PolicyStatus.Modified
+    assert await wrong() == ""
+    await site.again()
+    async with asyncio.timeout(60):
+        while await wrong():
+            await asyncio.sleep(0.2)
+    for each in parts.policies:
+        status = await site.raw(Kind.NETWORK, render_event(EventType.DELETED, Named(each.name)))
+        assert status == PolicyStatus.Deleted
+    assert await site.rules(4) == []
+
+
+async def _at_once(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 async def test_all_kinds_share_the_names_of_files(site: Site) -> None:

@@ -362,7 +362,7 @@ async def test_a_policy_too_large_is_not_sent_and_the_older_one_stands(
         hand.declare(addresses("10.77.1.1"))
         await state(hand, "verified")
         monkeypatch.setattr(policies, "MAX_EVENT", 2000)
-        hand.declare(addresses(*(f"10.77.{n}.1" for n in range(100))))
+        hand.declare(addresses(*(f"10.{m}.{n}.1" for m in range(8) for n in range(100))))
         seen = await state(hand, "failed", network="failed", host="verified")
         assert "too many separate prefixes" in seen["network_detail"]
         assert admitted(daemon) == {"10.77.1.1"}

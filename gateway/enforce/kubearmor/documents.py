@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.enforce.kubearmor.lookup import Aside
 from gateway.enforce.kubearmor.lsm import Lsm
+from gateway.enforce.kubearmor.parts import Named
 from gateway.enforce.kubearmor.report import NO_DOCUMENTS, Part, Report, Stage
 from gateway.kubearmor.anchor import relabelled, to_wire
 from gateway.kubearmor.content import normal
@@ -131,11 +132,12 @@ class ProfileDocuments:
         self._disabled.clear()
         self._waiting = ""
 
-    def own_stands(self, stands: bool) -> None:
-        """The driver's network policy was taken, or deleted: an update keeps its place."""
-        if not stands:
+    def own_stands(self, stands: bool, *, last: bool = False) -> None:
+        """The driver's network policy was taken, or deleted: an update keeps its place. ``last``: parts of it may
+        stand behind everything else."""
+        if not stands or last:
             self._standing.pop(self._own, None)
-        else:
+        if stands:
             self._standing.setdefault(self._own, None)
 
     def networks(self) -> tuple[tuple[NetworkDocument, int], ...]:
@@ -354,17 +356,8 @@ def sent_text(event: bytes) -> bytes:
 
 def _event(step: Step, generation: int) -> bytes:
     if step.document is None:
-        return render_event(step.event, _Unknown(step.name))
+        return render_event(step.event, Named(step.name))
     return render_event(step.event, _Marked(step.document, generation))
-
-
-class _Unknown(NamedTuple):
-    """A network policy of which only the name is known: its deletion needs no more (interface 1.4)."""
-
-    name: str
-
-    def render(self) -> JSON:
-        return {"metadata": {"name": self.name}, "spec": {}}
 
 
 def word(status: int) -> str:

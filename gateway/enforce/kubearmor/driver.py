@@ -29,6 +29,7 @@ from gateway.enforce.kubearmor.lane import MAX_UNANSWERED, Lane
 from gateway.enforce.kubearmor.lookup import RuleLookup
 from gateway.enforce.kubearmor.lsm import Lsm, read_record
 from gateway.enforce.kubearmor.own import OwnPolicies
+from gateway.enforce.kubearmor.parts import NetworkParts, Wire
 from gateway.enforce.kubearmor.proof import show
 from gateway.enforce.kubearmor.report import Part, Report, Stage
 from gateway.enforce.kubearmor.settings import KubeArmorSettings, Tables
@@ -38,7 +39,7 @@ from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused, Kind
 from gateway.kubearmor.network import Scope
 from gateway.kubearmor.pb.policy_pb2 import PolicyStatus
-from gateway.kubearmor.policies import EventType, HostPolicy, NetworkPolicy, Policy, render_event
+from gateway.kubearmor.policies import EventType, HostPolicy, Policy, Sendable, render_event
 from gateway.kubearmor.readback import Shown, read_shown, shown_policies
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class KubeArmorAdvisory:
         self._pool: ThreadPoolExecutor | None = None
         self._admitted: frozenset[Address] | None = None
         self._host: HostPolicy | None = None
-        self._network: NetworkPolicy | None = None
+        self._network = NetworkParts(self._own.names[Kind.NETWORK])
         self._declared: frozenset[Address] | None = None
         # Generations only have to differ from those a daemon may still hold from an earlier run of ours.
         self._generation = int(clock.now().wall * 1000)
@@ -173,8 +174,8 @@ class KubeArmorAdvisory:
         documents = await self._aside(lambda: read_shown(shown))
         left = await self._documents.withdraw(self._post(daemon), documents, why_not)
         if self._own.gates and not why_not:
-            await self._delete(daemon, self._network or self._own.network(frozenset(), 0))
-        await self._delete(daemon, self._host or self._own.host(0))
+            await self._network.remove(self._wire(daemon), every=True)
+        await self._delete(daemon, Kind.HOST, self._host or self._own.host(0))
         if left:
             raise BackendError(NAME, f"KubeArmor did not delete {', '.join(left)}", transient=True)
 
@@ -189,7 +190,8 @@ class KubeArmorAdvisory:
     async def _session(self, daemon: Daemon) -> None:
         shown = await self._ready(daemon)
         self._documents.begin(await self._aside(lambda: read_shown(shown)))
-        self._host = self._network = self._declared = None
+        self._host = self._declared = None
+        self._network.forget()
         self._refused = ""
         self._host_seen = self._verified = False
         self._evidence.begin()
@@ -245,8 +247,8 @@ class KubeArmorAdvisory:
         await self._check_shown(daemon)
         if self._refused:
             self._report.part(Part.NETWORK, Stage.FAILED, self._refused)
-        elif self._network is not None and self._settings.tables is Tables.READ:
-            await self._check_network(self._network, again=not sent)
+        elif self._network.standing and self._settings.tables is Tables.READ:
+            await self._check_network(again=not sent)
         self._settle()
         spent = loop.time() - began
         return max(self._settings.pace, spent * (1 / self._settings.share - 1))
@@ -304,20 +306,20 @@ class KubeArmorAdvisory:
             if policy is None:
                 self._report.part(Part.NETWORK, Stage.IDLE, "nothing is gated on this host itself")
                 return False
-            self._network = policy if await self._push(daemon, policy) else None
+            taken = await self._network.put(policy, self._wire(daemon))
         except DocumentRefused as error:
             # The older policy keeps standing: what it admits too much, the path gate has cut already.
             self._refused = f"generation {generation} was not sent, an older one may stand: {error}"
             return False
-        if self._network is not None:
-            self._documents.own_stands(True)
+        if taken:
+            self._documents.own_stands(True, last=self._network.moved_back)
             self._report.sent(generation, len(admitted))
         return True
 
     async def _again(self, daemon: Daemon, event: EventType) -> None:
         """Delete our network policy, or send it once more: a document had to come before it."""
         if event is EventType.DELETED:
-            await self._delete(daemon, self._network)
+            await self._network.remove(self._wire(daemon), every=False)
             self._documents.own_stands(False)
         else:
             await self._push_network(daemon)
@@ -340,11 +342,15 @@ class KubeArmorAdvisory:
             self._report.part(part, Stage.FAILED, detail)
         return False
 
-    async def _delete(self, daemon: Daemon, policy: Policy | None) -> None:
+    def _wire(self, daemon: Daemon) -> Wire:
+        seen = self._lookup.blocking if self._settings.tables is Tables.READ else _every
+        return Wire(partial(self._push, daemon), partial(self._delete, daemon, Kind.NETWORK), seen, self._aside)
+
+    async def _delete(self, daemon: Daemon, kind: Kind, policy: Sendable | None) -> None:
         if policy is None:
             return
         event = await self._aside(lambda: render_event(EventType.DELETED, policy))
-        status = await self._lane.delete(daemon, policy.kind, event)
+        status = await self._lane.delete(daemon, kind, event)
         if status not in GONE:
             what = f"KubeArmor answered {word(status)} to the deletion of {policy.name}"
             raise BackendError(NAME, what, transient=True)
@@ -389,19 +395,20 @@ class KubeArmorAdvisory:
             self._drift.found(f"{what}: deleted or edited behind our back")
             self._wake.set()
 
-    async def _check_network(self, policy: NetworkPolicy, *, again: bool) -> None:
+    async def _check_network(self, *, again: bool) -> None:
         """Verified when both families' chains hold our rules. When they do not and nothing was sent just now, they
         are sent ``again`` with a new generation (KubeArmor skips what is identical); once per check, so that a
         rule set frozen by somebody's bad policy is not rebuilt in a loop."""
+        parts = self._network.standing
         try:
-            wrong = await self._lookup.deviation(policy)
+            wrong = await self._lookup.deviation(*parts, absent=self._network.names[: len(parts) - 1])
         except (BackendError, DocumentRefused) as error:
-            detail = f"accepted, generation {policy.generation}; not read back: {error}"
+            detail = f"accepted, generation {max(part.generation for part in parts)}; not read back: {error}"
             self._report.part(Part.NETWORK, Stage.ACCEPTED, detail)
             return
         if not wrong:
             self._verified = True
-            self._report.part(Part.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {policy.name}")
+            self._report.part(Part.NETWORK, Stage.VERIFIED, f"nftables holds the rules of {self._network}")
             return
         if again and self._verified:
             self._verified = False
@@ -412,6 +419,7 @@ class KubeArmorAdvisory:
         self._report.part(Part.NETWORK, Stage.FAILED, wrong + later)
         if again and not waits:
             self._declared = None
+            self._network.forget()
             self._wake.set()
 
     def _settle(self) -> None:
@@ -436,6 +444,10 @@ class KubeArmorAdvisory:
         if trouble is Trouble.CRASHED:
             pause = max(pause, settings.crash_backoff)
         return pause * (1 + secrets.randbelow(1000) / 4000)
+
+
+async def _every(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
 
 
 async def _end(task: asyncio.Task[object]) -> None:

@@ -11,14 +11,15 @@ from gateway.kubearmor.host import Hardening, build_host
 from gateway.kubearmor.names import Kind, policy_name
 from gateway.kubearmor.network import Scope, build_network
 from gateway.kubearmor.policies import HostPolicy, NetworkPolicy
+from gateway.kubearmor.shards import part_names
 
 #: Host rules come before the network's in the alphabet; neither shadows the other.
 _ORDERS = {Kind.HOST: 40, Kind.NETWORK: 50}
 
 
 def own_names(target: str) -> frozenset[str]:
-    """The names of the gateway's own policies at the host of ``target``."""
-    return frozenset(_name(kind, target) for kind in _ORDERS)
+    """The names that the gateway's own policies at the host of ``target`` may have, with those of their parts."""
+    return frozenset({_name(Kind.HOST, target), *part_names(_name(Kind.NETWORK, target))})
 
 
 def _name(kind: Kind, target: str) -> str:
