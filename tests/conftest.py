@@ -14,9 +14,9 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-# Tests in namespaces fork, perhaps where gRPC has run. Its fork handlers, on by default, take its locks and start its
-# pollers again in the child, which then aborts ("Check failed: next_worker->state == KICKED", ev_epoll1_linux.cc) or
-# hangs in grpc_postfork_child (grpc/grpc issue 22624). The children never speak gRPC. Read when gRPC starts.
+# Tests in namespaces fork, perhaps where gRPC has run. Its fork handlers, on by default, wait there for its other
+# threads, for ever under load (__run_prefork_handlers), or start its pollers again in the child, which then aborts
+# ("Check failed: next_worker->state == KICKED", ev_epoll1_linux.cc). The children never speak gRPC.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 FAST_EXAMPLES = 50
