@@ -18,7 +18,7 @@ system: # packages of the system that the path gate needs; only root can install
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "ragate needs Python 3.11 or newer: install it (Debian 12: apt-get install python3 python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --clear $(VENV) # one of another Python stands there
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -268,15 +268,18 @@ def built(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked["once"] = once
         return int(asked["code"])
 
-    fake = types.ModuleType("gateway.app")
-    fake.__dict__.update(
-        serve=serve,
-        run_site=run_site,
+    def stand_in(module: str, **functions: object) -> None:
+        fake = types.ModuleType(module)
+        fake.__dict__.update(functions)
+        monkeypatch.setitem(sys.modules, module, fake)
+
+    stand_in("gateway.app.serve", serve=serve)
+    stand_in("gateway.app.site", run_site=run_site)
+    stand_in(
+        "gateway.app.baseline",
         baseline_text=lambda config: "table inet ragate {\n}\n",
         uninstall=lambda config: ["table inet ragate: removed"],
     )
-    monkeypatch.setitem(sys.modules, "gateway.app", fake)
-    monkeypatch.setattr(gateway, "app", fake, raising=False)
     return asked
 
 
