@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import inspect
 import os
 import select
@@ -91,6 +92,8 @@ def run(program: str, *arguments: str, stdin: str | None = None) -> str:
 
 def _child(body: Callable[[], object], write: int) -> None:
     status = 1
+    # What the parent left behind is not the child's to finalise: the threads it belongs to are not here.
+    gc.freeze()
     try:
         enter_private_namespaces()
         result = body()

@@ -9,13 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.control.followed import Cause
+from gateway.control.followed import Cause, drift
 from gateway.control.ports import Backend, Clock, Contact, Notice, Resync, Strayed
 from gateway.control.reconcile import BATCH, Reconciler, Report
 from gateway.core.errors import BackendError
 from gateway.core.model import DENY, Address, Change, ChangeKind, DeviceId, Rule, Stands
 
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
+
+
+class _Found:
+    """What is found at a host that can be reached again, against what had been read back there before.
+
+    ``doubtful`` are addresses whose last change was never answered: whatever stands for them is nobody's fault.
+    """
+
+    def __init__(self, verified: Mapping[Address, Rule], doubtful: frozenset[Address]) -> None:
+        self._verified = verified
+        self._doubtful = doubtful
+        self._stand = False
+        self._missing: list[str] = []
+        self._others: list[str] = []
+
+    def judge(self, address: Address, seen: Stands, now: float) -> None:
+        """Compare one address at boot time ``now``."""
+        if address in self._doubtful:
+            return
+        self._stand = self._stand or bool(seen.profile) or seen.tombstone
+        wrong = drift(self._verified.get(address), seen, now)
+        if wrong:
+            kind = self._others if seen.profile or seen.tombstone else self._missing
+            kind.append(f"{address}: {wrong}, after the link was down")
+
+    @property
+    def wrongs(self) -> list[str]:
+        """What somebody else changed meanwhile. A gate where nothing at all stands began anew, as after a boot of
+        its host: what is missing there was taken by nobody."""
+        return [*self._others, *(self._missing if self._stand else ())]
 
 
 class RemoteReconciler(Reconciler):
@@ -94,6 +124,7 @@ class RemoteReconciler(Reconciler):
     async def _look_again(self) -> None:
         """The link is there again: shut at once what must be shut, then read back and bring to what is wanted."""
         first, self._looked = not self._looked, True
+        found = None if first else _Found(dict(self._have), frozenset(self._before))
         self._before |= {address: rule for address, rule in self._have.items() if rule.profile != DENY}
         self._have.clear()
         others: list[Address] = []
@@ -110,7 +141,14 @@ class RemoteReconciler(Reconciler):
                 if not self.unreachable:  # otherwise it is looked at again when the link is back
                     self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
                 stands = {}
+            if found is not None:
+                now = self._clock.now().boot
+                for address in chunk:
+                    if address in stands and address not in self._have and not self._under_way(address):
+                        found.judge(address, stands[address], now)
             self._adopt(chunk, stands, first=first)
+        if found is not None:
+            self._tell_drift(found.wrongs)
 
     def _adopt(self, addresses: Sequence[Address], stands: Mapping[Address, Stands], *, first: bool) -> None:
         """Take what was read back as what stands, and wish again what is wished."""

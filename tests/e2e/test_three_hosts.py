@@ -15,8 +15,9 @@ import pytest
 from gateway.sediment.wire import Reason
 from tests.e2e.ground import Ground, on_the_ground
 from tests.e2e.hosts import LEASE, Hosts, attached, on_server, settled, targets, without_table
-from tests.e2e.installed import DEVICES, PATIENCE, until
+from tests.e2e.installed import DEVICES, PATIENCE, SERVERS, Running, until
 from tests.e2e.kernel import admitted, tombstones
+from tests.netns import run
 
 pytestmark = pytest.mark.netns
 
@@ -141,5 +142,66 @@ def test_a_restarted_gateway_finds_its_agent_enforcing(tmp_path: Path) -> None:
                 assert service.metric("ragate_withheld_total") == 0
                 assert ground.passes(CAM_1[0])
                 assert ground.shut("cam-2")
+
+    on_the_ground(body)
+
+
+def test_what_was_changed_while_the_agent_was_down_is_put_right_and_told(tmp_path: Path) -> None:
+    site = Hosts(tmp_path)
+
+    def repairs(service: Running) -> float:
+        return service.metric("ragate_drift_repairs_total", backend="link")
+
+    def body(ground: Ground) -> None:
+        with site.both_run(ground) as service:
+            site.gateway.tell("cam-1", Reason.PASS)
+            settled(service, "cam-1", "trusted")
+            assert site.agent.stop() == 0
+            until(lambda: not attached(service))
+            assert repairs(service) == 0
+            harm = f"delete element inet ragate admitted4 {{ {CAM_1[0]} }}\n"
+            harm += f"add element inet ragate admitted4 {{ {CAM_2[0]} }}"
+            on_server(ground, lambda: run("nft", "-f", "-", stdin=harm))
+            assert ground.shut("cam-2"), "the gateway still keeps it out"
+            assert ground.blocked(CAM_1[0])
+            site.start_agent(ground)
+            until(lambda: attached(service), lambda: f"{site.agent.log}\n{service.log}")
+            until(lambda: repairs(service) == 2, lambda: service.log)
+            settled(service, "cam-1", "trusted")
+            until(lambda: set(on_server(ground, admitted)) == set(CAM_1), lambda: on_server(ground, admitted))
+            assert f"{CAM_1[0]}: expected admitted, found nothing" in service.log
+            assert f"{CAM_2[0]}: admitted as admitted though nothing admits it" in service.log
+            assert ground.passes(CAM_1[0])
+            assert ground.shut("cam-2")
+
+    on_the_ground(body)
+
+
+def test_a_bridge_that_an_agent_finds_fails_its_target_until_it_is_gone(tmp_path: Path) -> None:
+    site = Hosts(tmp_path)
+    device, service_address = CAM_1[1], SERVERS[1]
+    # The app moves behind a bridge of this host, where a device is, too.
+    opens = (
+        "link add port type veth peer name cable\nlink add lan type bridge\n"
+        "link set port master lan up\nlink set lan up\nlink set cable up\n"
+        f"addr del {service_address}/64 dev eth0\n"
+        f"route add {service_address}/128 dev lan\nroute add {device}/128 dev lan\n"
+    )
+    closes = f"link del port\nlink del lan\naddr add {service_address}/64 dev eth0 nodad\n"
+
+    def body(ground: Ground) -> None:
+        with site.both_run(ground) as service:
+            site.gateway.tell("cam-1", Reason.PASS)
+            settled(service, "cam-1", "trusted")
+            ground.site.server.ip(opens)
+            until(lambda: service.metric("ragate_bypasses", target="app-server") == 1, lambda: site.agent.log)
+            seen = targets(service, "cam-1")["app-server"]
+            assert seen["state"] == "failed"
+            assert seen["detail"].startswith("bypass: ")
+            assert "share the bridge lan" in seen["detail"]
+            assert not service.ready()
+            ground.site.server.ip(closes)
+            until(lambda: service.metric("ragate_bypasses", target="app-server") == 0, lambda: site.agent.log)
+            settled(service, "cam-1", "trusted")
 
     on_the_ground(body)

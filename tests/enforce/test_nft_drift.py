@@ -1,8 +1,8 @@
 """Drift in a real kernel: whatever somebody else changes in the table is noticed by event and put right.
 
 Each story has a path gate as the service has it: the nftables backend and the reconciler that keeps it. A second
-program (``nft``) does the harm. Time limits are for a starved machine; the promise of ten seconds is measured by
-the long test at the end.
+program (``nft``) does the harm. Time limits are for a starved machine; the promise of ten seconds is held by the
+long test at the end.
 """
 
 from __future__ import annotations
@@ -280,6 +280,8 @@ async def test_reports_that_wait_are_told_as_one() -> None:
 
 
 SITE = 100_000
+#: Seconds in which whatever somebody else changed is noticed and put right.
+PROMISED = 10.0
 
 
 @pytest.mark.netns
@@ -288,7 +290,8 @@ SITE = 100_000
 def test_with_100_000_devices_one_element_is_put_right_within_ten_seconds(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The time goes into the set-up; the limit itself is not asserted on a starved machine but recorded."""
+    """The time goes into the set-up, half a minute. The promise leaves room for a starved machine: what is asserted
+    takes some thirty milliseconds on an idle one."""
 
     async def body() -> None:
         known = tuple(Address(bytes([10, *divmod(n // 250, 250), n % 250 + 1]), 32) for n in range(SITE))
@@ -302,7 +305,6 @@ def test_with_100_000_devices_one_element_is_put_right_within_ten_seconds(
                 await asyncio.sleep(0.1)
         # Another program's socket; nft itself reads whole sets of this size before it does anything.
         other = NetlinkSocket()
-        took: dict[str, float] = {}
         bound, key = place_of(anchors[333])
         for name, kind, packed, there in (
             ("admitted4", NFT_MSG_DELSETELEM, known[77_777].packed, True),
@@ -311,14 +313,21 @@ def test_with_100_000_devices_one_element_is_put_right_within_ten_seconds(
             (bound, NFT_MSG_DELSETELEM, key, True),
         ):
             where = SetName("ragate", name, len(packed))
+            told = len(site.drifts())
             other.transact(element_messages(kind, where, [element(packed)]))
             began = time.monotonic()
             while (other.get_element(where, packed) is not None) is not there:
-                assert time.monotonic() - began < 60
-                await asyncio.sleep(0.01)
-            took[f"{'delete' if there else 'add'} {name}"] = time.monotonic() - began
+                await asyncio.sleep(0.001)
+                assert time.monotonic() - began < PROMISED, f"{name}: {site.drifts()[told:]}"
+            repaired = time.monotonic() - began
+            while len(site.drifts()) == told:
+                await asyncio.sleep(0.001)
+                assert time.monotonic() - began < PROMISED, f"{name}: nobody was told"
+            noticed = time.monotonic() - began
+            verb = "delete" if there else "add"
+            print(f"{verb} {name}: repaired in {repaired * 1e3:.0f} ms, told after {noticed * 1e3:.0f} ms")
         other.close()
-        print({name: f"{seconds:.3f} s" for name, seconds in took.items()})
+        assert len(site.gate.admitted) == SITE
         keeping.cancel()
         await asyncio.wait((keeping,))
         await site.backend.stop()
