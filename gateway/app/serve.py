@@ -49,7 +49,7 @@ from gateway.control.running import Books, RunningBook
 from gateway.control.shown import advised
 from gateway.control.site import Site
 from gateway.control.start import restore
-from gateway.core.errors import RagateError
+from gateway.core.errors import JournalError, RagateError
 from gateway.enforce.kubearmor import KubeArmorAdvisory
 from gateway.enforce.nft import NftBackend
 from gateway.intake.sediment import Forwarder, SedimentDoor
@@ -58,6 +58,8 @@ from gateway.relying import RelyingDoor
 from gateway.watch.bypass import BypassWatch
 from gateway.watch.resources import ResourceWatch, Sampler
 
+KEPT_SECONDS = 5.0
+"""Seconds that an operator's act may take to become durable before the answer says that it is not."""
 FLUSH_SECONDS = 2.0
 """At an orderly stop, how long verdicts already taken may need to become durable and reach the gates; what stands
 there holds until its lease anyway."""
@@ -422,9 +424,33 @@ class _Service:
         place = self._config.operator
         asking = (self._hinting.asking,)
         operator = OperatorWindow(
-            windows, devices, overrides, place.socket, place.group, reload=reloader.ask, further=asking
+            windows,
+            devices,
+            overrides,
+            place.socket,
+            place.group,
+            reload=reloader.ask,
+            further=asking,
+            kept=self._kept,
         )
         return console, operator
+
+    async def _kept(self) -> str:
+        """Wait until the journal has what was handed to it so far; why it has not, "" when it has."""
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def settled(error: JournalError | None) -> None:
+            if not done.done():
+                done.set_result("" if error is None else str(error))
+
+        try:
+            self._parts[0].record((), settled)
+            async with asyncio.timeout(KEPT_SECONDS):
+                return await done
+        except TimeoutError:
+            return f"the journal has not answered for {KEPT_SECONDS:g} s"
+        except JournalError as error:
+            return str(error)
 
     async def _console_socket(self) -> socket.socket:
         """Bound from here on, and listened on later. Raises ``ConfigError`` when it cannot be."""

@@ -16,7 +16,7 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -96,13 +96,23 @@ Reload = Callable[[str, str], int]
 """Asks for the book to be read again, as (actor, reason); returns the attempt's number. Raises ``RagateError``."""
 
 
-class Acts:
-    """The POST routes. ``reload`` None: the book stays as it is."""
+Kept = Callable[[], Awaitable[str]]
+"""Waits until everything said so far is durable; returns why it is not, "" when it is."""
 
-    def __init__(self, operator: Operator, overrides: Overriding, reload: Reload | None = None) -> None:
+
+class Acts:
+    """The POST routes. ``reload`` None: the book stays as it is.
+
+    What is answered with success outlives a crash: ``kept`` is waited for. None: nothing is kept.
+    """
+
+    def __init__(
+        self, operator: Operator, overrides: Overriding, reload: Reload | None = None, kept: Kept | None = None
+    ) -> None:
         self._operator = operator
         self._overrides = overrides
         self._reload = reload
+        self._kept = kept
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -126,15 +136,16 @@ class Acts:
         _check_type(request)
         word = parse_override(await request.read())
         actor, device = await actor_of(request), DeviceId(request.match_info["id"])
-        return _answered(
+        answer = _answered(
             lambda: self._overrides.override(device, word.profile, word.seconds, actor, word.reason), device
         )
+        return await self._durable(answer)
 
     async def end_override(self, request: web.Request) -> web.Response:
         """End an override early."""
         reason, actor = await self._who(request)
         device = DeviceId(request.match_info["id"])
-        return _answered(lambda: self._overrides.end_override(device, actor, reason), device)
+        return await self._durable(_answered(lambda: self._overrides.end_override(device, actor, reason), device))
 
     async def reload(self, request: web.Request) -> web.Response:
         """Have the book read again: 202 with the attempt's number, or 409 while another is under way."""
@@ -160,7 +171,15 @@ class Acts:
             transition = act(device, actor, reason)
         except KeyError:
             raise unknown_device(device) from None
-        return as_json(acted(transition))
+        return await self._durable(as_json(acted(transition)))
+
+    async def _durable(self, answer: web.Response) -> web.Response:
+        """The answer, once the act is durable. Raises ``Problem`` (503) when that cannot be said."""
+        why = "" if self._kept is None else await self._kept()
+        if why:
+            what = f"what tightens is in force, what loosens waits, and neither would outlive a crash: {why}"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, what)
+        return answer
 
 
 def _check_type(request: web.Request) -> None:
@@ -252,10 +271,11 @@ class OperatorWindow:
         limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen value
         reload: Reload | None = None,
         further: Sequence[Routes] = (),
+        kept: Kept | None = None,
     ) -> None:
         self._file = SocketFile(path, group)
         app = application(Reads(windows, acts=True), limits)
-        Acts(operator, overrides, reload).add_to(app)
+        Acts(operator, overrides, reload, kept).add_to(app)
         for routes in further:
             routes.add_to(app)
         self._server = HttpServer(app, limits)

@@ -292,3 +292,28 @@ async def test_client_that_leaves_early_does_not_disturb(operator: Path, unix: a
         writer.close()
         await writer.wait_closed()
     assert (await ask(unix, "GET", "/healthz")).status == 200
+
+
+async def test_success_is_answered_when_the_journal_has_the_act(site: FakeSite, tmp_path: Path) -> None:
+    path, waiting = tmp_path / "op.sock", asyncio.Event()
+    durable: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def kept() -> str:
+        waiting.set()
+        return await durable
+
+    window = OperatorWindow(windows(site), site, site, path, kept=kept)
+    await window.start()
+    try:
+        connector = aiohttp.UnixConnector(path=str(path))
+        async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
+            act = asyncio.create_task(ask(session, "POST", "/v1/devices/cam-1/hold", json={"reason": "lens"}))
+            await waiting.wait()
+            assert site.acts == [("hold", "cam-1", ME, "lens")]
+            assert not act.done()
+            durable.set_result("disk full")
+            answer = await act
+            assert answer.status == 503
+            assert "would outlive a crash: disk full" in answer.json["detail"]
+    finally:
+        await window.stop()
