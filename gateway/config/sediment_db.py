@@ -108,8 +108,10 @@ def _read(path: Path) -> Sequence[SedimentDevice]:
             # Other people write this table: text that is not UTF-8 must be told of, not end the import.
             database.text_factory = lambda data: data.decode("utf-8", "replace")
             return read_sediment_devices(database.execute(DEVICE_QUERY))
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: names in its own messages
-        raise ConfigError(str(path), f"is no SEDIMENT database: {error}", "name its sediment.db") from error
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
+        # UnicodeDecodeError: names in SQLite's own messages. MemoryError: a size in the file that no file has.
+        what = "a size in it is impossible" if isinstance(error, MemoryError) else str(error)
+        raise ConfigError(str(path), f"is no SEDIMENT database: {what}", "name its sediment.db") from error
 
 
 def _judge(row: SedimentDevice, old: Device | None, source: SourceName, consent: Consent) -> _Judged:

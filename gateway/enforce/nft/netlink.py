@@ -66,8 +66,9 @@ class NetlinkError(BackendError):
     """
 
     def __init__(self, code: int, what: str, index: int | None = None) -> None:
-        name = errno.errorcode.get(code, str(code))
-        super().__init__("nft", f"{what}: {os.strerror(code)} ({name})", transient=code in _TRANSIENT)
+        name = errno.errorcode.get(code)
+        said = f"error {code}" if name is None else f"{os.strerror(code)} ({name})"
+        super().__init__("nft", f"{what}: {said}", transient=code in _TRANSIENT)
         self.code = code
         self.index = index
 
