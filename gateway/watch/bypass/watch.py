@@ -88,6 +88,7 @@ class BypassWatch:
         finally:
             loop.remove_reader(listening.fileno())
             listening.close()
+            self._looker.close()
 
     async def _look(self, *, anew: bool) -> bool:
         try:
