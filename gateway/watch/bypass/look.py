@@ -18,9 +18,9 @@ class Looker:
         self._services = tuple(services)
         self._devices = tuple(devices)
         self._behind: dict[int, Behind] | None = None
-        #: Kept from look to look: when a netlink socket of netfilter's is closed, the kernel waits, its lock on every
-        #: ruleset held, until what earlier transactions removed is freed (nf_tables_api.c, nft_rcv_nl_event). Where
-        #: thousands of elements change each second that takes seconds, in which no device can be cut.
+        #: Kept from look to look: when a netfilter netlink socket is closed, the kernel waits, with its lock on
+        #: every ruleset held, until what earlier transactions removed is freed (nf_tables_api.c, nft_rcv_nl_event).
+        #: Where thousands of elements change each second that takes seconds, in which no device can be cut.
         self._kernel: Kernel | None = None
 
     def aim(self, services: Sequence[str]) -> None:
