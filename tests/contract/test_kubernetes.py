@@ -256,7 +256,9 @@ async def test_leftovers_of_an_earlier_run_are_pruned_and_other_objects_are_not_
     )
     async with rig.hand() as hand:
         await rig.state(hand, "idle")
-    assert await rig.cluster.get(NSP, old) is None
+        async with asyncio.timeout(60):
+            while await rig.cluster.get(NSP, old) is not None:
+                await asyncio.sleep(0.05)
     assert (await rig.stored(HSP, foreign))["spec"] == spec
 
 
