@@ -43,14 +43,8 @@ class Claims:
         text = verdict.claim.rpartition(":")[0]
         if text == self._usual.get(device) and device not in self._claims:
             return
-        bound = self._bound.get(device, ())
-        packed = _packed(text)
-        if packed is not None and any(own.covers(packed) for own in bound):
-            self._claims.pop(device, None)
-            self._usual[device] = text
-            return
         address = _address(verdict.claim)
-        if address is None or any(own.covers(address.packed) for own in bound):
+        if address is None or any(own.covers(address.packed) for own in self._bound.get(device, ())):
             self._claims.pop(device, None)
             self._usual[device] = text
             return
@@ -63,16 +57,6 @@ class Claims:
     def all(self) -> Iterable[tuple[DeviceId, Claim]]:
         """Every device that is seen elsewhere than it is bound."""
         return self._claims.items()
-
-
-def _packed(text: str) -> bytes | None:
-    """The address in ``tcp:192.0.2.7``, written as most are: costs a tenth of parsing. None: look closer."""
-    plain = text.partition(":")[2]
-    try:
-        packed = bytes(map(int, plain.split(".")))
-    except ValueError:
-        return None
-    return packed if len(packed) == 4 and ".".join(map(str, packed)) == plain else None
 
 
 def _address(claim: str) -> Address | None:
