@@ -16,6 +16,7 @@ from gateway.kubearmor.render import Library, Renderer
 from tests.enforce.test_kubearmor import addresses, admitted, advisory, daemon, running, state, until
 from tests.fakes.kubearmor import FakeKubeArmor
 from tests.kubearmor.test_render import FEED, HOST, MANY, NETWORK, container, templates
+from tests.patience import PATIENCE
 
 __all__ = ["daemon"]  # the fixture
 
@@ -268,7 +269,7 @@ async def test_a_document_that_ends_the_daemon_is_left_alone_and_the_rest_goes_o
         hand.declare_documents(rendered(LIBRARY))
         for _ in range(MAX_UNANSWERED):
             daemon.die_on = "container"
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await daemon.dead.wait()
             daemon.disk.clear()
             await state(hand, "absent")
