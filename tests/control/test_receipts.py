@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from gateway.control.admit import AdmissionLimits, Admit
-from gateway.control.reception import Answer, Denied, Identity, Reception, Sender, Submission
+from gateway.control.reception import WAIT_SECONDS, Answer, Denied, Identity, Reception, Sender, Submission
 from gateway.core.acceptance import Window, weigh
 from gateway.core.errors import Refusal
 from gateway.core.model import (
@@ -183,12 +183,14 @@ ENDS = 1e12
 CERTIFICATE = Identity("ab" * 32, ("dns:rp.example",), ENDS)
 
 
-def reception(world: World, admit: Admit | None = None, **more: float) -> Reception:
+def reception(
+    world: World, admit: Admit | None = None, seconds: float = WAIT_SECONDS, **more: float
+) -> Reception:
     senders = [
         Sender(SOURCE, ("application/json",), ("dns:rp.example",), **more),
         Sender(OTHER, ("application/json",), ("uri:urn:other", f"sha256:{'cd' * 32}")),
     ]
-    return Reception(senders, admit or admission(world), world.clock)
+    return Reception(senders, admit or admission(world), world.clock, seconds)
 
 
 def submission(world: World, text: str, **more: object) -> Submission:
@@ -209,6 +211,28 @@ async def test_the_same_bytes_with_the_same_proof_are_one_document() -> None:
         assert isinstance(other, Denied)
         assert other.step is Refusal.REPLAY
         assert taken.remembered == 1
+
+
+async def test_a_sender_that_waits_in_vain_is_told_whom_for() -> None:
+    async with running() as world:
+        taken = reception(world, seconds=0.05)
+        world.backend.hold_cut.clear()
+        answer = await taken.receive(submission(world, "cam-1 failed a\nghost failed a", wait=True))
+        assert isinstance(answer, Answer)
+        assert not answer.verified
+        pending, refused = answer.results
+        assert (pending.accepted, pending.standing, pending.milliseconds) == (True, "distrusted", None)
+        assert pending.failed == "gateway: pending, nothing read back yet"
+        assert (refused.accepted, refused.failed) == (False, "")
+        at_once = await taken.receive(submission(world, "cam-1 failed a\nghost failed a"))
+        assert isinstance(at_once, Answer)
+        assert at_once.results[0].failed == ""  # who does not wait has missed nothing
+        world.backend.hold_cut.set()
+        async with asyncio.timeout(60):
+            while not answer.verified:
+                answer = await taken.receive(submission(world, "cam-1 failed a\nghost failed a", wait=True))
+                assert isinstance(answer, Answer)
+        assert answer.results[0].failed == ""
 
 
 async def test_a_refused_document_is_judged_again() -> None:

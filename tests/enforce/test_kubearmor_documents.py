@@ -150,6 +150,7 @@ async def test_a_document_for_another_container_leaves_nothing_at_the_first(daem
         hand.declare_documents(rendered(moved))
         await until(lambda: "other" in str(daemon.stored["container"]))
         assert list(daemon.stored["container"]) == [name]
+        assert sent(daemon)[-2:] == [("DELETED", "20-container-fixed"), ("ADDED", "20-container-fixed")]
         await hand.withdraw()
         assert daemon.stored["container"] == {}
         assert not [each for each in daemon.disk if "container" in each]

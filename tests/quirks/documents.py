@@ -18,7 +18,7 @@ HOST, VOCABULARY, BUDGET, VALIDATE = (
 ANCHOR = f"{PURE}/anchor.py"
 
 EDITS: Mapping[str, tuple[Edit, ...]] = {
-    "a policy for another container leaves its rules at the first": (
+    "nothing tells that a policy's rules left its former container": (
         Edit(
             "updates it where it is",
             STEPS,

@@ -2,8 +2,8 @@
 
 What lives here: copies, pytest in a process of its own, what its report says. What must not: edits and rows.
 
-A killed edit is one with a test that failed by its own judgement: a name that does not exist any more, a module that
-cannot be imported and an error while a test is set up are no judgement, they say that the edit is a bad one.
+An edit is noticed when a test failed by its own judgement. A name that does not exist any more, a module that cannot be
+imported and an error while a test is set up are no judgement: they say that the edit is a bad one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.quirks.table import ROOT, Row, edited
 #: What the copies hold.
 PARTS = ("gateway", "tests", "policies", "docs", "compose", "certs", "pyproject.toml", "Makefile", "README.md")
 #: Seconds that a test waits for what must come: an ignored quirk is often noticed by a wait that ends in vain.
-PATIENCE = 15.0
+PATIENCE = 10.0
 #: Seconds for one edit; only a test that hangs comes so far.
 LIMIT = 600.0
 #: How a report begins when the edit broke the program instead of its judgement.
@@ -132,7 +132,8 @@ def _pytest(place: Path, tests: Sequence[str], patience: float) -> tuple[int, Ma
     """Run tests in a copy. Returns the exit code and, for each test that ran, why it failed: "" it did not."""
     told = place / "told.xml"
     told.unlink(missing_ok=True)
-    options = ["-q", "--no-header", "-p", "no:cacheprovider", "-m", "", f"--rootdir={place}", f"--junitxml={told}"]
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "tests.quirks.once", "-m", ""]
+    options += [f"--rootdir={place}", f"--junitxml={told}", "-o", "timeout_method=signal"]
     environment = {
         **{key: value for key, value in os.environ.items() if key not in {"CI", "PYTHONPATH"}},
         "HYPOTHESIS_PROFILE": "mutants",
@@ -141,7 +142,7 @@ def _pytest(place: Path, tests: Sequence[str], patience: float) -> tuple[int, Ma
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, "-o", "timeout_method=signal", *tests],
+            [sys.executable, "-m", "pytest", *options, *tests],
             cwd=place,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Edit(NamedTuple):
-    """One way to ignore a quirk: ``name`` in a few words, ``file`` from the root, what stands there, what instead."""
+    """One way to ignore a quirk: ``name`` ``file`` from the root, what stands there and what instead."""
 
     name: str
     file: str

@@ -1,4 +1,5 @@
-"""KubeArmor's side: documents in YAML, what its probe shows, and the rules that nft lists of it."""
+"""KubeArmor's side: documents in YAML, what its probe shows, the rules that nft lists of it, what its streams say;
+and what a cluster's API server answers about the same documents."""
 
 from __future__ import annotations
 
@@ -6,15 +7,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.core.errors import BackendError
+from gateway.enforce.kubernetes import objects
+from gateway.enforce.kubernetes.client import _change, declared
+from gateway.kubearmor.alerts import AlertRefused, check, read_alert, read_log, read_message
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import NetworkDocument
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parse import parse
 from gateway.kubearmor.pb import policy_pb2
+from gateway.kubearmor.pb.events_pb2 import Alert, Log, Message
 from gateway.kubearmor.readback import as_policy, find, read_rules, read_shown, shown_policies
 from gateway.kubearmor.validate import validate
 from tests.fuzz.decoders.shape import Attempt, Target, joined, pieces
+from tests.kubearmor.test_alerts import RECORDED, network
 from tests.kubearmor.test_readback import LISTINGS, SENT
 
 DOCUMENTS = Path(__file__).parents[2] / "kubearmor" / "documents"
@@ -58,6 +65,93 @@ def _documents() -> Attempt:
     return attempt
 
 
+def _alerts() -> Attempt:
+    """Whatever is taken keeps what an alert promises, so that it may cross a link."""
+
+    def attempt(data: bytes) -> None:
+        for read in (read_alert, read_log, read_message):
+            with suppress(AlertRefused):
+                found = read(data)
+                assert found is None or check(found) == found
+
+    return attempt
+
+
+def _answers() -> Attempt:
+    """A list, an event of a watch, a refusal: an answer is judged like an error is, and may lie in every field."""
+
+    def attempt(data: bytes) -> None:
+        with suppress(BackendError):
+            found = objects.decode(data)
+            _object(found)
+            for status in (200, 404, 409, 500):
+                refused = declared(status, found, "list")
+                assert len(str(refused)) < 1_000
+            items = found.get("items")
+            for item in items if isinstance(items, list) else ():
+                if isinstance(item, dict):
+                    _object(item)
+        with suppress(BackendError):
+            change = _change(objects.decode(data), "watch")
+            assert change.key is None or change.key.name
+            _object(change.object)
+
+    return attempt
+
+
+def _object(thing: objects.Object) -> None:
+    """What the ledger asks of every object that it is given."""
+    with suppress(BackendError):
+        assert objects.key_of(thing).name
+    for text in (objects.version_of(thing), objects.uid_of(thing), objects.told_by_kubearmor(thing)):
+        assert isinstance(text, str)
+    assert isinstance(objects.generation_of(thing), int)
+    mine = objects.owned(thing, "edge")
+    assert objects.is_ours(mine, "edge")
+    assert not objects.is_ours(objects.owned(objects.lean(thing), "edge"), "other")
+    assert objects.covers(thing, thing)
+    assert objects.extras(thing, thing) == {}
+    assert objects.decode(objects.encode(mine)) == mine
+
+
+def _alert_seeds() -> Sequence[bytes]:
+    log = {"HostName": "edge", "Operation": "File", "Resource": "/a", "ProcessName": "/b"}
+    return [
+        network(),
+        network(EventData={}),
+        network(Resource="EGRESS", EventData={**RECORDED["EventData"], "SourceIP": "fd77:1::11"}),
+        Alert(Type="SystemEvent", MaxAlertsPerSec=10, DroppingAlertsInterval=30).SerializeToString(),
+        Alert(Type="MatchedPolicy", Action="Audit (Block)", Severity="10", **log).SerializeToString(),
+        Log(Result="Permission denied", **log).SerializeToString(),
+        Message(Level="ERROR", Message="Failed to apply network policies").SerializeToString(),
+    ]
+
+
+def _answer_seeds() -> Sequence[bytes]:
+    metadata = {
+        "name": "60-key",
+        "uid": "u-1",
+        "resourceVersion": "7",
+        "generation": 2,
+        "labels": objects.labels_of("edge"),
+        "managedFields": [{"manager": "ragate-edge", "operation": "Apply"}],
+    }
+    spec = {"file": {"matchPaths": [{"path": "/a", "readOnly": True}]}, "action": "Block"}
+    stored = {"kind": "KubeArmorHostPolicy", "metadata": metadata, "spec": spec, "status": {"status": "OK"}}
+    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+    causes = [{"reason": "FieldManagerConflict", "field": ".spec.action"}]
+    return [
+        objects.encode(stored),
+        objects.encode({"items": [stored], "metadata": {"resourceVersion": "9", "continue": "more"}}),
+        *(
+            objects.encode({"type": word, "object": stored})
+            for word in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
+        ),
+        objects.encode({"type": "ERROR", "object": gone}),
+        objects.encode({"kind": "Status", "code": 409, "details": {"causes": causes}}),
+    ]
+
+
 def _document_seeds() -> Sequence[bytes]:
     return [path.read_bytes() for path in sorted(DOCUMENTS.glob("*.yaml")) if path.stat().st_size < 2_000]
 
@@ -89,6 +183,41 @@ LISTING_WORDS = (
     b'{"log":{"prefix":"',
     b"-1",
     b"1e400",
+    b"null",
+)
+ALERT_WORDS = (
+    b"MatchedNetworkPolicy",
+    b"MatchedHostPolicy",
+    b"SystemEvent",
+    b"INGRESS",
+    b"EGRESS",
+    b"SourceIP",
+    b"SourceIP=",
+    b"DestinationIP",
+    b"10.99.0.2",
+    b"fe80::1%1",
+    b"::ffff:1.2.3.4",
+    b"Permission denied",
+    b"NetworkFirewall",
+    b"\\x41",
+    b"ERROR",
+)
+ANSWER_WORDS = (
+    b'"kind":"KubeArmorPolicy"',
+    b'"metadata":{',
+    b'"resourceVersion":"',
+    b'"labels":{',
+    b'"managedFields":[',
+    b'"items":[',
+    b'"type":"ERROR"',
+    b'"type":"BOOKMARK"',
+    b'"object":{',
+    b'"code":',
+    b'"details":{"causes":[',
+    b"[[[[[[[[[[[[[[[[",
+    b'{"a":{"a":{"a":',
+    b"\\ud800",
+    b"1e999",
     b"null",
 )
 SHOWN_WORDS = (b'"metadata":{', b'"policyName":"', b'"spec":{', b'"tags":[', b'"tags":1', b"null", b"[]", b"{}")
@@ -129,5 +258,13 @@ TARGETS = (
         _documents,
         _document_seeds,
         YAML_WORDS,
+    ),
+    Target("kubearmor.alerts", ("gateway.kubearmor.alerts",), _alerts, _alert_seeds, ALERT_WORDS),
+    Target(
+        "kubernetes.answers",
+        ("gateway.enforce.kubernetes.objects",),
+        _answers,
+        _answer_seeds,
+        ANSWER_WORDS,
     ),
 )
