@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from gateway.certs.sealed import no_password
 from gateway.core.errors import BackendError
 from gateway.enforce.kubernetes.settings import NAME
 
@@ -192,16 +193,11 @@ def _identity(tls: ssl.SSLContext, certificate: bytes | None, key: bytes | None,
     number = os.memfd_create("ragate-identity")
     try:
         os.write(number, certificate + b"\n" + key)
-        # Without a password OpenSSL would ask a terminal for that of an encrypted key, and the service would stand.
-        tls.load_cert_chain(f"/proc/self/fd/{number}", password=_no_password)
+        tls.load_cert_chain(f"/proc/self/fd/{number}", password=no_password)
     except (ssl.SSLError, OSError) as error:
         raise AccessRefused(f"{path}: its client certificate cannot be used: {error}", "write PEM") from error
     finally:
         os.close(number)
-
-
-def _no_password() -> bytes:
-    return b""
 
 
 def _material(mapping: Mapping[str, Any], key: str, path: Path) -> bytes | None:
