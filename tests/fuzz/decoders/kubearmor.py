@@ -1,5 +1,4 @@
-"""KubeArmor's side: documents in YAML, what its probe shows, the rules that nft lists of it, what its streams say;
-and what a cluster's API server answers about the same documents."""
+"""KubeArmor's side: documents in YAML, what its probe shows, rules that nft lists of it, what its streams say."""
 
 from __future__ import annotations
 
@@ -7,9 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.core.errors import BackendError
-from gateway.enforce.kubernetes import objects
-from gateway.enforce.kubernetes.client import _change, declared
 from gateway.kubearmor.alerts import AlertRefused, check, read_alert, read_log, read_message
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import NetworkDocument
@@ -77,43 +73,6 @@ def _alerts() -> Attempt:
     return attempt
 
 
-def _answers() -> Attempt:
-    """A list, an event of a watch, a refusal: an answer is judged like an error is, and may lie in every field."""
-
-    def attempt(data: bytes) -> None:
-        with suppress(BackendError):
-            found = objects.decode(data)
-            _object(found)
-            for status in (200, 404, 409, 500):
-                refused = declared(status, found, "list")
-                assert len(str(refused)) < 1_000
-            items = found.get("items")
-            for item in items if isinstance(items, list) else ():
-                if isinstance(item, dict):
-                    _object(item)
-        with suppress(BackendError):
-            change = _change(objects.decode(data), "watch")
-            assert change.key is None or change.key.name
-            _object(change.object)
-
-    return attempt
-
-
-def _object(thing: objects.Object) -> None:
-    """What the ledger asks of every object that it is given."""
-    with suppress(BackendError):
-        assert objects.key_of(thing).name
-    for text in (objects.version_of(thing), objects.uid_of(thing), objects.told_by_kubearmor(thing)):
-        assert isinstance(text, str)
-    assert isinstance(objects.generation_of(thing), int)
-    mine = objects.owned(thing, "edge")
-    assert objects.is_ours(mine, "edge")
-    assert not objects.is_ours(objects.owned(objects.lean(thing), "edge"), "other")
-    assert objects.covers(thing, thing)
-    assert objects.extras(thing, thing) == {}
-    assert objects.decode(objects.encode(mine)) == mine
-
-
 def _alert_seeds() -> Sequence[bytes]:
     log = {"HostName": "edge", "Operation": "File", "Resource": "/a", "ProcessName": "/b"}
     return [
@@ -124,31 +83,6 @@ def _alert_seeds() -> Sequence[bytes]:
         Alert(Type="MatchedPolicy", Action="Audit (Block)", Severity="10", **log).SerializeToString(),
         Log(Result="Permission denied", **log).SerializeToString(),
         Message(Level="ERROR", Message="Failed to apply network policies").SerializeToString(),
-    ]
-
-
-def _answer_seeds() -> Sequence[bytes]:
-    metadata = {
-        "name": "60-key",
-        "uid": "u-1",
-        "resourceVersion": "7",
-        "generation": 2,
-        "labels": objects.labels_of("edge"),
-        "managedFields": [{"manager": "ragate-edge", "operation": "Apply"}],
-    }
-    spec = {"file": {"matchPaths": [{"path": "/a", "readOnly": True}]}, "action": "Block"}
-    stored = {"kind": "KubeArmorHostPolicy", "metadata": metadata, "spec": spec, "status": {"status": "OK"}}
-    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
-    causes = [{"reason": "FieldManagerConflict", "field": ".spec.action"}]
-    return [
-        objects.encode(stored),
-        objects.encode({"items": [stored], "metadata": {"resourceVersion": "9", "continue": "more"}}),
-        *(
-            objects.encode({"type": word, "object": stored})
-            for word in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
-        ),
-        objects.encode({"type": "ERROR", "object": gone}),
-        objects.encode({"kind": "Status", "code": 409, "details": {"causes": causes}}),
     ]
 
 
@@ -202,24 +136,6 @@ ALERT_WORDS = (
     b"\\x41",
     b"ERROR",
 )
-ANSWER_WORDS = (
-    b'"kind":"KubeArmorPolicy"',
-    b'"metadata":{',
-    b'"resourceVersion":"',
-    b'"labels":{',
-    b'"managedFields":[',
-    b'"items":[',
-    b'"type":"ERROR"',
-    b'"type":"BOOKMARK"',
-    b'"object":{',
-    b'"code":',
-    b'"details":{"causes":[',
-    b"[[[[[[[[[[[[[[[[",
-    b'{"a":{"a":{"a":',
-    b"\\ud800",
-    b"1e999",
-    b"null",
-)
 SHOWN_WORDS = (b'"metadata":{', b'"policyName":"', b'"spec":{', b'"tags":[', b'"tags":1', b"null", b"[]", b"{}")
 YAML_WORDS = (
     b"apiVersion: security.kubearmor.com/v1\n",
@@ -260,11 +176,4 @@ TARGETS = (
         YAML_WORDS,
     ),
     Target("kubearmor.alerts", ("gateway.kubearmor.alerts",), _alerts, _alert_seeds, ALERT_WORDS),
-    Target(
-        "kubernetes.answers",
-        ("gateway.enforce.kubernetes.objects",),
-        _answers,
-        _answer_seeds,
-        ANSWER_WORDS,
-    ),
 )
