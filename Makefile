@@ -71,6 +71,10 @@ fuzz: $(VENV)/.fuzz-ready ## every decoder: guided by coverage (SECONDS=600 in a
 mutants: $(READY) ## change the law in every small way and see that its tests notice: half an hour
 	$(BIN)/python -m tests.mutation --jobs $(JOBS)
 
+.PHONY: quirks
+quirks: system $(READY) ## ignore each of KubeArmor's quirks in turn and see that its tests notice: a quarter of an hour
+	$(BIN)/python -m tests.quirks --jobs $(JOBS)
+
 ci: ## what CI runs
 	.ci/run
 

@@ -53,10 +53,16 @@ EDITS: Mapping[str, tuple[Edit, ...]] = {
     ),
     "a family without a prefix matches everybody": (
         Edit(
-            "fills nothing in",
+            "fills in one family alone",
             PREFIXES,
             "    return given + tuple(filler for filler in FILLERS if filler.family not in families)\n",
-            "    return given if families else given\n",
+            "    return given + tuple(filler for filler in FILLERS[1:] if filler.family not in families)\n",
+        ),
+        Edit(
+            "manages by one family",
+            NETWORK,
+            "        peers = both_families(aggregate(scope.management_from))\n",
+            "        peers = aggregate(scope.management_from)\n",
         ),
         Edit(
             "takes entries of one family",
