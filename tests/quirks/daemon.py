@@ -192,12 +192,6 @@ EDITS: Mapping[str, tuple[Edit, ...]] = {
             "found.generation == generation",
         ),
         Edit(
-            "does not compare the generation",
-            DRIVER,
-            "stands = found is not None and found.generation == policy.generation and",
-            "stands = found is not None and",
-        ),
-        Edit(
             "compares rules as they stand",
             "gateway/kubearmor/content.py",
             "{**rule, **{each: _nearest(each, rule, section, whole) for each in _INHERITED}}",

@@ -2,8 +2,8 @@
 
 What lives here: copies, pytest in a process of its own, what its report says. What must not: edits and rows.
 
-An edit is noticed when a test failed by its own judgement. A name that does not exist any more, a module that cannot
-be imported and an error while a test is set up are no judgement: they say that the edit is a bad one.
+An edit is noticed when a test failed by its own judgement. A name that does not exist any more, a module that
+cannot be imported and an error while a test is set up are no judgement: they say that the edit is a bad one.
 """
 
 from __future__ import annotations
