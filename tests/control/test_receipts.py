@@ -183,9 +183,7 @@ ENDS = 1e12
 CERTIFICATE = Identity("ab" * 32, ("dns:rp.example",), ENDS)
 
 
-def reception(
-    world: World, admit: Admit | None = None, seconds: float = WAIT_SECONDS, **more: float
-) -> Reception:
+def reception(world: World, admit: Admit | None = None, seconds: float = WAIT_SECONDS, **more: float) -> Reception:
     senders = [
         Sender(SOURCE, ("application/json",), ("dns:rp.example",), **more),
         Sender(OTHER, ("application/json",), ("uri:urn:other", f"sha256:{'cd' * 32}")),

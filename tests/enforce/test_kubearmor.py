@@ -18,6 +18,7 @@ from gateway.kubearmor import policies
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.network import Scope
+from gateway.kubearmor.pb import policy_pb2
 from gateway.kubearmor.policies import Port
 from tests.fakes.clock import ManualClock
 from tests.fakes.kubearmor import FakeKubeArmor
@@ -207,24 +208,36 @@ async def test_a_restart_that_forgot_everything_is_mended(daemon: FakeKubeArmor)
         await state(hand, "verified")
 
 
-async def test_what_is_sent_waits_until_the_restore_is_quiet(daemon: FakeKubeArmor) -> None:
+class Restoring(FakeKubeArmor):
+    """Its restore goes on between probes: each shows one policy more than the one before, until all are back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.waiting = [f"9{n}-theirs" for n in range(number)]
+        self.shown: list[int] = []
+
+    async def _probe(self, request: Any, context: Any) -> policy_pb2.ProbeResponse:
+        answer = await super()._probe(request, context)
+        self.shown.append(len(self.stored["host"]))
+        if self.waiting:
+            self._store("host", self.waiting.pop(), {"file": {"matchPaths": [{"path": "/srv/a"}]}})
+        return answer
+
+
+async def test_what_is_sent_waits_until_the_restore_is_quiet() -> None:
     """The probe still changes while the restore goes on: nothing is sent into it."""
+    daemon = Restoring(3)
     await daemon.start()
-    async with running(advisory(daemon)) as hand:
-        hand.declare(addresses("10.77.1.1"))
-        await state(hand, "verified")
-    await daemon.die()
-    daemon.restore_gate = asyncio.Event()
-    await daemon.start()
-    daemon.calls.clear()
-    async with running(advisory(daemon, quiet=0.3)) as hand:
-        hand.declare(addresses("10.77.1.2"))
-        await state(hand, "connecting")
-        assert daemon.calls == []
-        daemon.restore_gate.set()
-        await state(hand, "verified")
-        assert admitted(daemon) == {"10.77.1.2"}
-    assert [what for _, what, _ in daemon.calls] == ["restored", "restored", "ADDED", "ADDED"]
+    try:
+        async with running(advisory(daemon)) as hand:
+            hand.declare(addresses("10.77.1.2"))
+            await until(lambda: daemon.calls != [])
+            assert daemon.shown[:5] == [0, 1, 2, 3, 3]
+            await state(hand, "verified")
+            assert admitted(daemon) == {"10.77.1.2"}
+        assert len(daemon.stored["host"]) == 4
+    finally:
+        await daemon.stop()
 
 
 async def test_a_host_policy_that_vanished_is_sent_again(daemon: FakeKubeArmor) -> None:

@@ -38,7 +38,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print()
-    code = _told(results, whole=not given.word)
+    code = _told(results)
     print(f"{time.monotonic() - began:.0f} s")
     return code
 
@@ -52,7 +52,7 @@ def _progress(result: Result) -> None:
     print(f"{said}: {result.row.quirk}: {result.edit.name}", file=sys.stderr, flush=True)
 
 
-def _told(results: Sequence[Result], *, whole: bool) -> int:
+def _told(results: Sequence[Result]) -> int:
     """Print what came of each row, and what is to be mended."""
     wrong: list[str] = []
     for row in dict.fromkeys(result.row for result in results):
@@ -67,7 +67,7 @@ def _told(results: Sequence[Result], *, whole: bool) -> int:
             elif not result.killers:
                 wrong.append(f"{row.quirk}: {result.edit.name}: no test of the row noticed it")
         idle = set(row.tests) - {test for result in mine for test in result.killers}
-        if whole:
+        if len(mine) == len(EDITS[row.quirk]):
             wrong += [f"{row.quirk}: {test} notices none of the edits" for test in sorted(idle)]
     number = len({result.row for result in results})
     noticed = sum(bool(result.killers) and not result.wrong for result in results)

@@ -112,10 +112,10 @@ EDITS: Mapping[str, tuple[Edit, ...]] = {
     "Applied although the table of 256 entries is full": (
         Edit("a table without an end", VOCABULARY, "TABLE_ENTRIES = 256\n", "TABLE_ENTRIES = 256_000\n"),
         Edit(
-            "a directory is one entry",
+            "a directory without its ancestors",
             BUDGET,
-            "found = rule.directory, directory_keys(rule.directory)",
-            "found = rule.directory, (rule.directory,)",
+            '    return "/".join(parts[:-1]), directory, *ancestors\n',
+            '    return "/".join(parts[:-1]), directory\n',
         ),
         Edit("our own policy of any size", HOST, "    if policy.cost > budget:\n", "    if False:\n"),
     ),
