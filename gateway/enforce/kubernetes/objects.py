@@ -193,7 +193,7 @@ def decode(data: bytes | bytearray) -> Object:
     """Return a JSON mapping. Raises ``BackendError`` for anything else."""
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackendError(NAME, f"the API server sent no JSON: {str(error)[:80]}", transient=True) from error
     if not isinstance(found, dict):
         raise BackendError(NAME, "the API server sent JSON that is no mapping", transient=True)
