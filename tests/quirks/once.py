@@ -10,20 +10,13 @@ import pytest
 _FAILED: set[str] = set()
 
 
-def _name(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remember the tests that failed."""
-    report: pytest.TestReport = yield
     if report.failed:
-        _FAILED.add(_name(item))
-    return report
+        _FAILED.add(report.nodeid.partition("[")[0])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what is noticed already."""
-    if _name(item) in _FAILED:
+    if item.nodeid.partition("[")[0] in _FAILED:
         pytest.skip("noticed already")

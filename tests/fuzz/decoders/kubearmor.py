@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gateway.kubearmor.alerts import AlertRefused, check, read_alert, read_log, read_message
 from gateway.kubearmor.codes import Notes
@@ -74,7 +75,7 @@ def _alerts() -> Attempt:
 
 
 def _alert_seeds() -> Sequence[bytes]:
-    log = {"HostName": "edge", "Operation": "File", "Resource": "/a", "ProcessName": "/b"}
+    log: dict[str, Any] = {"HostName": "edge", "Operation": "File", "Resource": "/a", "ProcessName": "/b"}
     return [
         network(),
         network(EventData={}),

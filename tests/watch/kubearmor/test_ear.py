@@ -241,7 +241,7 @@ async def test_pauses_between_attempts_differ(monkeypatch: pytest.MonkeyPatch) -
     async def slept(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(ear.asyncio, "sleep", slept)
+    monkeypatch.setattr(asyncio, "sleep", slept)
     for _ in range(40):
         await ear._rest(8.0)
     assert len(set(pauses)) > 20
