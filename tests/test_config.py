@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.app import build
 from gateway.app.baseline import baseline_text
+from gateway.app.parts import gates
 from gateway.config import (
     Config,
     Console,
@@ -552,7 +552,7 @@ def test_anchors_reach_the_path_gate_and_the_baseline_for_boot(site: Path) -> No
     config = load(site / "ragate.yaml")
     binding = config.devices[0].binding
     assert (binding.anchor, binding.interface, binding.mac.hex()) == (AnchorKind.L2, "cams", "02005e10000b")
-    assert build.baseline(config).sources == ("from.bound4", "from.bound6")
+    assert gates.baseline(config).sources == ("from.bound4", "from.bound6")
     text = baseline_text(config)
     assert 'add element inet ragate from.bound4 { "cams" . 02:00:5e:10:00:0b . 10.77.1.11 }' in text
     assert text.index("ragate from.bound6 {") < text.index("add element inet ragate filled")
@@ -562,7 +562,7 @@ def test_an_anchor_that_nobody_can_look_at_is_a_finding(site: Path) -> None:
     edit(site / "devices.yaml", "anchor: upstream", "anchor: l2")
     config = load(site / "ragate.yaml")
     assert "device cam-1" in subjects(config)
-    assert build.baseline(config).sources == ()
+    assert gates.baseline(config).sources == ()
 
 
 def test_hints_that_nobody_gives_are_a_mistake_of_the_book(site: Path) -> None:

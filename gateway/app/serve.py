@@ -19,16 +19,17 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from gateway.app import build, descriptors
 from gateway.app import clusters as clustering
+from gateway.app import descriptors
 from gateway.app import link as linking
-from gateway.app.build import PostingDoor
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.hinting import Hinting
 from gateway.app.hinting import inquiries as build_inquiries
 from gateway.app.link import Link
 from gateway.app.listening import Listening
 from gateway.app.logs import configure_logging
+from gateway.app.parts import doors, gates, kubearmor, relying_port, sources
+from gateway.app.parts.doors import PostingDoor
 from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.app.reload import Reloader
 from gateway.config import Config
@@ -130,7 +131,7 @@ class _Service:
             self._reloader.hangup()
 
     async def _run(self) -> None:
-        config, clock, boot, rules = self._config, self._clock, boot_id(), build.rules(self._config)
+        config, clock, boot, rules = self._config, self._clock, boot_id(), sources.rules(self._config)
         self.metrics = Metrics(CollectorRegistry(), [*rules])
         journal = SqliteJournal(
             config.journal,
@@ -150,13 +151,13 @@ class _Service:
         site = Site(devices, alarms)
         reloader = self._reloading(devices, gate, journal)
         admit = Admit(
-            build.authenticators(config),
+            sources.authenticators(config),
             devices,
             journal,
             observers,
             clock,
             AdmissionLimits(queue=config.door.limits.queue),
-            openers=build.openers(config),
+            openers=sources.openers(config),
         )
         door: SedimentDoor | None = None
         hinting: Hinting | None = None
@@ -165,7 +166,7 @@ class _Service:
             # What the operator has to mend is found before anything is enforced. Nothing is read at the door yet.
             layers = self._layers(devices)
             listening = self._listening = Listening(config, admit, devices, layers, clock)
-            door = build.door(config, admit, clock, devices.notice)
+            door = doors.door(config, admit, clock, devices.notice)
             self._posting = self._open_posting(admit, devices)
             hinting = self._hinting = Hinting(config, inquiries, admit, devices, clock)
             console = await self._console_socket()
@@ -207,17 +208,17 @@ class _Service:
         short = descriptors.make_room(descriptors.wanted(self._config))
         if short:
             devices.notice(Notice("descriptors", "descriptors", short, self._clock.now().wall))
-        return build.posting(self._config, admit, self._clock, devices.notice)
+        return doors.posting(self._config, admit, self._clock, devices.notice)
 
     def _open_relying(self, loaded: Loaded) -> StandingsFollower | None:
         """Open the relying party's port, where it is ours; returns who must be told of standings."""
         relying, (_, devices, _, admit, _) = self._config.relying, self._parts
         if relying is None:
             return None
-        standings = build.standings(devices, self._clock, self.books)
-        standings.remember(build.still_wanted(self._config, loaded))
-        self._forwarder = build.relying_forwarder(self._config, self._clock, devices.notice)
-        self._relying = build.relying_door(
+        standings = relying_port.standings(devices, self._clock, self.books)
+        standings.remember(relying_port.still_wanted(self._config, loaded))
+        self._forwarder = relying_port.forwarder(self._config, self._clock, devices.notice)
+        self._relying = relying_port.door(
             self._config, relying, standings, admit, self._clock, self._forwarder, loaded.highest_wall
         )
         return standings
@@ -226,7 +227,7 @@ class _Service:
         """The path gate of this host; those of other hosts join later."""
         target = self._config.target
         gate = Reconciler(
-            build.path_gate(self._config, self._clock),
+            gates.path_gate(self._config, self._clock),
             target=target.name,
             clock=self._clock,
             lease=target.lease,
@@ -243,7 +244,7 @@ class _Service:
         config, clock = self._config, self._clock
         first = RunningBook(devices.book, config.library, config.digest, str(config.book_path), clock.now().wall)
         self.books = Books(first)
-        lay = build.layer(config, gate.backend)
+        lay = gates.layer(config, gate.backend)
         self._reloader = Reloader(config, self.books, devices, [gate], journal, clock, lay)
         return self._reloader
 
@@ -254,7 +255,7 @@ class _Service:
         def told(notice: Notice) -> None:
             _told(devices, notice)
 
-        here = build.kubearmor(config, self._clock, told)
+        here = kubearmor.advisory(config, self._clock, told)
         self._clusters = clustering.make(config, self._clock, told)
         devices.beside += [] if here is None else [advised(config.target.name, here)]
         devices.beside += [clustering.beside(each) for each in self._clusters.values()]
@@ -265,20 +266,22 @@ class _Service:
         _, devices, _, _, _ = self._parts
         _, site = self._levels
         config, target = self._config, self._config.target.name
-        made = build.renderer(config.library, config.book, target, self._clusters)
+        made = kubearmor.renderer(config.library, config.book, target, self._clusters)
         documents = Documents(devices, made, layers, self._clock, lambda: site.profile)
         site.watch(lambda _: documents.wake())
         return documents
 
     def _follow_books(self, documents: Documents | None) -> None:
         """Tell the parts that keep something of the book when another one runs."""
-        bypass = self._bypass = build.bypass_watch(self._config, self._around)
+        bypass = self._bypass = gates.bypass_watch(self._config, self._around)
         if bypass is not None:
-            self.books.followers.append(lambda running: bypass.aim(build.routed(running.book)))
+            self.books.followers.append(lambda running: bypass.aim(gates.routed(running.book)))
         if documents is not None:
             target = self._config.target.name
             self.books.followers.append(
-                lambda running: documents.use(build.renderer(running.library, running.book, target, self._clusters))
+                lambda running: documents.use(
+                    kubearmor.renderer(running.library, running.book, target, self._clusters)
+                )
             )
 
     def _wire_metrics(self, watch: ResourceWatch, layers: Mapping[str, Advisory]) -> None:
@@ -331,7 +334,7 @@ class _Service:
         if relying is not None:
             metrics.add_queue("relying_connections", lambda: relying.open_connections)
             metrics.add_queue("relying_unsent_bytes", lambda: relying.unsent)
-            metrics.set_relying(lambda: build.relying_counts(relying))
+            metrics.set_relying(lambda: relying_port.counts(relying))
 
     async def _work(
         self,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.app import build
 from gateway.app import trial as trying
+from gateway.app.parts import restart
 from gateway.app.reload import SIGNAL, Busy, Reloader
 from gateway.app.trial import Trial, forget
 from gateway.config import load
@@ -275,7 +275,7 @@ def test_kubearmor_keeps_the_ports_that_it_was_started_with(gate: Installed) -> 
     gate.write("ragate.yaml", settings)
     config = load(gate.config)
     give(gate, always_allowed=["10.9.0.0/24"])
-    (why,) = build.needs_restart(config, config.book, load(gate.config).book)
+    (why,) = restart.needs_restart(config, config.book, load(gate.config).book)
     assert why.startswith("KubeArmor's network policy is made from services, corridor and always_allowed")
     give(gate, devices={"cam-1": "deny"})
-    assert build.needs_restart(config, config.book, load(gate.config).book) == []
+    assert restart.needs_restart(config, config.book, load(gate.config).book) == []
