@@ -16,16 +16,7 @@ from gateway.config.endpoint import Endpoint
 from gateway.config.posters import PostDoor, Poster
 from gateway.config.posting import check_doors, read_post_door
 from gateway.config.relying import read_relying
-from gateway.config.values import (
-    Door,
-    DoorLimits,
-    Hook,
-    Posting,
-    Relying,
-    Source,
-    parse_endpoint,
-    parse_name,
-)
+from gateway.config.values import Door, DoorLimits, Hook, Posting, Relying, Source, parse_endpoint, parse_name
 from gateway.core.errors import ConfigError
 from gateway.core.model import SourceName
 

@@ -16,9 +16,7 @@ from gateway.config.doors import DOOR_EXAMPLE, check_alerts, read_doors, read_po
 from gateway.config.endpoint import Endpoint
 from gateway.config.posters import Poster
 from gateway.config.posting import check_posters
-from gateway.config.remotes import (
-    read_certificates,
-)
+from gateway.config.remotes import read_certificates
 from gateway.config.sealing import Sealing, read_sealing
 from gateway.config.sources import Listed, read_sources
 from gateway.config.targets import check_link, read_agents, read_targets

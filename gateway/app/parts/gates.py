@@ -13,15 +13,7 @@ from gateway.control.ports import Backend, Clock
 from gateway.control.reload import Lay
 from gateway.core.model import Address, AnchorKind
 from gateway.core.policy import Book, CorridorEntry, Service, Zone, zone_of
-from gateway.enforce.nft import (
-    Anchor,
-    Baseline,
-    ConnectionRate,
-    Endpoint,
-    GatedService,
-    NftBackend,
-    sets_in_use,
-)
+from gateway.enforce.nft import Anchor, Baseline, ConnectionRate, Endpoint, GatedService, NftBackend, sets_in_use
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from gateway.watch.bypass import BypassWatch

@@ -15,13 +15,7 @@ from gateway.control.ports import Clock, Notice
 from gateway.core.errors import ConfigError
 from gateway.core.model import Instant
 from gateway.core.policy import Book, CorridorEntry, Service
-from gateway.enforce.kubearmor import (
-    KubeArmorAdvisory,
-    KubeArmorSettings,
-    Tables,
-    connect,
-    read_record,
-)
+from gateway.enforce.kubearmor import KubeArmorAdvisory, KubeArmorSettings, Tables, connect, read_record
 from gateway.kubearmor.alerts import RuntimeAlert
 from gateway.kubearmor.host import Hardening
 from gateway.kubearmor.names import DocumentRefused

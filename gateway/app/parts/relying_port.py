@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.app.parts.sources import speaking
 from gateway.config import Config, Relying
-from gateway.console.metrics import RelyingCounts
+from gateway.console.relaying import RelyingCounts
 from gateway.control.devices import Devices
 from gateway.control.ports import Admission, Clock, Loaded, Notice
 from gateway.control.running import Books, RunningBook

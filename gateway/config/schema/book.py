@@ -7,12 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config import (
-    book,
-    book_levels,
-    book_profiles,
-    book_site,
-)
+from gateway.config import book, book_levels, book_profiles, book_site
 from gateway.config.schema.shapes import (
     DEVICE,
     DURATION,

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config import (
-    doors,
-    posting,
-    relying,
-)
+from gateway.config import doors, posting, relying
 from gateway.config.schema.shapes import (
     DURATION,
     ENDPOINT,
