@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
@@ -101,7 +102,7 @@ def _endpoint(address: str, port: int, protocol: str) -> Endpoint:
 
 def _known(plan: wire.Plan) -> list[Address]:
     try:
-        return wire.unpack_addresses(plan.known)
+        return packing.unpack_addresses(plan.known)
     except wire.LinkProtocolError as error:
         raise ConfigError("the gateway's plan", str(error), "are both of the same version?") from error
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.remote import RemoteGate
 from gateway.app.parts import gates
@@ -54,7 +55,7 @@ def plan_of(config: Config, book: Book, remote: RemoteTarget) -> wire.Plan:
         tuple(str(network) for network in (*zone.always_allowed, *remote.relays)),
         tuple(reached),
         {name: (rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
-        wire.pack_addresses(gates.known(config)),
+        packing.pack_addresses(gates.known(config)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.app.agent import path_gate, plan_baseline
 from gateway.app.clock import SystemClock
 from gateway.app.link import needs_restart, plan_of
@@ -107,7 +108,7 @@ def test_a_relayed_service_lets_the_relay_pass_and_no_device(tmp_path: Path) -> 
             gate = path_gate(agent_config(path_gate="nft"), told, SystemClock())
             await gate.start()
         try:
-            (address, *_) = wire.unpack_addresses(told.known)
+            (address, *_) = packing.unpack_addresses(told.known)
             assert str(address) == DEVICES["cam-1"][0]
             end = clock.now().boot + 60.0
             await gate.apply([Change(ChangeKind.ADMIT, address, "admitted", end)])
