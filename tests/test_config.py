@@ -31,7 +31,7 @@ from gateway.config import (
     load_book,
     load_inventory,
 )
-from gateway.config.values import parse_address, parse_duration, parse_endpoint, parse_network
+from gateway.config.parsing import parse_address, parse_duration, parse_endpoint, parse_network
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import Address, AnchorKind

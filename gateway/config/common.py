@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from gateway.config.document import Value
 from gateway.config.endpoint import Endpoint
-from gateway.config.values import Network, parse_duration, parse_endpoint, parse_network
+from gateway.config.parsing import parse_duration, parse_endpoint, parse_network
+from gateway.config.values import Network
 
 
 def parse_named_endpoint(text: str) -> Endpoint:

@@ -13,10 +13,11 @@ from pathlib import Path
 from gateway.config.common import parse_named_endpoint, read_networks, read_seconds
 from gateway.config.document import Problems, Section, Value
 from gateway.config.endpoint import Endpoint
+from gateway.config.parsing import parse_endpoint, parse_name
 from gateway.config.posters import PostDoor, Poster
 from gateway.config.posting import check_doors, read_post_door
 from gateway.config.relying import read_relying
-from gateway.config.values import Door, DoorLimits, Hook, Posting, Relying, Source, parse_endpoint, parse_name
+from gateway.config.values import Door, DoorLimits, Hook, Posting, Relying, Source
 from gateway.core.errors import ConfigError
 from gateway.core.model import SourceName
 

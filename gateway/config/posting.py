@@ -20,8 +20,8 @@ from cryptography import x509
 from gateway.config.common import read_seconds
 from gateway.config.document import Problems, Section, Value, read_bytes
 from gateway.config.endpoint import Endpoint
+from gateway.config.parsing import parse_endpoint, parse_source_name
 from gateway.config.posters import PostDoor, Poster, PostLimits
-from gateway.config.values import parse_endpoint, parse_source_name
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 from gateway.config.common import read_seconds
 from gateway.config.document import Problems, Section, Value, did_you_mean
 from gateway.config.endpoint import Endpoint
-from gateway.config.values import Door, Relying, RelyingLimits, Source, parse_endpoint
+from gateway.config.parsing import parse_endpoint
+from gateway.config.values import Door, Relying, RelyingLimits, Source
 from gateway.core.policy import Book
 
 #: Seconds to send one message, to be silent between two, and for the app server to take one.

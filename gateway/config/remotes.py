@@ -16,17 +16,8 @@ from gateway.certs.material import MaterialFiles
 from gateway.config.common import read_seconds
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.endpoint import Endpoint
-from gateway.config.values import (
-    LINK_LEASE,
-    AgentConfig,
-    KubeArmor,
-    Network,
-    RelayEntry,
-    RemoteTarget,
-    parse_endpoint,
-    parse_name,
-    parse_network,
-)
+from gateway.config.parsing import parse_endpoint, parse_name, parse_network
+from gateway.config.values import LINK_LEASE, AgentConfig, KubeArmor, Network, RelayEntry, RemoteTarget
 from gateway.core.errors import ConfigError
 
 #: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after

@@ -14,6 +14,7 @@ from gateway.config.common import read_networks
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.doors import DOOR_EXAMPLE, check_alerts, read_doors, read_posting, read_relying_port
 from gateway.config.endpoint import Endpoint
+from gateway.config.parsing import parse_endpoint, parse_name
 from gateway.config.posters import Poster
 from gateway.config.posting import check_posters
 from gateway.config.remotes import read_certificates
@@ -33,8 +34,6 @@ from gateway.config.values import (
     RemoteTarget,
     Source,
     Target,
-    parse_endpoint,
-    parse_name,
 )
 
 KEYS = (

@@ -16,9 +16,10 @@ import yaml
 from gateway.config.common import parse_named_endpoint, read_networks, read_seconds
 from gateway.config.document import Section, Value
 from gateway.config.keyfiles import UNSAFE, read_public_key
+from gateway.config.parsing import parse_source_name
 from gateway.config.posters import Poster
 from gateway.config.posting import read_poster
-from gateway.config.values import AGE_LEAST, AGE_MOST, PASSES_MOST, Api, Network, Source, parse_source_name
+from gateway.config.values import AGE_LEAST, AGE_MOST, PASSES_MOST, Api, Network, Source
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName

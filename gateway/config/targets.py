@@ -14,8 +14,9 @@ from gateway.certs.material import MaterialFiles
 from gateway.config.clusters import read_cluster
 from gateway.config.document import Section, Value
 from gateway.config.endpoint import Endpoint
+from gateway.config.parsing import parse_endpoint, parse_name
 from gateway.config.remotes import read_kubearmor, read_lease, read_relay, read_remote
-from gateway.config.values import ClusterTarget, RelayEntry, RemoteTarget, Target, parse_endpoint, parse_name
+from gateway.config.values import ClusterTarget, RelayEntry, RemoteTarget, Target
 
 GATES: tuple[Literal["nft", "relay"], ...] = ("nft", "relay")
 

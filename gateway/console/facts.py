@@ -201,15 +201,7 @@ class FactCollector(Collector):
             (((source, refusal.value), n) for (source, refusal), n in self.rejections.items()),
         )
         yield from self._latencies()
-        for name, text, values in (
-            ("ragate_reconcile_errors", "Batches that a backend could not take or answer.", self.errors),
-            (
-                "ragate_drift_repairs",
-                "Differences between wanted and enforced state that read-back found and repaired.",
-                self.repairs,
-            ),
-        ):
-            yield counters(name, text, ("backend",), (((backend,), n) for backend, n in values.items()))
+        yield from self._of_backends()
         yield counters(
             "ragate_withheld",
             "Devices not re-admitted at start because journal and kernel disagreed.",
@@ -227,6 +219,17 @@ class FactCollector(Collector):
         )
         lag.add_metric((), self.lag.buckets(), self.lag.total)
         yield lag
+
+    def _of_backends(self) -> Iterable[Metric]:
+        for name, text, values in (
+            ("ragate_reconcile_errors", "Batches that a backend could not take or answer.", self.errors),
+            (
+                "ragate_drift_repairs",
+                "Differences between wanted and enforced state that read-back found and repaired.",
+                self.repairs,
+            ),
+        ):
+            yield counters(name, text, ("backend",), (((backend,), n) for backend, n in values.items()))
 
     def _latencies(self) -> Iterable[Metric]:
         told = ("accepted by", "read back at")

@@ -65,6 +65,16 @@ def book_schema() -> Schema:
         "node_default": _STANDINGS,
         "suspect": PROFILE,
         "cut_on_hints": list_of(NAME),
+        **_levels(),
+        "site": list_of(_site()),
+        "thresholds": _thresholds(),
+    }
+    return file_of("The policy book of ragate", section(book.BOOK_KEYS, values))
+
+
+def _levels() -> dict[str, Schema]:
+    """Deployments, classes and single devices."""
+    return {
         "deployments": list_of(
             section(
                 book_levels.DEPLOYMENT_KEYS,
@@ -86,10 +96,7 @@ def book_schema() -> Schema:
                 PROFILE, section(book_levels.DEVICE_KEYS, {"standings": _STANDINGS, **_MARKS})
             ),
         },
-        "site": list_of(_site()),
-        "thresholds": _thresholds(),
     }
-    return file_of("The policy book of ragate", section(book.BOOK_KEYS, values))
 
 
 def _site() -> Schema:
