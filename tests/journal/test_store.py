@@ -15,7 +15,7 @@ from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, Record, SourceName
 from gateway.core.policy import Override
-from gateway.journal import chain, store
+from gateway.journal import chain, fold, pruning
 from gateway.journal.refusals import RefusalRow
 from gateway.journal.rows import FactRow, OutcomeRow, encode_entry, prepare
 from gateway.journal.schema import open_journal
@@ -109,7 +109,7 @@ def test_whatever_was_folded_or_cut_short_the_newest_records_come_back(
     wanted: dict[tuple[DeviceId, SourceName], Record] = {}
     number = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "FOLD_SLICE", 2)
+        patch.setattr(fold, "FOLD_SLICE", 2)
         for step, what in steps:
             if step == "write" and what is not None:
                 entries = []
@@ -175,7 +175,7 @@ def test_a_group_that_fails_changed_nothing(file: File) -> None:
 def test_a_slice_rides_with_a_group_and_the_last_one_moves_the_mark(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "FOLD_SLICE", 2)
+    monkeypatch.setattr(fold, "FOLD_SLICE", 2)
     seqs = file.write(*(samples.passed(1, samples.device(n)) for n in range(3)))
     file.store.start_fold()
     file.write(samples.failed(2, samples.device(2)))
@@ -191,7 +191,7 @@ def test_a_fold_is_due_by_pairs_or_by_rows(
     file: File, monkeypatch: pytest.MonkeyPatch, limit: str, due: bool
 ) -> None:
     file.write(samples.passed(1), samples.passed(1, samples.device(2)))
-    monkeypatch.setattr(store, limit, 2)
+    monkeypatch.setattr(fold, limit, 2)
     assert file.store.fold_due is due
     file.store.start_fold()
     assert file.store.fold_due is False
@@ -262,7 +262,7 @@ def test_rows_that_no_group_vouches_for_never_become_state(file: File, change: s
 
 
 def test_old_groups_go_whole_and_the_chain_still_holds(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PRUNE_SLICE", 4)
+    monkeypatch.setattr(pruning, "PRUNE_SLICE", 4)
     for number in range(10):
         rows = file.rows(samples.passed(number), samples.passed(number, samples.device(2)))
         file.store.commit(Group(rows, [outcome(max(rows[0].seq - 2, 1))], ()), samples.WALL + number * 100)
@@ -291,8 +291,8 @@ def test_refusals_add_up_and_are_bounded(file: File, monkeypatch: pytest.MonkeyP
     file.store.commit(Group((), (), [refusal(100, times=2), refusal(110)]), samples.WALL)
     file.store.commit(Group((), (), [refusal(100, times=3)]), samples.WALL)
     assert file.db.execute("SELECT times FROM refusals ORDER BY slot").fetchall() == [(5,), (1,)]
-    monkeypatch.setattr(store, "REFUSAL_ROWS", 10)
-    monkeypatch.setattr(store, "REFUSAL_SLACK", 2)
+    monkeypatch.setattr(pruning, "REFUSAL_ROWS", 10)
+    monkeypatch.setattr(pruning, "REFUSAL_SLACK", 2)
     file.store.commit(Group((), (), [refusal(200 + n) for n in range(20)]), samples.WALL)
     file.store.prune_refusals(105.0)
     assert file.count("refusals") == 8
