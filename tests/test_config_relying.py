@@ -12,7 +12,7 @@ from gateway.config import Endpoint, Relying, RelyingLimits, find_findings, load
 from gateway.config.relying import DEVICE_SETTINGS
 from gateway.core.policy import Finding
 from tests.sediment.recorded import messages
-from tests.test_config import BOOK, RAGATE, edit, error_of, public_pem, put, site
+from tests.written import BOOK, RAGATE, edit, error_of, public_pem, put, site
 
 __all__ = ["public_pem", "site"]  # fixtures
 
