@@ -21,7 +21,7 @@ def declared(error: BaseException) -> RagateError | None:
     return None
 
 
-async def first(stopped: Awaitable[Any], *tasks: asyncio.Task[None]) -> None:
+async def first(stopped: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
     """Wait for the signal, or for a part that ended though nobody asked it to."""
     waiting = asyncio.ensure_future(stopped)
     await asyncio.wait((waiting, *tasks), return_when=asyncio.FIRST_COMPLETED)
