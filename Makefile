@@ -73,7 +73,7 @@ mutants: $(READY) ## change the law in every small way and see that its tests no
 	$(BIN)/python -m tests.mutation --jobs $(JOBS)
 
 .PHONY: quirks
-quirks: system $(READY) ## ignore each of KubeArmor's quirks in turn and see that its tests notice: a quarter of an hour
+quirks: system $(READY) ## ignore each of KubeArmor's quirks in turn and see that its tests notice: a third of an hour
 	$(BIN)/python -m tests.quirks --jobs $(JOBS)
 
 ci: ## what CI runs
