@@ -65,11 +65,16 @@ $(VENV)/.fuzz-ready: requirements-fuzz.lock $(READY)
 	@touch $@
 
 fuzz: $(VENV)/.fuzz-ready ## every decoder: guided by coverage (SECONDS=600 in all), then properties with a large budget
-	$(BIN)/python -m tests.fuzz.guided --seconds $(or $(SECONDS),600) --jobs $(JOBS)
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics
+	found=0; $(BIN)/python -m tests.fuzz.guided --seconds $(or $(SECONDS),600) --jobs $(JOBS) || found=1; \
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz -m fuzz --hypothesis-show-statistics || found=1; \
+	exit $$found
 
 mutants: $(READY) ## change the law in every small way and see that its tests notice: half an hour
 	$(BIN)/python -m tests.mutation --jobs $(JOBS)
+
+.PHONY: quirks
+quirks: system $(READY) ## ignore each of KubeArmor's quirks in turn and see that its tests notice: a third of an hour
+	$(BIN)/python -m tests.quirks --jobs $(JOBS)
 
 ci: ## what CI runs
 	.ci/run

@@ -27,6 +27,7 @@ from gateway.certs.identity import (
     read_identity,
     read_revoked,
 )
+from gateway.certs.sealed import no_password
 from gateway.certs.stamps import stamp_of
 from gateway.core.errors import ConfigError
 
@@ -164,7 +165,7 @@ class TlsMaterial:
         # No tickets: a resumed session would not be asked for its certificate again.
         context.num_tickets = 0
         try:
-            context.load_cert_chain(files.certificate, files.key)
+            context.load_cert_chain(files.certificate, files.key, no_password)
             context.load_verify_locations(files.authority)
             if files.revoked is not None:
                 context.load_verify_locations(files.revoked)

@@ -20,13 +20,13 @@ from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ClusterDocument, Document
 from gateway.kubearmor.expand import pieces
 from gateway.kubearmor.fields import ValueRefused
-from gateway.kubearmor.findings import Mode, Severity
+from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parameters import Parameter, Type, check_declared, check_value, of_device
 from gateway.kubearmor.parse import parse
 from gateway.kubearmor.render import Library, try_library
 from gateway.kubearmor.template import Template, TemplateRefused, compile_template
-from gateway.kubearmor.validate import judge
+from gateway.kubearmor.validate import forbids, judge
 
 #: The types that a profile may declare.
 TYPES: tuple[Literal["word", "number", "text"], ...] = ("word", "number", "text")
@@ -228,8 +228,8 @@ def _compiled(
 
 
 def _errors(notes: Notes, problems: Problems) -> bool:
-    """Remember the errors among the findings; whether there were any."""
-    errors = [finding for finding in notes.found if finding.severity is Severity.ERROR]
+    """Remember the findings that keep a document out of a profile; whether there were any."""
+    errors = [finding for finding in notes.found if forbids(finding)]
     for finding in errors:
         problems.add(
             f"{finding.file}:{finding.line}:{finding.column}", f"{finding.code}: {finding.what}", finding.mend

@@ -94,6 +94,8 @@ class Devices:
         self._clock = clock
         self._observers = observers
         self._gates: list[Reconciler] = []
+        #: The targets that answer for each event, one for each gate.
+        self.targets: tuple[str, ...] = ()
         self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
         self.census = Census(book)
@@ -125,6 +127,7 @@ class Devices:
     def add_gate(self, gate: Reconciler) -> None:
         """Let a gate be told what is wished from now on."""
         self._gates.append(gate)
+        self.targets = (*self.targets, gate.target)
 
     def tell_standings(self, follower: StandingsFollower | None) -> None:
         """Tell ``follower`` what each device's decision asks for now, and from now on. Once, after the start."""
@@ -155,11 +158,6 @@ class Devices:
     def waiting(self) -> int:
         """Facts of this turn so far: the next one's place among the rows of its commit."""
         return len(self._entries)
-
-    @property
-    def targets(self) -> int:
-        """How many gates answer for each event."""
-        return len(self._gates)
 
     def slot(self, device: DeviceId) -> Slot | None:
         """The living state of a device, for the rooms of the clockwork."""

@@ -36,7 +36,7 @@ _VERIFIED = Applied.VERIFIED
 class Said:
     """What became of one statement; implements the ``Item`` port."""
 
-    __slots__ = ("device", "failed", "left", "milliseconds", "result", "seq")
+    __slots__ = ("device", "failed", "milliseconds", "pending", "result", "seq")
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -44,7 +44,7 @@ class Said:
         self.seq = 0
         self.milliseconds: float | None = None
         self.failed = ""
-        self.left = 0  # targets that have not answered yet
+        self.pending: tuple[str, ...] = ()
 
 
 class Bundle:
@@ -197,17 +197,18 @@ class Bundles:
         return len(said)
 
     def _follow(self, bundle: Bundle, item: Said) -> None:
-        item.left = self._devices.targets
-        if not item.left:
+        item.pending = self._devices.targets
+        if not item.pending:
             return
         bundle.left += 1
         followed = self._devices.followed
 
         def enforced(fact: Enforced) -> None:
-            item.left -= 1
+            at = item.pending.index(fact.target)
+            item.pending = (*item.pending[:at], *item.pending[at + 1 :])
             if fact.state is not _VERIFIED:
                 item.failed = f"{fact.target}: {fact.detail or 'not verified'}"
-            if item.left:
+            if item.pending:
                 return
             del followed[item.seq]
             if not item.failed:

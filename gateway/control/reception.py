@@ -317,8 +317,17 @@ class Reception:
         if wait and not receipt.enforced.done():
             left = max(0.0, until - self._clock.now().boot)
             await asyncio.wait((receipt.enforced,), timeout=left)
-            results = tuple(map(_result, receipt.items))
+            results = tuple(map(_waited, receipt.items))
         return _answer(receipt, digest, source, results)
+
+
+def _waited(item: Item) -> Result:
+    """As ``_result``, for a sender that has waited long enough: it is told whom for."""
+    result = _result(item)
+    if not item.pending:
+        return result
+    overdue = f"{', '.join(item.pending)}: pending, nothing read back yet"
+    return result._replace(failed=f"{result.failed}; {overdue}" if result.failed else overdue)
 
 
 def _answer(receipt: Receipt, digest: bytes, source: SourceName, results: tuple[Result, ...]) -> Answer:

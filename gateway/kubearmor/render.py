@@ -22,12 +22,12 @@ from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import ClusterDocument, ContainerSpec, Document, HostSpec, NetworkSpec
 from gateway.kubearmor.expand import Piece, name_of, path_rules, pieces
 from gateway.kubearmor.fields import Field, Slot, ValueRefused, depends, field_of, names_in, slots
-from gateway.kubearmor.findings import Mode, Place, Severity
+from gateway.kubearmor.findings import Mode, Place
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parameters import Scope, of_device
 from gateway.kubearmor.subjects import Subject, tables
 from gateway.kubearmor.template import Template
-from gateway.kubearmor.validate import judge_alone
+from gateway.kubearmor.validate import forbids, judge_alone
 from gateway.kubearmor.vocabulary import TABLE_ENTRIES
 
 #: Entries of a host's table for profiles: the other half is the gateway's own host policy's.
@@ -256,7 +256,7 @@ def _overflow(subject: Subject, target: str) -> ValueRefused:
 def _check(chosen: Chosen, target: str, judged: Mapping[int, Document]) -> tuple[Usage, ...]:
     """Judge what was made as a whole; ``judged`` are documents, by identity, that were good by themselves before.
 
-    Raises ``DocumentRefused`` for the first error.
+    Raises ``DocumentRefused`` for the first error, and for a rule that KubeArmor would take and not enforce.
     """
     notes, of_clusters = Notes(Mode.VM), Notes(Mode.K8S)
     for _, document in chosen:
@@ -264,7 +264,7 @@ def _check(chosen: Chosen, target: str, judged: Mapping[int, Document]) -> tuple
             judge_alone(document, of_clusters if isinstance(document, ClusterDocument) else notes)
     usages = check_together([document for _, document in chosen], notes)
     for each in (*notes.found, *of_clusters.found):
-        if each.severity is Severity.ERROR:
+        if forbids(each):
             place = Place(each.file, each.line, each.column)
             raise ValueRefused(place, f"target {target}: {each.code}: {each.what}; {each.mend}")
     subjects = tables([document for _, document in chosen])

@@ -28,6 +28,9 @@ from gateway.kubearmor.parse import parse
 from gateway.kubearmor.policies import NetworkPolicy, Policy
 from gateway.kubearmor.vocabulary import API_VERSION
 
+#: Warnings about rules that KubeArmor takes and never enforces: what a profile promises must stop something.
+UNENFORCED = frozenset({"KA-IGNORED-PATTERN", "KA-IGNORED-CAPABILITY", "KA-SYSCALL-AUDIT"})
+
 
 class Report(NamedTuple):
     """What was found: the documents in the order given, the findings in the order of files and lines, and how much
@@ -77,6 +80,11 @@ def judge_alone(document: Document, notes: Notes) -> None:
         check_access(document, notes)
     elif isinstance(document, NetworkDocument):
         check_network(document, notes)
+
+
+def forbids(finding: Finding) -> bool:
+    """Whether a finding keeps a document out of a profile: an error, or a rule that would not be enforced."""
+    return finding.severity is Severity.ERROR or finding.code in UNENFORCED
 
 
 def written(policy: Policy) -> bytes:

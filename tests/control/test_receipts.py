@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from gateway.control.admit import AdmissionLimits, Admit
-from gateway.control.reception import Answer, Denied, Identity, Reception, Sender, Submission
+from gateway.control.reception import WAIT_SECONDS, Answer, Denied, Identity, Reception, Sender, Submission
 from gateway.core.acceptance import Window, weigh
 from gateway.core.errors import Refusal
 from gateway.core.model import (
@@ -183,7 +183,7 @@ ENDS = 1e12
 CERTIFICATE = Identity("ab" * 32, ("dns:rp.example",), ENDS)
 
 
-def reception(world: World, admit: Admit | None = None, **more: float) -> Reception:
+def reception(world: World, admit: Admit | None = None, seconds: float = WAIT_SECONDS, **more: float) -> Reception:
     senders = [
         Sender(SOURCE, ("application/json",), ("dns:rp.example",), **more),
         Sender(OTHER, ("application/json",), ("uri:urn:other", f"sha256:{'cd' * 32}")),
@@ -209,6 +209,35 @@ async def test_the_same_bytes_with_the_same_proof_are_one_document() -> None:
         assert isinstance(other, Denied)
         assert other.step is Refusal.REPLAY
         assert taken.remembered == 1
+
+
+async def test_a_sender_that_waits_in_vain_is_told_whom_for() -> None:
+    async with running() as world:
+        taken, text = reception(world), "cam-1 failed a\nghost failed a"
+
+        async def answer(*, wait: bool) -> Answer:
+            found = await taken.receive(submission(world, text, wait=wait))
+            assert isinstance(found, Answer)
+            return found
+
+        world.backend.hold_cut.clear()
+        world.journal.delay()
+        waiting = asyncio.create_task(answer(wait=True))
+        await world.settle()
+        world.clock.advance(WAIT_SECONDS + 1)
+        world.journal.release()
+        in_vain = await waiting
+        assert not in_vain.verified
+        pending, refused = in_vain.results
+        assert (pending.accepted, pending.standing, pending.milliseconds) == (True, "distrusted", None)
+        assert pending.failed == "gateway: pending, nothing read back yet"
+        assert (refused.accepted, refused.failed) == (False, "")
+        at_once = await answer(wait=False)
+        assert at_once.results[0].failed == ""  # who does not wait has missed nothing
+        world.backend.hold_cut.set()
+        later = await answer(wait=True)
+        assert later.verified
+        assert later.results[0].failed == ""
 
 
 async def test_a_refused_document_is_judged_again() -> None:

@@ -16,6 +16,7 @@ from gateway.kubearmor.render import Library, Renderer
 from tests.enforce.test_kubearmor import addresses, admitted, advisory, daemon, running, state, until
 from tests.fakes.kubearmor import FakeKubeArmor
 from tests.kubearmor.test_render import FEED, HOST, MANY, NETWORK, container, templates
+from tests.patience import PATIENCE
 
 __all__ = ["daemon"]  # the fixture
 
@@ -149,6 +150,7 @@ async def test_a_document_for_another_container_leaves_nothing_at_the_first(daem
         hand.declare_documents(rendered(moved))
         await until(lambda: "other" in str(daemon.stored["container"]))
         assert list(daemon.stored["container"]) == [name]
+        assert sent(daemon)[-2:] == [("DELETED", "20-container-fixed"), ("ADDED", "20-container-fixed")]
         await hand.withdraw()
         assert daemon.stored["container"] == {}
         assert not [each for each in daemon.disk if "container" in each]
@@ -268,7 +270,7 @@ async def test_a_document_that_ends_the_daemon_is_left_alone_and_the_rest_goes_o
         hand.declare_documents(rendered(LIBRARY))
         for _ in range(MAX_UNANSWERED):
             daemon.die_on = "container"
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await daemon.dead.wait()
             daemon.disk.clear()
             await state(hand, "absent")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 
 from gateway.certs.client import ClientFiles
@@ -129,6 +130,23 @@ def test_settings_that_cannot_be(files: ClientFiles) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         KubeArmorSettings(tls=files._replace(key=Path("/nowhere/at/all")))
     assert KubeArmorSettings(address="unix:/run/ka.sock", logs="127.0.0.1:32767", tls=files).tls is files
+
+
+def test_a_connection_sends_no_pings_of_its_own(files: ClientFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one in five minutes, and the daemon ends it (too_many_pings); nor is a call sent twice."""
+    asked: list[dict[str, object]] = []
+
+    def channel(address: str, *credentials: object, options: list[tuple[str, object]]) -> None:
+        asked.append(dict(options))
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", channel)
+    monkeypatch.setattr(grpc.aio, "secure_channel", channel)
+    for tls in (None, files):
+        connect("127.0.0.1:1", tls, 1)
+    assert len(asked) == 2
+    for options in asked:
+        assert not [name for name in options if "keepalive" in name]
+        assert options["grpc.enable_retries"] == 0
 
 
 def test_files_that_cannot_be_read_now_are_no_bug(files: ClientFiles) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from gateway.enforce.kubernetes import Access, AccessRefused, from_cluster, from_kubeconfig
 from tests import posting
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -84,6 +94,13 @@ REFUSED = {
     "no base64": ({"server": HTTPS["server"], "certificate-authority-data": "***"}, {}, "is no base64"),
     "no file": ({**HTTPS, "certificate-authority": "nowhere.pem"}, {}, "cannot be read"),
     "a token of lines": (HTTPS, {"token": "a\nb"}, "no token"),
+    "half an address": ({"server": "https://[fd00::1:6443"}, {}, "is no address"),
+    "no port": ({"server": "https://10.0.0.1:65536"}, {}, "is no address"),
+    "no host": ({"server": "https://a..b:6443"}, {}, "is no address"),
+    "another alphabet": ({"server": HTTPS["server"], "certificate-authority-data": "b\u00e4"}, {}, "is no base64"),
+    "a zero byte": ({**HTTPS, "certificate-authority": "a\0b"}, {}, "cannot be read"),
+    "no name": ({**HTTPS, "tls-server-name": "a\0b"}, {"token": "x"}, "is no name of a host"),
+    "a long name": ({**HTTPS, "tls-server-name": "a" * 64}, {"token": "x"}, "is no name of a host"),
     "a number": ({**HTTPS, "server": 6443}, {}, "server is no text"),
 }
 
@@ -93,6 +110,33 @@ def test_what_is_refused_says_why(folder: Path, cluster: dict[str, Any], user: d
     with pytest.raises(AccessRefused, match=why) as raised:
         from_kubeconfig(written(folder, cluster, user))
     assert raised.value.mend
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(folder: Path) -> None:
+    """OpenSSL asks the terminal that a service was started from, and everything stands until somebody answers."""
+    key = load_pem_private_key((folder / "gateway.key").read_bytes(), None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (folder / "sealed.key").write_bytes(sealed)
+    user = {"client-certificate": "gateway.pem", "client-key": "sealed.key"}
+    asked = (
+        "import sys; from pathlib import Path; from gateway.enforce.kubernetes import *\n"
+        "try: from_kubeconfig(Path(sys.argv[1]))\n"
+        "except AccessRefused as error: print(error)"
+    )
+    leader, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            ["setsid", "--ctty", sys.executable, "-c", asked, str(written(folder, HTTPS, user))],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+    finally:
+        os.close(leader)
+        os.close(terminal)
+    assert "client certificate cannot be used" in done.stdout
 
 
 def test_plaintext_is_for_loopback(folder: Path) -> None:
@@ -109,7 +153,17 @@ def test_names_that_are_not_there_and_files_that_are_none(folder: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(AccessRefused, match="chmod 600"):
         from_kubeconfig(path, "edge")
-    for text in ("", "[", "- a", "current-context: [a]", "contexts: 3", "a: &a [*a]"):
+    for text in (
+        "",
+        "[",
+        "- a",
+        "current-context: [a]",
+        "contexts: 3",
+        "a: &a [*a]",
+        "!!int ''",
+        "!!bool x",
+        "!!timestamp x",
+    ):
         path = folder / "odd"
         path.write_text(text)
         path.chmod(0o600)

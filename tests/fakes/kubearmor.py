@@ -111,7 +111,7 @@ class FakeKubeArmor:
     """``start`` serves on ``port`` and ``health_port``; ``die`` and ``restart`` behave as a process does.
 
     ``nft``: whether the network enforcer could start; without it the first network policy ends the daemon.
-    ``restore_gate``: an event that holds back the restore after SERVING. ``dead`` is set while nothing runs.
+    ``dead`` is set while nothing runs.
     ``die_on``: method whose next call is applied and then never answered, because the daemon dies. ``enforcer``:
     the security module of its record. ``timed``: laying rules takes as long as a real one's does, kept in
     ``rebuilds`` (seconds); ``bytes`` counts what it was sent. ``homes``: container policies by endpoint.
@@ -146,7 +146,6 @@ class FakeKubeArmor:
         self.rebuilds: list[float] = []
         self.homes: dict[str, str] = {}
         self.enforcer: str | None = "BPFLSM"
-        self.restore_gate: asyncio.Event | None = None
         self.die_on = ""
         self.dead = asyncio.Event()
         self.dead.set()
@@ -216,8 +215,6 @@ class FakeKubeArmor:
         self._servers.append(server)
 
     async def _restore(self) -> None:
-        if self.restore_gate is not None:
-            await self.restore_gate.wait()
         for name in sorted(self.disk):
             kind, spec = self.disk[name]
             self.calls.append((kind, "restored", name))

@@ -25,3 +25,8 @@ def test_what_is_genuine_and_what_was_once_found(name: str) -> None:
 
 def test_what_is_kept_has_a_decoder() -> None:
     assert {path.name for path in KEPT.iterdir()} <= set(TARGETS)
+
+
+def test_the_guide_counts_them() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "fuzzing.md").read_text(encoding="utf-8")
+    assert f"every decoder ({len(TARGETS)} of them)" in guide

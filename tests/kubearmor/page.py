@@ -46,7 +46,8 @@ ragate policy validate FILE… [-o text|json] [--mode vm|k8s] [--strict]
 | 2 | a file cannot be read, or is not YAML |
 
 Severities: an **error** is refused, does the opposite of what it says, or harms others; a **warning** has no effect, or
-more effect than it says; a **note** works and is worth knowing.
+more effect than it says; a **note** works and is worth knowing. Documents of the book's profiles are refused for errors, and
+for KA-IGNORED-PATTERN, KA-IGNORED-CAPABILITY and KA-SYSCALL-AUDIT: what a profile says must be enforced.
 
 Labels of real containers are not known here. A container is taken to have the labels that some document selects by, so
 the entries of its table are counted over all documents whose labels are among those.

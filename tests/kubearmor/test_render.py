@@ -39,11 +39,16 @@ spec:
 """
 
 
+def of_host(text: str) -> str:
+    return text.replace("KubeArmorPolicy", "KubeArmorHostPolicy").replace(
+        "selector: {matchLabels: {kubearmor.io/container.name: app$}}",
+        'nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}',
+    )
+
+
 FEED = container("60-feeds", 'dir: "/srv/feeds/${device.id}/", recursive: true')
-HOST = FEED.replace("KubeArmorPolicy", "KubeArmorHostPolicy").replace(
-    "selector: {matchLabels: {kubearmor.io/container.name: app$}}",
-    'nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}',
-)
+HOST = of_host(FEED)
+SHUT = container("80-shut", "dir: /srv/, recursive: true")
 NETWORK = """\
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorNetworkPolicy
@@ -236,6 +241,28 @@ def test_what_cannot_give_way_is_refused_at_the_trial() -> None:
 
 
 # --- trials -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "code"),
+    [
+        ("container", "file: {matchPatterns: [{pattern: /srv/*/key}]}", "KA-IGNORED-PATTERN"),
+        ("container", "process: {matchPatterns: [{pattern: /usr/bin/*nc}]}", "KA-IGNORED-PATTERN"),
+        ("container", "syscalls: {matchSyscalls: [{syscall: [unlink]}]}", "KA-SYSCALL-AUDIT"),
+        (
+            "host",
+            "capabilities: {matchCapabilities: [{capability: net_raw, fromSource: [{path: /bin/a}]}]}",
+            "KA-IGNORED-CAPABILITY",
+        ),
+    ],
+)
+def test_what_kubearmor_would_take_and_not_enforce_is_refused(kind: str, section: str, code: str) -> None:
+    """It answers Applied: who reads the profile would believe it."""
+    rules = "  file:\n    matchDirectories:\n      - {dir: /srv/, recursive: true}\n"
+    text = (SHUT if kind == "container" else of_host(SHUT)).replace(rules, f"  {section}\n")
+    library = Library({"quarantine": templates("quarantine", text)}, {})
+    (refusal,) = try_library(library, {"app": ("host", "container")}, MANY[:2])
+    assert code in str(refusal)
 
 
 def test_a_good_library_passes() -> None:

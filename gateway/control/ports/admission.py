@@ -78,6 +78,11 @@ class Item(Protocol):
         """Why a target could not enforce it, or ""."""
         ...
 
+    @property
+    def pending(self) -> Sequence[str]:
+        """The targets that have not answered yet, where they are followed."""
+        ...
+
 
 class Receipt(Protocol):
     """What becomes of one document that was presented. Dropping it changes nothing."""

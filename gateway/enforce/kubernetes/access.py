@@ -8,9 +8,9 @@ What must not live here: requests.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import os
+import re
 import ssl
 import stat
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from gateway.certs.sealed import no_password
 from gateway.core.errors import BackendError
 from gateway.enforce.kubernetes.settings import NAME
 
@@ -28,6 +29,13 @@ from gateway.enforce.kubernetes.settings import NAME
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 #: Bytes of a kubeconfig with some hundred clusters and their certificates.
 MOST_FILE = 1024 * 1024
+#: What reading YAML raises: tags such as ``!!int`` before text that is none come as whatever the conversion raised.
+_UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+#: A name of a host (RFC 1123, 2.1), of whole length at most.
+_NAME = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\Z"
+)
+_MAX_NAME = 253
 #: Bytes of a token; a projected one has about 1 KiB.
 MOST_TOKEN = 64 * 1024
 
@@ -110,12 +118,17 @@ def _access(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> 
         authority = _material(cluster, "certificate-authority", path)
         tls = _context(authority, str(path))
         _identity(tls, _material(user, "client-certificate", path), _material(user, "client-key", path), path)
+    name = _text(cluster, "tls-server-name", str(path))
+    if name and not (_is_name(name) or _is_address(name)):
+        raise AccessRefused(
+            f"{path}: tls-server-name {name[:80]!r} is no name of a host", "write the certificate's"
+        )
     file = _text(user, "tokenFile", str(path))
     token = _text(user, "token", str(path))
     access = Access(
         server,
         tls,
-        _text(cluster, "tls-server-name", str(path)) or None,
+        name or None,
         _token(token.encode(), str(path)) if token and not file else "",
         path.parent / file if file else None,
     )
@@ -124,13 +137,30 @@ def _access(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> 
 
 
 def _server(url: str, path: Path) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        scheme, host, _ = parts.scheme, parts.hostname or "", parts.port
+    except ValueError:  # a bracket too many, a port that is none
+        scheme = host = ""
+    if scheme not in ("https", "http") or not (_is_name(host) or _is_address(host)):
         raise AccessRefused(f"{path}: server {url[:80]!r} is no address", "write https://HOST:6443")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if scheme == "http" and not _is_loopback(host):
         what = f"{path}: server {url[:80]!r} is plaintext beyond this host"
         raise AccessRefused(what, "write https://; http is for a proxy on loopback")
     return url.rstrip("/")
+
+
+def _is_name(text: str) -> bool:
+    """Whether a TLS library takes this as the name of a host."""
+    return len(text) <= _MAX_NAME and _NAME.match(text) is not None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:
@@ -163,7 +193,7 @@ def _identity(tls: ssl.SSLContext, certificate: bytes | None, key: bytes | None,
     number = os.memfd_create("ragate-identity")
     try:
         os.write(number, certificate + b"\n" + key)
-        tls.load_cert_chain(f"/proc/self/fd/{number}")
+        tls.load_cert_chain(f"/proc/self/fd/{number}", password=no_password)
     except (ssl.SSLError, OSError) as error:
         raise AccessRefused(f"{path}: its client certificate cannot be used: {error}", "write PEM") from error
     finally:
@@ -176,7 +206,7 @@ def _material(mapping: Mapping[str, Any], key: str, path: Path) -> bytes | None:
     if inline:
         try:
             return base64.b64decode(inline, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise AccessRefused(
                 f"{path}: {key}-data is no base64", "write the file's base64, all in one"
             ) from error
@@ -188,8 +218,9 @@ def _read(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
-    except OSError as error:
-        raise AccessRefused(f"{path} cannot be read: {error.strerror}", "correct the path or its rights") from error
+    except (OSError, ValueError) as error:  # a path with a zero byte is no path
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise AccessRefused(f"{path} cannot be read: {why}", "correct the path or its rights") from error
     if len(data) > most:
         raise AccessRefused(f"{path} has more than {most} bytes", "name the right file")
     return data
@@ -205,7 +236,7 @@ def _token(data: bytes, where: str) -> str:
 def _yaml(data: bytes, path: Path) -> object:
     try:
         return yaml.load(data, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _UNREADABLE as error:
         first = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise AccessRefused(f"{path} is no YAML: {first}", "name a kubeconfig") from error
 

@@ -102,11 +102,12 @@ def declared(status: int, body: Mapping[str, Any], call: str, after: float = 0.0
     details = body.get("details")
     causes = details.get("causes") if isinstance(details, dict) else None
     fields = tuple(
-        str(each.get("field", ""))[:_MAX_DETAIL]
+        objects.text_of(each.get("field"))[:_MAX_DETAIL]
         for each in (causes if isinstance(causes, list) else ())
         if isinstance(each, dict) and each.get("reason") == "FieldManagerConflict"
     )
-    message = " ".join(str(body.get("message") or body.get("reason") or "").split())[:_MAX_DETAIL]
+    said = objects.text_of(body.get("message")) or objects.text_of(body.get("reason"))
+    message = " ".join(said.split())[:_MAX_DETAIL]
     if trouble is Trouble.BROKEN and message.startswith(_UNTYPED):
         trouble = Trouble.INVALID
     return ApiError(trouble, f"{call}: {status} {message}".rstrip(), fields=fields, after=after)
@@ -291,7 +292,7 @@ def _change(event: Object, call: str) -> Change:
     if word == "BOOKMARK":
         return Change(gone=False, key=None, object={}, version=objects.version_of(thing))
     if word not in ("ADDED", "MODIFIED", "DELETED"):
-        raise ApiError(Trouble.ODD, f"{call}: an event of type {str(word)[:32]!r}")
+        raise ApiError(Trouble.ODD, f"{call}: an event of type {objects.text_of(word)[:32]!r}")
     return Change(word == "DELETED", objects.key_of(thing), objects.lean(thing), objects.version_of(thing))
 
 

@@ -67,9 +67,10 @@ class Key(NamedTuple):
 
 def key_of(thing: Mapping[str, Any]) -> Key:
     """Return which object this is. Raises ``BackendError`` for what is none of ours by kind or has no name."""
-    kind, name = _KINDS.get(str(thing.get("kind"))), _metadata(thing).get("name")
-    if kind is None or not isinstance(name, str) or not name:
-        raise BackendError(NAME, f"an object of kind {str(thing.get('kind'))[:64]!r} without use", transient=True)
+    word, name = text_of(thing.get("kind")), text_of(_metadata(thing).get("name"))
+    kind = _KINDS.get(word)
+    if kind is None or not name:
+        raise BackendError(NAME, f"an object of kind {word[:64]!r} without use", transient=True)
     return Key(kind, name)
 
 
@@ -82,6 +83,11 @@ def collection(kind: Kind, namespace: str) -> str:
 def _metadata(thing: Mapping[str, Any]) -> Mapping[str, Any]:
     found = thing.get("metadata")
     return found if isinstance(found, dict) else {}
+
+
+def text_of(value: object) -> str:
+    """A text, or "" for anything else: the API server's JSON may be anything, and as deep as it likes."""
+    return value if isinstance(value, str) else ""
 
 
 def owned(thing: Mapping[str, Any], owner: str) -> Object:
@@ -121,7 +127,7 @@ def is_ours(thing: Mapping[str, Any], owner: str) -> bool:
 
 def uid_of(thing: Mapping[str, Any]) -> str:
     """Which life of an object this is: a new one of the same name has another."""
-    return str(_metadata(thing).get("uid", ""))
+    return text_of(_metadata(thing).get("uid"))
 
 
 def generation_of(thing: Mapping[str, Any]) -> int:
@@ -132,7 +138,7 @@ def generation_of(thing: Mapping[str, Any]) -> int:
 
 def version_of(thing: Mapping[str, Any]) -> str:
     """Its resource version: opaque, and the point from which a watch goes on."""
-    return str(_metadata(thing).get("resourceVersion", ""))
+    return text_of(_metadata(thing).get("resourceVersion"))
 
 
 def lean(thing: Mapping[str, Any]) -> Object:
@@ -175,8 +181,7 @@ def told_by_kubearmor(thing: Mapping[str, Any]) -> str:
     No released KubeArmor writes it (interface 1.9), and a word in it is shown, not believed.
     """
     status = thing.get("status")
-    said = status.get("status") if isinstance(status, dict) else None
-    return said[:64] if isinstance(said, str) else ""
+    return text_of(status.get("status") if isinstance(status, dict) else None)[:64]
 
 
 def encode(thing: Mapping[str, Any]) -> bytes:
@@ -188,7 +193,7 @@ def decode(data: bytes | bytearray) -> Object:
     """Return a JSON mapping. Raises ``BackendError`` for anything else."""
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackendError(NAME, f"the API server sent no JSON: {str(error)[:80]}", transient=True) from error
     if not isinstance(found, dict):
         raise BackendError(NAME, "the API server sent JSON that is no mapping", transient=True)

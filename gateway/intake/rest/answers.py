@@ -30,7 +30,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     milliseconds: Annotated[
         float | None, msgspec.Meta(description="From the request's last byte to verified at every target.")
     ] = None
-    failed: Annotated[str, msgspec.Meta(description="Why a target could not enforce it yet.")] = ""
+    failed: Annotated[str, msgspec.Meta(description="Which target has not enforced it yet, and why.")] = ""
     step: Step = ""
     detail: str = ""
 

@@ -1,15 +1,20 @@
-"""What people and other programs write: the four configuration files, keys, tables and databases to import."""
+"""What people and other programs write: configuration files, keys, kubeconfigs, tables and databases to import."""
 
 from __future__ import annotations
 
 import atexit
+import base64
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
+
+import yaml
+from yarl import URL
 
 from gateway.app.baseline import baseline_text
 from gateway.config import Consent, find_findings, import_sediment_db, import_yaml, load, load_agent, load_book
@@ -18,8 +23,10 @@ from gateway.config.sealing import HEAD, Sealing, opened, seal
 from gateway.config.values import Inventory
 from gateway.core.errors import ConfigError
 from gateway.core.model import SourceName
+from gateway.enforce.kubernetes import AccessRefused, from_kubeconfig
 from gateway.sediment.inventory import DEVICE_QUERY
 from gateway.simulate.keys import Keys
+from tests import posting
 from tests.fuzz.decoders.shape import Attempt, Target, scratch
 from tests.fuzz.test_config_fuzz import BOOK, DEVICES, RAGATE
 from tests.sediment.recorded import FIXTURES
@@ -98,6 +105,65 @@ def _agent() -> Attempt:
             load_agent(file)
 
     return attempt
+
+
+def _kubeconfig() -> Attempt:
+    """Whatever is taken can be used: the certificate's name for a handshake, the token in a header."""
+    file = _folder() / "kubeconfig"
+    file.touch(0o600)
+
+    def attempt(data: bytes) -> None:
+        file.write_bytes(data)
+        with suppress(AccessRefused):
+            access = from_kubeconfig(file)
+            token = access.bearer()
+            assert token.isascii()
+            assert not token or token.isprintable()
+            host = access.name or URL(access.server).host
+            assert host
+            if access.tls is not None:
+                assert access.tls.verify_mode is ssl.CERT_REQUIRED
+                access.tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=host)
+
+    return attempt
+
+
+def _kubeconfig_seeds() -> Sequence[bytes]:
+    authority = posting.Authority.make(_folder())
+    authority.issue("cluster-client")
+    inside = {
+        name: base64.b64encode((_folder() / name).read_bytes()).decode()
+        for name in ("site-ca.pem", "cluster-client.pem", "cluster-client.key")
+    }
+    (_folder() / "token").write_text("abc\n")
+    server = {"server": "https://10.0.0.1:6443"}
+    users = (
+        {"token": "abc"},
+        {"tokenFile": "token"},
+        {"client-certificate": "cluster-client.pem", "client-key": "cluster-client.key"},
+        {
+            "client-certificate-data": inside["cluster-client.pem"],
+            "client-key-data": inside["cluster-client.key"],
+        },
+    )
+    clusters = (
+        {**server, "certificate-authority": "site-ca.pem", "tls-server-name": "api.edge"},
+        {**server, "certificate-authority-data": inside["site-ca.pem"]},
+        {"server": "http://127.0.0.1:8001"},
+    )
+    return [_kubeconfig_of(cluster, users[0]) for cluster in clusters] + [
+        _kubeconfig_of(clusters[0], user) for user in users[1:]
+    ]
+
+
+def _kubeconfig_of(cluster: Mapping[str, str], user: Mapping[str, str]) -> bytes:
+    whole = {
+        "current-context": "edge",
+        "contexts": [{"name": "edge", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": dict(cluster)}],
+        "users": [{"name": "u", "user": dict(user)}],
+    }
+    return yaml.safe_dump(whole).encode()
 
 
 def _csv() -> Attempt:
@@ -234,6 +300,27 @@ YAML_WORDS = (
     b"suspect: ",
     b"anchor: l2",
 )
+KUBECONFIG_WORDS = (
+    *YAML_WORDS[:22],
+    b"current-context: ",
+    b"contexts:",
+    b"clusters:",
+    b"users:",
+    b"server: https://",
+    b"http://localhost",
+    b"https://[::1]:6443",
+    b"https://[",
+    b"certificate-authority: ",
+    b"certificate-authority-data: ",
+    b"client-certificate-data: ",
+    b"tls-server-name: ",
+    b"tokenFile: ",
+    b"exec:",
+    b'"\\0"',
+    b"!!int ''",
+    b"!!bool x",
+    b"!!timestamp x",
+)
 CSV_WORDS = (*map(str.encode, COLUMNS), b"cam-1", b"10.0.0.1", b"11" * 32, b'"', b";", b"a=1")
 CSV_SEED = ",".join(COLUMNS).encode() + b"\ncam-1," + b"," * (len(COLUMNS) - 2) + b"\n"
 CONFIG = ("gateway.config.document",)
@@ -267,6 +354,13 @@ TARGETS = (
         _site_file("devices.keys"),
         lambda: [b"cam-1 " + b"5a" * 32 + b"\n", b"# none\n"],
         (b"cam-1 ", b"cam-2 ", b"\n", b"00" * 32),
+    ),
+    Target(
+        "files.kubeconfig",
+        ("gateway.enforce.kubernetes.access",),
+        _kubeconfig,
+        _kubeconfig_seeds,
+        KUBECONFIG_WORDS,
     ),
     Target("files.import-csv", ("gateway.config.csv_import",), _csv, lambda: [CSV_SEED], CSV_WORDS),
     Target("files.import-yaml", ("gateway.config.imports",), _yaml_import, lambda: [DEVICES], YAML_WORDS),

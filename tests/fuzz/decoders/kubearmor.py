@@ -1,20 +1,24 @@
-"""KubeArmor's side: documents in YAML, what its probe shows, and the rules that nft lists of it."""
+"""KubeArmor's side: documents in YAML, what its probe shows, rules that nft lists of it, what its streams say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from gateway.kubearmor.alerts import AlertRefused, check, read_alert, read_log, read_message
 from gateway.kubearmor.codes import Notes
 from gateway.kubearmor.documents import NetworkDocument
 from gateway.kubearmor.findings import Mode
 from gateway.kubearmor.names import DocumentRefused
 from gateway.kubearmor.parse import parse
 from gateway.kubearmor.pb import policy_pb2
+from gateway.kubearmor.pb.events_pb2 import Alert, Log, Message
 from gateway.kubearmor.readback import as_policy, find, read_rules, read_shown, shown_policies
 from gateway.kubearmor.validate import validate
 from tests.fuzz.decoders.shape import Attempt, Target, joined, pieces
+from tests.kubearmor.test_alerts import RECORDED, network
 from tests.kubearmor.test_readback import LISTINGS, SENT
 
 DOCUMENTS = Path(__file__).parents[2] / "kubearmor" / "documents"
@@ -58,6 +62,31 @@ def _documents() -> Attempt:
     return attempt
 
 
+def _alerts() -> Attempt:
+    """Whatever is taken keeps what an alert promises, so that it may cross a link."""
+
+    def attempt(data: bytes) -> None:
+        for read in (read_alert, read_log, read_message):
+            with suppress(AlertRefused):
+                found = read(data)
+                assert found is None or check(found) == found
+
+    return attempt
+
+
+def _alert_seeds() -> Sequence[bytes]:
+    log: dict[str, Any] = {"HostName": "edge", "Operation": "File", "Resource": "/a", "ProcessName": "/b"}
+    return [
+        network(),
+        network(EventData={}),
+        network(Resource="EGRESS", EventData={**RECORDED["EventData"], "SourceIP": "fd77:1::11"}),
+        Alert(Type="SystemEvent", MaxAlertsPerSec=10, DroppingAlertsInterval=30).SerializeToString(),
+        Alert(Type="MatchedPolicy", Action="Audit (Block)", Severity="10", **log).SerializeToString(),
+        Log(Result="Permission denied", **log).SerializeToString(),
+        Message(Level="ERROR", Message="Failed to apply network policies").SerializeToString(),
+    ]
+
+
 def _document_seeds() -> Sequence[bytes]:
     return [path.read_bytes() for path in sorted(DOCUMENTS.glob("*.yaml")) if path.stat().st_size < 2_000]
 
@@ -90,6 +119,23 @@ LISTING_WORDS = (
     b"-1",
     b"1e400",
     b"null",
+)
+ALERT_WORDS = (
+    b"MatchedNetworkPolicy",
+    b"MatchedHostPolicy",
+    b"SystemEvent",
+    b"INGRESS",
+    b"EGRESS",
+    b"SourceIP",
+    b"SourceIP=",
+    b"DestinationIP",
+    b"10.99.0.2",
+    b"fe80::1%1",
+    b"::ffff:1.2.3.4",
+    b"Permission denied",
+    b"NetworkFirewall",
+    b"\\x41",
+    b"ERROR",
 )
 SHOWN_WORDS = (b'"metadata":{', b'"policyName":"', b'"spec":{', b'"tags":[', b'"tags":1', b"null", b"[]", b"{}")
 YAML_WORDS = (
@@ -130,4 +176,5 @@ TARGETS = (
         _document_seeds,
         YAML_WORDS,
     ),
+    Target("kubearmor.alerts", ("gateway.kubearmor.alerts",), _alerts, _alert_seeds, ALERT_WORDS),
 )

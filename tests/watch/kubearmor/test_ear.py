@@ -15,10 +15,11 @@ from gateway.core.model import Instant
 from gateway.enforce.kubearmor import connect
 from gateway.kubearmor.alerts import RuntimeAlert
 from gateway.kubearmor.pb.events_pb2 import Alert, Log
-from gateway.watch.kubearmor import MESSAGE_BYTES, STREAMS, Ear, EarSettings
+from gateway.watch.kubearmor import MESSAGE_BYTES, STREAMS, Ear, EarSettings, ear
 from tests.fakes.clock import ManualClock
 from tests.fakes.kubearmor import FakeKubeArmor
 from tests.netns import KernelClock
+from tests.patience import PATIENCE
 
 QUICK: dict[str, Any] = {"first_pause": 0.01, "longest_pause": 0.1}
 SPEC = {"severity": 9, "ingress": [{"severity": 8, "action": "Block"}]}
@@ -61,7 +62,7 @@ class Heard:
 
 async def until(true: Callable[[], bool], what: Callable[[], object] = lambda: "") -> None:
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not true():
                 await asyncio.sleep(0.005)
     except TimeoutError:
@@ -231,3 +232,17 @@ async def test_a_slow_reader_loses_in_silence_and_the_fake_knows_it(daemon: Fake
         for number in range(2_500):
             daemon.feed.packet("p", SPEC, f"10.{number >> 8}.{number & 255}.1", port=1)
         assert daemon.feed.dropped > 0
+
+
+async def test_pauses_between_attempts_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons that restart together are not met by every host at once."""
+    pauses: list[float] = []
+
+    async def slept(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", slept)
+    for _ in range(40):
+        await ear._rest(8.0)
+    assert len(set(pauses)) > 20
+    assert 4.0 <= min(pauses) < max(pauses) <= 8.0
