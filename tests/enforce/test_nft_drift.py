@@ -235,7 +235,7 @@ def test_a_storm_is_told_paced_and_ends(monkeypatch: pytest.MonkeyPatch) -> None
             await asyncio.to_thread(nft, "delete element inet ragate admitted4 { 10.77.1.11 }")
             await until(lambda before=before: site.gate.repairs > before)  # type: ignore[misc]
             await changed("admitted4", "10.77.1.11", there=True)
-        assert site.gate.storming
+        assert site.gate.drifts.storming
         assert any("a storm" in each for each in site.drifts())
 
     kept(story)
