@@ -110,7 +110,9 @@ class Drifts:
         """Something was found and repaired; seconds to leave it at that for, more than 0 in a storm."""
         raging, wait = self.storming, self._storm.repaired(self._clock.now().boot)
         if wait and not raging:
-            what = f"a storm: {sentence}, again and again; repaired every {LONGEST_WAIT:g} s at the most from here on"
+            what = (
+                f"a storm: {sentence}, again and again; repaired every {LONGEST_WAIT:g} s at the most from here on"
+            )
             self._notice(Notice("drift", self._name, what, self._clock.now().wall))
         return wait
 
