@@ -12,35 +12,25 @@ import ipaddress
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.console import index, page
+from gateway.console import html, index, overview, page
+from gateway.console.listing import Listing, PageQuery
 from gateway.console.problems import EXCERPT, Problem, add_headers, answer_problems
 from gateway.console.server import HttpLimits, HttpServer
 from gateway.console.views import device_detail, device_row, explanation, proof, readiness, site_now
 from gateway.control.ports import Directory, Explained, Health, History, Proven, SiteNow
 from gateway.core.errors import ConfigError
-from gateway.core.model import DeviceId, Standing
+from gateway.core.model import DeviceId
 
-#: Devices on one page: when the client does not say, and at most.
+#: Devices in one answer when the client does not say.
 PAGE_DEFAULT = 1_000
-PAGE_MOST = 5_000
-
-#: Devices made into JSON in one turn of the loop: 32 x 30 us is about a millisecond.
-SLICE = 32
-
-#: Ids compared in one turn when looking for ``after``: 0.2 ms; a table of places would cost memory instead.
-SEARCH_SLICE = 5_000
-
-#: Devices looked at for one page when a standing is asked for; a page may then be short, and ``next`` goes on.
-SCAN_MOST = 20_000
 
 #: Verdicts shown with one device.
 VERDICTS = 20
@@ -73,42 +63,13 @@ class Windows:
     book: Callable[[], Mapping[str, Any]] = dict
 
 
-class PageQuery(NamedTuple):
-    """What part of the list is asked for."""
-
-    limit: int
-    after: str | None
-    standing: str | None
-
-    @classmethod
-    def of(cls, request: web.Request) -> PageQuery:
-        """Read the query. Raises ``Problem`` (400) for unknown, repeated or impossible values."""
-        query = request.query
-        for name in query:
-            if name not in cls._fields:
-                raise _bad(f"unknown query parameter {name[:EXCERPT]!r}; known: limit, after, standing")
-            if len(query.getall(name)) > 1:
-                raise _bad(f"{name} is given more than once")
-        limit = query.get("limit", str(PAGE_DEFAULT))
-        if not (limit.isascii() and limit.isdigit() and len(limit) <= 5 and 1 <= int(limit) <= PAGE_MOST):
-            raise _bad(f"limit must be a whole number from 1 to {PAGE_MOST}")
-        standing = query.get("standing")
-        labels = [each.label for each in Standing]
-        if standing is not None and standing not in labels:
-            raise _bad(f"standing must be one of {', '.join(labels)}")
-        return cls(int(limit), query.get("after"), standing)
-
-
-def _bad(detail: str) -> Problem:
-    return Problem(HTTPStatus.BAD_REQUEST, detail)
-
-
 class Reads:
     """The GET routes."""
 
     def __init__(self, windows: Windows, *, acts: bool) -> None:
         self._windows = windows
         self._page = index.page(acts=acts)
+        self._listing = Listing(windows.directory, windows.inventory)
 
     def add_to(self, app: web.Application) -> None:
         """Register the routes."""
@@ -123,6 +84,7 @@ class Reads:
             ("/v1/devices/{id}/explanation", self.explanation),
             ("/v1/devices/{id}/proof", self.proof),
             ("/v1/site", self.site),
+            (overview.PATH, self.overview),
             ("/devices/{id}", self.page),
         ):
             app.router.add_get(path, handler, allow_head=False)
@@ -164,8 +126,7 @@ class Reads:
         if view is None:
             raise unknown_device(device)
         shown = device_detail(view, await self._windows.history.verdicts(device, VERDICTS))
-        headers = {"Content-Security-Policy": page.POLICY}
-        return web.Response(text=page.device_page(shown, time.time()), content_type="text/html", headers=headers)
+        return as_page(page.device_page(shown, time.time()))
 
     async def explanation(self, request: web.Request) -> web.Response:
         """Why a device gets what it gets, each gate read back."""
@@ -187,17 +148,42 @@ class Reads:
         """The site's profile."""
         return as_json(site_now(self._windows.site()))
 
+    async def overview(self, request: web.Request) -> web.Response:
+        """Devices for a browser."""
+        windows, query = self._windows, PageQuery.of(request, overview.ROWS)
+        rows: list[Mapping[str, Any]] = []
+        last: DeviceId | None = None
+        async for part in self._listing.walk(query):
+            rows += map(device_row, part.views)
+            last = part.last
+        shown = overview.overview(
+            rows,
+            windows.directory.counts(),
+            readiness(windows.health()),
+            windows.site().profile,
+            time.time(),
+            standing=None if query.standing is None else query.standing.label,
+            after=query.after,
+            following=last,
+        )
+        return as_page(shown)
+
     async def devices(self, request: web.Request) -> web.StreamResponse:
-        """A page of devices, written while it is made."""
-        query = PageQuery.of(request)
-        order, start = await self._start(query.after)
+        """Devices as JSON, written while it is made."""
+        walk = self._listing.walk(PageQuery.of(request, PAGE_DEFAULT))
+        part = await anext(walk)  # what is wrong with the question is told before the answer begins
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         counts = msgspec.json.encode(dict(self._windows.directory.counts()))
         await response.prepare(request)
         try:
             await response.write(b'{"counts":' + counts + b',"devices":[')
-            following = await self._write_rows(response, query, order, start)
-            await response.write(b'],"next":' + msgspec.json.encode(following) + b"}\n")
+            comma = b""
+            async for part in walk:
+                if part.views:
+                    rows = b",".join([msgspec.json.encode(device_row(view)) for view in part.views])
+                    await response.write(comma + rows)
+                    comma = b","
+            await response.write(b'],"next":' + msgspec.json.encode(part.last) + b"}\n")
             await response.write_eof()
         except asyncio.CancelledError:
             # Nothing can be said any more, and half an answer must not look whole.
@@ -206,47 +192,17 @@ class Reads:
             raise
         return response
 
-    async def _write_rows(
-        self, response: web.StreamResponse, query: PageQuery, order: Sequence[DeviceId], start: int
-    ) -> DeviceId | None:
-        """Write up to ``query.limit`` rows from ``start`` on; return the last device looked at if more follow."""
-        found = 0
-        at = start
-        last = min(len(order), start + SCAN_MOST)
-        while at < last and found < query.limit:
-            end = min(last, at + min(SLICE, query.limit - found))
-            rows = list(self._rows(order[at:end], query.standing))
-            at = end
-            if rows:
-                await response.write((b"," if found else b"") + b",".join(rows))
-                found += len(rows)
-            # Writing into an empty buffer does not wait: let others have the loop.
-            await asyncio.sleep(0)
-        return order[at - 1] if at < len(order) else None
-
-    async def _start(self, after: str | None) -> tuple[Sequence[DeviceId], int]:
-        order = self._windows.inventory()
-        if after is None:
-            return order, 0
-        device = DeviceId(after)
-        for start in range(0, len(order), SEARCH_SLICE):
-            with suppress(ValueError):
-                return order, order.index(device, start, start + SEARCH_SLICE) + 1
-            await asyncio.sleep(0)
-        raise _bad(f"after: {after[:EXCERPT]!r} is not in the inventory; begin again without it")
-
-    def _rows(self, devices: Iterable[DeviceId], standing: str | None) -> Iterable[bytes]:
-        for device in devices:
-            view = self._windows.directory.view(device)
-            if view is not None and (standing is None or view.decision.standing.label == standing):
-                yield msgspec.json.encode(device_row(view))
-
 
 def as_json(body: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     """An answer in JSON, ending in a line break for people at a terminal."""
     return web.Response(
         body=msgspec.json.encode(body) + b"\n", status=status.value, content_type="application/json"
     )
+
+
+def as_page(page: str) -> web.Response:
+    """An answer for a browser."""
+    return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": html.POLICY})
 
 
 def unknown_device(device: str) -> Problem:
@@ -288,7 +244,7 @@ def check_host(hosts: Iterable[str]) -> Middleware:
 def _host_name(values: Sequence[str]) -> str:
     """The name or address of a single Host header, without port, brackets and final dot."""
     if len(values) != 1 or not values[0]:
-        raise _bad("exactly one Host header is needed")
+        raise Problem(HTTPStatus.BAD_REQUEST, "exactly one Host header is needed")
     value = values[0].lower()
     if value.startswith("["):
         return value[1:].partition("]")[0]

@@ -11,6 +11,11 @@ from gateway import __version__
 #: (path, link or "", sentence)
 _READS = (
     (
+        "/devices",
+        "/devices",
+        "Every device for a browser: who is let through, who is not, and why. Query: standing, after, limit.",
+    ),
+    (
         "/devices/{id}",
         "",
         "One device for a browser: what each target has of it, when and how that was read back, and why.",

@@ -70,6 +70,8 @@ def device_line(device: Mapping[str, Any], now: float) -> tuple[str, ...]:
     if device["override"] is not None:
         word = device["override"]
         why = f"override to {word['profile']}, {until(word['until'], now)} left: {word['reason']}"
+    if device["held"] is not None:
+        why = f"held by {device['held']['actor']}: {device['held']['reason']}"
     return (
         device["id"],
         device["standing"],
@@ -233,6 +235,7 @@ def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
     facts = (
         ("Deadline", "none: nothing is admitted" if deadline is None else _moment(deadline, now)),
         ("Override", _overridden(device["override"], now)),
+        ("Held", _held(device["held"], now)),
         ("Lease", "none" if lease is None else _moment(lease, now)),
         ("Binding", f"{' '.join(device['addresses']) or 'no address'} (anchor {device['anchor']}{anchor})"),
         ("Labels", labels or "none"),
@@ -251,6 +254,11 @@ def _overridden(word: Mapping[str, Any] | None, now: float) -> str:
     if word is None:
         return ""
     return f"{word['profile']} until {_moment(word['until'], now)}, by {word['actor']}: {word['reason']}"
+
+
+def _held(word: Mapping[str, Any] | None, now: float) -> str:
+    """An operator's hold in words, nothing without one."""
+    return "" if word is None else f"by {word['actor']}, {until(word['at'], now)}: {word['reason']}"
 
 
 def _verified(value: float | None) -> str:

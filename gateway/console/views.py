@@ -19,6 +19,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
     ``last`` is the newest transition since this process started, None before there is one. ``newest`` is when the
     newest verdict that counted was issued (UNIX seconds), also one of before the start; None without any. A target
     is ``pending`` while it has not been told the profile: a verdict raises only once it is in the journal.
+    ``held``: when, by whom and why an operator holds it; None where nobody does, or did so before this process.
     ``replayable`` names the sources at whose verifier evidence from before the newest pass could be sent again.
     """
     return {
@@ -36,6 +37,7 @@ def device_row(view: DeviceView) -> dict[str, Any]:
         "replayable": list(view.replayable),
         "targets": [_target(target, view.decision) for target in view.targets],
         "override": None if view.override is None else _override(view.override),
+        "held": None if view.held is None else _held(view.held),
     }
 
 
@@ -131,6 +133,10 @@ def _read_back(line: ReadBack) -> dict[str, Any]:
 
 def _override(word: Override) -> dict[str, Any]:
     return {"profile": word.profile, "until": word.until, "actor": word.actor, "reason": word.reason}
+
+
+def _held(word: Transition) -> dict[str, Any]:
+    return {"at": word.event.at, "actor": word.event.actor, "reason": word.event.reason}
 
 
 def overridden(done: Overridden) -> dict[str, Any]:

@@ -181,6 +181,11 @@ class Devices:
         replayable = self.replayable(slot.device, slot.records)
         return shown(slot, self._gates, self._clock.now(), replayable, self.beside)
 
+    def standing(self, device: DeviceId) -> Standing | None:
+        """The effective standing alone."""
+        slot = self._slots.get(device)
+        return None if slot is None else slot.decision.standing
+
     def views(self) -> Iterable[DeviceView]:
         """All devices, in inventory order, made one by one."""
         for device in self._slots:
@@ -231,6 +236,10 @@ class Devices:
         now = self._clock.now()
         event = Event(kind, now.wall, reason=reason, actor=actor)
         transitions = [self.apply(slot, source, event, now, 0.0) for source in list(slot.records)]
+        if kind is EventKind.RELEASED:
+            slot.held = None
+        else:  # who holds a device again changes nothing
+            slot.held = slot.held or transitions[0]
         self.commit()
         return transitions[0]
 

@@ -469,6 +469,7 @@ class DeviceView(NamedTuple):
     last: Transition | None
     last_ms: float | None  # verdict -> verified of the last enforced verdict, milliseconds
     override: Override | None = None  # in force now
+    held: Transition | None = None  # the operator's hold, where it is newer than this process
     replayable: Sequence[SourceName] = ()  # sources at whose verifier the device's old evidence can be replayed
 
 
@@ -533,6 +534,10 @@ class Directory(Protocol):
 
     def view(self, device: DeviceId) -> DeviceView | None:
         """One device, or None when the inventory does not list it."""
+        ...
+
+    def standing(self, device: DeviceId) -> Standing | None:
+        """A device's effective standing alone, a hundredth of a view's work; None likewise."""
         ...
 
     def views(self) -> Iterable[DeviceView]:

@@ -40,6 +40,7 @@ def shown(
         last_ms=slot.last_ms,
         override=slot.override,
         replayable=replayable,
+        held=slot.held,
     )
 
 

@@ -17,7 +17,8 @@ class Slot:
     """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
     of the last one; ``opening`` counts wishes that loosen and wait for their commit.
 
-    ``override_boot``: boot seconds at which ``override`` ends.
+    ``override_boot``: boot seconds at which ``override`` ends. ``held``: the operator's hold, where it was seen by
+    this process.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class Slot:
         "device",
         "ends",
         "floor",
+        "held",
         "last",
         "last_ms",
         "opening",
@@ -49,6 +51,7 @@ class Slot:
         self.version = 0
         self.floor = 0
         self.last: Transition | None = None
+        self.held: Transition | None = None
         self.last_ms: float | None = None
         self.override: Override | None = None
         self.override_boot = 0.0

@@ -33,6 +33,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from gateway.core.acceptance import WINDOW_FUTURE, WINDOW_PAST, Window, weigh
 from gateway.core.errors import InputRefused, Refusal
@@ -126,7 +127,11 @@ class SedimentAuthenticator:
         if key is None or record is None:
             return self._reject(envelope, Refusal.DEVICE, "the inventory of this source does not list it", alert)
         # 3 hmac
-        if not hmac.compare_digest(header.digest, hmac.digest(key, frame[HMAC_START:], "sha256")):
+        # By the library that verifies the signature: where Python's own is another one, two of them push each other
+        # out of the processor's caches, which costs a tenth of both.
+        found = HMAC(key, _HASH)
+        found.update(frame[HMAC_START:])
+        if not hmac.compare_digest(header.digest, found.finalize()):
             what = "the digest is all zero" if not any(header.digest) else "the digest is not this device's"
             return self._reject(envelope, Refusal.HMAC, what, alert)
         # 4 signature

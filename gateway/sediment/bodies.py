@@ -82,6 +82,7 @@ from gateway.sediment.wire import (
     encode_data,
     encode_endpoint,
     encode_message,
+    encode_short,
 )
 
 M = TypeVar("M", bound=IntEnum)
@@ -277,13 +278,6 @@ def _put(form: struct.Struct, field: str, *values: int) -> bytes:
         raise ValueError(msg) from error
 
 
-def _put_short(data: bytes, field: str) -> bytes:
-    if len(data) > 255:
-        msg = f"{field} has {len(data)} bytes; at most 255 can be sent"
-        raise ValueError(msg)
-    return bytes((len(data),)) + data
-
-
 def _put_long(data: bytes, field: str) -> bytes:
     return _put(_U16, f"{field} length", len(data)) + data
 
@@ -301,7 +295,7 @@ def _put_measurements(measurements: tuple[Measurement, ...]) -> bytes:
 
 def encode_passport_signed(passport: Passport) -> bytes:
     """The bytes of a passport that its signature covers. Raises ``ValueError`` like ``encode``."""
-    ids = _put_short(passport.prover_id, "prover id") + _put_short(passport.verifier_id, "verifier id")
+    ids = encode_short(passport.prover_id, "prover id") + encode_short(passport.verifier_id, "verifier id")
     return ids + _put(_U32, "issue date", passport.issued) + _put(_U32, "expiry date", passport.expires)
 
 
@@ -328,7 +322,7 @@ def encode_body(message: Message) -> bytes:  # noqa: PLR0911 -- one return for e
             numbers = (message.block_size, message.block_count, message.counter)
             counts = b"".join(_put(_U32, "block or counter", number) for number in numbers)
             nonce = _put_long(message.nonce, "challenge nonce")
-            return _put_short(message.evidence_types, "evidence types") + counts + nonce
+            return encode_short(message.evidence_types, "evidence types") + counts + nonce
         case Evidence(measurement=measurement, counter=counter, items=items):
             return (
                 _put(_MEASUREMENT, "measurement", *measurement) + _put(_U32, "counter", counter) + _put_items(items)

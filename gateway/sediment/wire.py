@@ -335,7 +335,7 @@ def encode_signed_part(device: bytes, verifier_id: bytes, reason: Reason, endpoi
 
     Raises ``ValueError`` for a value that its field cannot hold.
     """
-    return _short(device, "device id") + _signed_body(verifier_id, reason, endpoint)
+    return encode_short(device, "device id") + _signed_body(verifier_id, reason, endpoint)
 
 
 def encode_signature(signature: bytes) -> bytes:
@@ -380,7 +380,7 @@ def encode_data_body(measurements: Sequence[Measurement], iv: bytes, payload: by
 
 
 def _signed_body(verifier_id: bytes, reason: Reason, endpoint: Endpoint) -> bytes:
-    return _short(verifier_id, "verifier id") + bytes((reason,)) + encode_endpoint(endpoint)
+    return encode_short(verifier_id, "verifier id") + bytes((reason,)) + encode_endpoint(endpoint)
 
 
 def encode_message(header: Header, body: bytes) -> bytes:
@@ -392,7 +392,8 @@ def encode_message(header: Header, body: bytes) -> bytes:
     return encode_header(header._replace(size=size)) + body
 
 
-def _short(text: bytes, field: str) -> bytes:
+def encode_short(text: bytes, field: str) -> bytes:
+    """Bytes behind a length of one byte. Raises ``ValueError`` for more than that can say."""
     if len(text) > 255:
         msg = f"{field} has {len(text)} bytes; at most 255 can be sent"
         raise ValueError(msg)

@@ -164,5 +164,5 @@ def _show_ways_in(site: Site, service: Service, api: Api, screen: Screen) -> Non
     inside = f"/proc/{service.pid}/root" if site.ground.namespace != NO_NAMESPACE else ""
     ragate = "ragate" if shutil.which("ragate") else f"{os.path.relpath(sys.executable)} -m gateway"
     screen.say(f"  operator  {ragate} devices list --config {inside}{site.config}")
-    for name, path in (("devices", "/v1/devices"), ("metrics", "/metrics"), ("health", "/readyz")):
+    for name, path in (("devices", "/devices"), ("metrics", "/metrics"), ("health", "/readyz")):
         screen.say(f"  {name:9} {api.base}{path}")

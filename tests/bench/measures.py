@@ -421,8 +421,10 @@ def _posted(bench: Bench, door: str, lanes: int, window: int) -> None:
         many = f"{batch} verdict{'s' if batch > 1 else ''} a document"
         shape = {"batch": batch, "lanes": lanes, "window": window}
         with running(site, bench.net.router.descriptor) as gateway:
-            found = posts.load(bench.net, gateway, door, verdicts=verdicts, **shape)
-            turns = math.ceil(verdicts / site.count)
+            # Every device's first verdict flips it; from the second turn on half of them do.
+            posts.load(bench.net, gateway, door, verdicts=site.count, **{**shape, "batch": 32})
+            found = posts.load(bench.net, gateway, door, verdicts=verdicts, turn=1, **shape)
+            turns = 1 + math.ceil(verdicts / site.count)
             half = posts.load(
                 bench.net, gateway, door, verdicts=verdicts // 2, rate=POSTED_RATE / 2, turn=turns, **shape
             )

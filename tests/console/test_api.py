@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.console import api
+from gateway.console import api, listing
 from gateway.console.api import Console, bind
 from gateway.console.problems import HEADERS, Problem
 from gateway.console.server import HttpLimits
@@ -37,6 +37,7 @@ ROW_KEYS = {
     "replayable",
     "targets",
     "override",
+    "held",
 }
 
 
@@ -131,8 +132,13 @@ async def test_page_of_a_large_site_looks_only_at_its_own_devices(console: Conso
         site.looked_at = 0
         none = await ask(web, "GET", "/v1/devices?standing=held")
         assert none.json["devices"] == []
-        assert site.looked_at == api.SCAN_MOST
-        assert none.json["next"] == site.order[api.SCAN_MOST - 1]
+        assert none.json["next"] is None
+        assert site.looked_at == 0, "devices of another standing cost no view"
+        last = DeviceId("d29999")
+        site.all[last] = make_view("d29999", Standing.HELD)
+        held = await ask(web, "GET", "/v1/devices?standing=held&limit=1")
+        assert [row["id"] for row in held.json["devices"]] == [last]
+        assert (site.looked_at, held.json["next"]) == (1, None)
 
 
 async def test_a_long_page_lets_others_have_the_loop(console: Console, site: FakeSite) -> None:
@@ -153,7 +159,7 @@ async def test_a_long_page_lets_others_have_the_loop(console: Console, site: Fak
         reply = await ask(web, "GET", "/v1/devices?limit=2000")
         done.set()
     assert len(reply.json["devices"]) == 2_000
-    assert turns >= 2_000 // api.SLICE
+    assert turns >= 2_000 // listing.SLICE
 
 
 async def test_one_device_in_full(web: aiohttp.ClientSession) -> None:

@@ -37,7 +37,7 @@ async def test_the_page_links_to_what_exists_and_loads_nothing(web: aiohttp.Clie
     found = Found()
     found.feed(reply.body.decode())
     assert not {"script", "link", "img", "iframe", "form"} & set(found.tags)
-    assert len(found.links) == 5
+    assert len(found.links) == 6
     for link in found.links:
         assert link.startswith("/")
         assert (await ask(web, "GET", link)).status == 200

@@ -36,8 +36,12 @@ async def test_hold_and_release_carry_the_peer_and_the_reason(unix: aiohttp.Clie
         "after": "held",
         "why": f"held by {ME}: lens replaced",
     }
+    told = (await ask(unix, "GET", "/v1/devices/cam-1")).json["held"]
+    assert told == {"at": NOW, "actor": ME, "reason": "lens replaced"}
+    assert f"by {ME}" in (await ask(unix, "GET", "/devices/cam-1")).body.decode()
     released = await ask(unix, "POST", "/v1/devices/cam-1/release", json={"reason": "done"})
     assert released.json["after"] == "lapsed"
+    assert (await ask(unix, "GET", "/v1/devices/cam-1")).json["held"] is None
     assert site.acts == [("hold", "cam-1", ME, "lens replaced"), ("release", "cam-1", ME, "done")]
 
 

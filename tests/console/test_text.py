@@ -176,6 +176,13 @@ async def test_explain_tells_what_a_gate_answers() -> None:
     assert "; at most 10 new connections in 1 s" in "\n".join(text.explain(device, NOW))
 
 
+async def test_who_holds_a_device_and_why_is_told_wherever_it_is() -> None:
+    held = {"at": NOW - 60, "actor": "unix:ann", "reason": "smoke"}
+    device = await detail("cam-1") | {"held": held}
+    assert text.device_line(device, NOW)[-1] == "held by unix:ann: smoke"
+    assert "Held      by unix:ann, 1m 0s ago: smoke" in list(text.show(device, NOW))
+
+
 async def test_an_override_is_told_wherever_the_device_is() -> None:
     word = {"profile": "maintenance", "until": NOW + 60, "actor": "unix:ann", "reason": "lens"}
     device = await detail("cam-1") | {"override": word}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -18,6 +19,7 @@ from gateway.control.ports import Backend, Clock
 from gateway.core.errors import BackendError
 from gateway.core.model import Address, Applied, Change, ChangeKind, ChangeOutcome, Stands
 from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
+from gateway.enforce.nft.netlink import NetlinkSocket
 from gateway.enforce.relay import RelayBackend, RelayRoute
 from tests.agentlink.pair import Pair, plan, site_certificates, until
 from tests.agentlink.process import AgentProcess
@@ -84,6 +86,12 @@ def run_nft(scenario: Scenario) -> None:
     in_namespaces(body)
 
 
+def run_nft_before_destroy(scenario: Scenario) -> None:
+    """As on a kernel before Linux 6.3, which does not know deletes that are content with nothing to delete."""
+    with mock.patch.object(NetlinkSocket, "can_destroy", return_value=False):
+        run_nft(scenario)
+
+
 def run_relay(scenario: Scenario) -> None:
     clock = ManualClock()
 
@@ -116,12 +124,15 @@ def run_link(scenario: Scenario) -> None:
 RIGS: Mapping[str, Callable[[Scenario], None]] = {
     "fake": run_fake,
     "nft": run_nft,
+    "nft-before-6.3": run_nft_before_destroy,
     "relay": run_relay,
     "link": run_link,
 }
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.netns if name == "nft" else ()) for name in RIGS])
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.netns if name.startswith("nft") else ()) for name in RIGS]
+)
 def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
     return RIGS[request.param]
 

@@ -134,9 +134,17 @@ async def test_an_operator_holds_and_releases_and_the_device_must_attest_again()
         world.clock.advance(1)
         await world.passes("cam-1")
         assert world.standing("cam-1") is Standing.HELD
+        world.devices.hold(DeviceId("cam-1"), "unix:bob", "held already")
+        view = world.devices.view(DeviceId("cam-1"))
+        assert view is not None
+        assert view.held is not None
+        assert (view.held.event.actor, view.held.event.reason) == ("unix:ann", "smoke from the housing")
         world.devices.release(DeviceId("cam-1"), "unix:ann", "replaced")
         await world.settle()
         assert world.standing("cam-1") is Standing.LAPSED
+        released = world.devices.view(DeviceId("cam-1"))
+        assert released is not None
+        assert released.held is None
         assert not world.admitted("10.0.0.1")
         world.clock.advance(1)
         await world.passes("cam-1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import platform
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +18,7 @@ from gateway.enforce.nft.messages import (
     HEADER,
     MAX_ELEMENTS,
     NFT_MSG_DELSETELEM,
+    NFT_MSG_DESTROYSETELEM,
     NFT_MSG_NEWSETELEM,
     NLM_F_REQUEST,
     SetName,
@@ -30,7 +33,7 @@ from gateway.enforce.nft.messages import (
 from gateway.enforce.nft.netlink import Element, NetlinkError, NetlinkSocket
 from tests.netns import in_namespaces, run
 
-ADD, DELETE = NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM
+ADD, DELETE, DESTROY = NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM
 FOUR, SIX = SetName("ragate", "four", 4), SetName("ragate", "six", 16)
 TIMED = SetName("ragate", "timed", 4)
 SMALL = SetName("ragate", "small", 4)
@@ -138,6 +141,20 @@ def test_add_delete_add_in_one_transaction_renews_the_end() -> None:
             assert one is not None
             assert one.remaining_ms is not None
             assert timeout - 40_000 < one.remaining_ms <= timeout
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
+def test_a_kernel_that_destroys_is_content_with_nothing_to_delete() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+        assert netlink.can_destroy(FOUR) or release < (6, 3)
+        assert not netlink.can_destroy(SetName("ragate", "nowhere", 4))
+        if netlink.can_destroy(FOUR):
+            netlink.transact(element_messages(ADD, FOUR, [element(key(1)), element(key(3))]))
+            netlink.transact(element_messages(DESTROY, FOUR, [element(key(number)) for number in (1, 2)]))
+            assert netlink.dump_keys(FOUR) == [key(3)]
 
     with_kernel(story)
 

@@ -113,6 +113,10 @@ class FakeSite:
         self.looked_at += 1
         return self.all.get(device)
 
+    def standing(self, device: DeviceId) -> Standing | None:
+        view = self.all.get(device)
+        return None if view is None else view.decision.standing
+
     def views(self) -> Iterable[DeviceView]:
         return self.all.values()
 
@@ -145,7 +149,8 @@ class FakeSite:
             f"{kind.value} by {actor}: {reason}",
         )
         decision = view.decision._replace(standing=after, profile=DENY, until=None)
-        self.all[device] = view._replace(decision=decision, records={SOURCE: record}, last=transition)
+        held = transition if after is Standing.HELD else None
+        self.all[device] = view._replace(decision=decision, records={SOURCE: record}, last=transition, held=held)
         return transition
 
     def override(self, device: DeviceId, profile: str, seconds: float, actor: str, reason: str) -> Overridden:

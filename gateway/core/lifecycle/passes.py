@@ -7,8 +7,6 @@ What lives here: what a pass does at every standing, weighed against every mark.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.core.lifecycle.rules import MAX_NONCES, Rules
 from gateway.core.lifecycle.steps import (
     EXTENDED,
@@ -85,7 +83,18 @@ def _outlived(record: Record, newest: int, nonces: tuple[bytes, ...]) -> Step:
 def _paid(record: Record, issued: int, nonces: tuple[bytes, ...]) -> Step:
     """One satisfying pass of the recovery, and more are owed."""
     debt = record.debt - 1
-    after = replace(record, newest=issued, nonces=nonces, debt=debt, paid_at=issued)
+    after = Record(
+        record.standing,
+        record.deadline,
+        issued,
+        nonces,
+        record.epoch,
+        debt,
+        issued,
+        record.suspected_since,
+        record.hold,
+        record.graced,
+    )
     return Step(after, RECORDED, f"passed, {debt} more needed to recover from the failure")
 
 

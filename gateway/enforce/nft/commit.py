@@ -49,6 +49,7 @@ class Committer:
     def adopt(self, sets: DeviceSets) -> None:
         """Work on these sets from here on, all of which must stand."""
         self._sets = sets
+        self._destroys = self._netlink.can_destroy(sets.cut[32])
         elements = 3 + 2 * len(sets.profiles)
         self.max_changes = min(MAX_CHANGES, self._netlink.largest_transaction // (ELEMENT_BYTES * elements))
 
@@ -90,7 +91,7 @@ class Committer:
             return []
         steps = self._steps(changes)
         try:
-            self._netlink.transact(self._sets.messages(steps))
+            self._netlink.transact(self._sets.messages(steps, destroys=self._destroys))
         except NetlinkError as error:
             return [str(error)] * len(changes)
         self._accepted = self._clock.now().boot
@@ -110,7 +111,7 @@ class Committer:
         """One change as a transaction of its own, timed anew; "" when read-back verified it, else why not."""
         (step,) = self._steps([change])
         try:
-            self._netlink.transact(self._sets.messages([step]))
+            self._netlink.transact(self._sets.messages([step], destroys=self._destroys))
         except NetlinkError as error:
             return self._alone(step, error)
         return self._unverified([step])[0]

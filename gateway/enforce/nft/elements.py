@@ -1,7 +1,8 @@
 """Changes as element transactions, and what read-back must show for them to be verified.
 
 Pure but for the socket handed in. Order inside a transaction: everything is added plainly first, then deleted,
-then added with its end; add before delete makes a delete of something absent harmless on every kernel.
+then added with its end. A delete of something absent would fail the whole transaction: where the kernel does not
+know deletes that do not mind (before Linux 6.3), add before delete makes it harmless.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from gateway.core.model import Address, Change, ChangeKind, Stands
 from gateway.enforce.nft.messages import (
     NFT_MSG_DELSETELEM,
+    NFT_MSG_DESTROYSETELEM,
     NFT_MSG_NEWSETELEM,
     Message,
     SetName,
@@ -78,8 +80,9 @@ class DeviceSets:
         """Where an address may stand: tombstones first, then each profile."""
         return [self.cut[address.prefix], *(self.of[name][address.prefix] for name in self.profiles)]
 
-    def messages(self, steps: Sequence[Step]) -> list[Message]:
-        """One transaction's messages. The steps' addresses must differ from each other."""
+    def messages(self, steps: Sequence[Step], *, destroys: bool) -> list[Message]:
+        """One transaction's messages. The steps' addresses must differ from each other. ``destroys``: the kernel
+        knows deletes that are content with nothing to delete (half the work for it)."""
         add: defaultdict[SetName, list[bytes]] = defaultdict(list)
         delete: defaultdict[SetName, list[bytes]] = defaultdict(list)
         admit: defaultdict[SetName, list[bytes]] = defaultdict(list)
@@ -91,14 +94,16 @@ class DeviceSets:
             if change.kind is _CUT:
                 add[cut].append(plain)
             elif change.kind is _FORGET or (change.kind is _ADMIT and step.admits):
-                add[cut].append(plain)
                 delete[cut].append(plain)
             for sets in self.of.values():
-                add[sets[prefix]].append(plain)
                 delete[sets[prefix]].append(plain)
             if step.timeout_ms is not None:
                 admit[self.of[change.profile][prefix]].append(element(key, step.timeout_ms))
-        phases = ((NFT_MSG_NEWSETELEM, add), (NFT_MSG_DELSETELEM, delete), (NFT_MSG_NEWSETELEM, admit))
+        if not destroys:
+            for where, elements in delete.items():
+                add[where] += elements
+        remove = NFT_MSG_DESTROYSETELEM if destroys else NFT_MSG_DELSETELEM
+        phases = ((NFT_MSG_NEWSETELEM, add), (remove, delete), (NFT_MSG_NEWSETELEM, admit))
         return [
             message
             for kind, sets in phases

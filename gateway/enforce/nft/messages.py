@@ -34,6 +34,7 @@ NFT_MSG_GETSETELEM = _NFT | 13
 NFT_MSG_DELSETELEM = _NFT | 14
 NFT_MSG_GETGEN = _NFT | 16
 NFT_MSG_GETOBJ = _NFT | 19
+NFT_MSG_DESTROYSETELEM = _NFT | 30  # since Linux 6.3: a delete that is content with nothing to delete
 
 NLA_F_NESTED = 0x8000  # linux/netlink.h
 NLA_TYPE_MASK = 0x3FFF  # linux/netlink.h

@@ -22,6 +22,7 @@ from gateway.enforce.nft.messages import (
     HEADER,
     NFNL_MSG_BATCH_BEGIN,
     NFNL_MSG_BATCH_END,
+    NFT_MSG_DESTROYSETELEM,
     NFT_MSG_GETSETELEM,
     NFTA_SET_ELEM_EXPIRATION,
     NFTA_SET_ELEM_LIST_ELEMENTS,
@@ -36,6 +37,8 @@ from gateway.enforce.nft.messages import (
     Message,
     SetName,
     attributes,
+    element,
+    element_messages,
 )
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -145,6 +148,19 @@ class NetlinkSocket:
             sequence, code = refused
             index = sequence - first - 1
             raise NetlinkError(code, "transaction refused", index if index >= 0 else None)
+
+    def can_destroy(self, where: SetName) -> bool:
+        """Whether the kernel knows deletes that are content with nothing to delete.
+
+        Tried on ``where`` with the all-zero key, which no device has. False also where the set does not stand:
+        everything works without.
+        """
+        nothing = element(bytes(where.key_length))
+        try:
+            self.transact(element_messages(NFT_MSG_DESTROYSETELEM, where, [nothing]))
+        except NetlinkError:
+            return False
+        return True
 
     def _refusal(self, first: int, last: int) -> tuple[int, int] | None:
         """Read up to the acknowledgement of message ``last``; return the first refusal (sequence, errno)."""
