@@ -20,6 +20,7 @@ import grpc.aio
 from gateway import __version__
 from gateway.agentlink import messages as wire
 from gateway.agentlink.alerts import TELL_SECONDS
+from gateway.agentlink.documents import Pieces
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
@@ -94,11 +95,14 @@ class Agent:
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
         report: Callable[[float], wire.Heard | None] = lambda _boot: None,
         layers: Callable[[], Sequence[LayerProof]] = tuple,
+        declared: Callable[[int, wire.Declared], None] = lambda _serial, _declared: None,
+        advised: Callable[[], wire.Advised | None] = lambda: None,
     ) -> None:
         """``make_gate`` builds the path gate of a plan (``ConfigError`` where it cannot); ``changed`` is told each
         time that the link's state changes, ``planned`` each time that a plan is in force; ``report`` makes the next
         message about runtime alerts at a boot time, if there is something to say; ``layers`` are those of this host
-        that never admit and can show what they have."""
+        that never admit and can show what they have; ``declared`` takes the documents that should stand, and
+        ``advised`` says how far the newest got."""
         self._settings = settings
         self._material = material
         self._clock = clock
@@ -112,6 +116,8 @@ class Agent:
         self._planned = planned
         self._report = report
         self._layers = layers
+        self.declared = declared
+        self.advised = advised
         self._gate: Backend | None = None
         self._found = False
         self._digest = ""
@@ -241,8 +247,7 @@ class Agent:
         assert self._gate is not None
         await call.write(wire.encode(wire.Ready(self._gate.name, self._found)))
         self._say(attached=True, detail=f"{self._settings.gateway}: gateway {name}, version {welcome.program[:40]}")
-        alerts = welcome.protocol >= wire.ALERTS_PROTOCOL
-        await _Attachment(self, call, min(welcome.lease, self._settings.lease), alerts=alerts).work()
+        await _Attachment(self, call, min(welcome.lease, self._settings.lease), welcome.protocol).work()
 
     def _hello(self, nonce: bytes) -> wire.Hello:
         return wire.Hello(
@@ -353,13 +358,13 @@ class Agent:
         """The next message about runtime alerts."""
         return self._report(self._clock.now().boot)
 
-    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
+    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look | wire.Piece, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""
         now = self._clock.now().boot
         message = wire.read_from_gateway(data)
         if isinstance(message, wire.Work):
             return message, wire.unpack_work(message, now, lease)
-        if isinstance(message, wire.Look):
+        if isinstance(message, wire.Look | wire.Piece):
             return message, []
         raise wire.LinkProtocolError("it said welcome twice")
 
@@ -372,9 +377,10 @@ class _Attachment:
     """One attached stream: reads, works, writes, beats; ends with the first of them."""
 
     def __init__(
-        self, agent: Agent, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, *, alerts: bool
+        self, agent: Agent, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, protocol: int
     ) -> None:
-        self._alerts = alerts
+        self._protocol = protocol
+        self._pieces = Pieces()
         self._agent = agent
         self._call = call
         self._lease = lease
@@ -385,7 +391,9 @@ class _Attachment:
     async def work(self) -> None:
         """Work until the link ends. Raises ``NotAttached``, ``LinkProtocolError`` or the library's error."""
         self._agent.send_damages(self._send)
-        works = (self._read, self._write, self._beat, *((self._tell,) if self._alerts else ()))
+        works = [self._read, self._write, self._beat]
+        works += [self._tell] if self._protocol >= wire.ALERTS_PROTOCOL else []
+        works += [self._advise] if self._protocol >= wire.DOCUMENTS_PROTOCOL else []
         tasks = [asyncio.create_task(each()) for each in works]
         try:
             await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
@@ -409,6 +417,10 @@ class _Attachment:
     async def _read(self) -> None:
         while True:
             message, changes = self._agent.read(await _received(self._call), self._lease)
+            if isinstance(message, wire.Piece):
+                if (whole := self._pieces.take(message)) is not None:
+                    self._agent.declared(*whole)
+                continue
             # Begun in the order of arrival; a cut does not wait for what was begun before it.
             task = asyncio.create_task(self._do(message, changes))
             self._work.add(task)
@@ -433,6 +445,16 @@ class _Attachment:
             self._send(self._agent.beat(full=turn % RESOURCES_EVERY == 0))
             turn += 1
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _advise(self) -> None:
+        """Tell how far documents got, whenever that changes."""
+        before: wire.Advised | None = None
+        while True:
+            told = self._agent.advised()
+            if told is not None and told != before:
+                before = told
+                self._send(told)
+            await asyncio.sleep(TELL_SECONDS)
 
     async def _tell(self) -> None:
         """Tell of runtime alerts, behind everything else: they wait in their own bounded queue while the link is

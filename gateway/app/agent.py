@@ -20,6 +20,7 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.documents import ToldDocuments
 from gateway.app.logs import configure_logging
 from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
@@ -209,6 +210,7 @@ class _Service:
             raise ConfigError(str(config.state), what, "name another under state:") from error
         material = TlsMaterial(config.certificates, Role.AGENT, say=self._say)
         self._name = material.current.identity.name
+        self._documents = ToldDocuments(config.state, self._say, kubearmor=config.kubearmor is not None)
         self._watch = ResourceWatch(Sampler(config.state), lambda _late: None)
         agent = Agent(
             AgentSettings(str(config.gateway), config.path_gate, config.lease),
@@ -224,6 +226,8 @@ class _Service:
             planned=self._planned,
             report=self._report,
             layers=lambda: () if self._layer is None else (self._layer.prove,),
+            declared=self._documents.take,
+            advised=self._documents.advised,
         )
         self._agent = agent
         stop = asyncio.Event()
@@ -342,6 +346,7 @@ class _Service:
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None
+        self._documents.use(fresh)
         self._layer_task = asyncio.create_task(fresh.run(), name="kubearmor")
 
     def _look_for_bypasses(self, plan: wire.Plan) -> None:
@@ -373,6 +378,7 @@ class _Service:
             if admitted != self._declared:
                 self._declared = admitted
                 self._layer.declare(admitted)
+            await self._documents.turn()
 
     async def _end_layer(self) -> None:
         if self._layer_task is not None:

@@ -188,7 +188,7 @@ class _Service:
                 loaded.highest_wall,
                 (overrides, site, alarms, listening.alerts),
             )
-            documents = self._documents(listening.layers) if layers else None
+            documents = self._documents({**listening.layers, **linking.layers(self._link)})
             self._follow_books(documents)
             self._wire_metrics(watch, layers)
             await self._work(clockwork, watch, advisories, reloader, documents, console)
@@ -260,8 +260,10 @@ class _Service:
         devices.beside += [clustering.beside(each) for each in self._clusters.values()]
         return {**({} if here is None else {config.target.name: here}), **self._clusters}
 
-    def _documents(self, layers: Mapping[str, TakesDocuments]) -> Documents:
-        """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
+    def _documents(self, layers: Mapping[str, TakesDocuments]) -> Documents | None:
+        """Who keeps the documents of profiles at KubeArmor: here, in clusters, and at agents' hosts."""
+        if not layers:
+            return None
         _, devices, _, _, _ = self._parts
         _, site = self._levels
         config, target = self._config, self._config.target.name
@@ -287,6 +289,8 @@ class _Service:
                 self.metrics.add_backend(each.name)  # its objects are counted by set_clusters
             else:
                 self.metrics.set_advisory(target, each.name, each.state)
+        for target, taker in linking.layers(self._link).items():
+            self.metrics.set_advisory(target, taker.name, taker.state)
         journal, devices, gate, admit, door = self._parts
         metrics = self.metrics
         metrics.add_target(gate.target, gate.backend.name)
