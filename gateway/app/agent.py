@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,11 +154,41 @@ def agent_baseline_text(config: AgentConfig) -> str:
 
 def agent_uninstall(config: AgentConfig) -> list[str]:
     """Remove what the agent's enforcement left on this host; one line a thing. Raises ``BackendError``."""
-    lines = [f"kept: the state folder {config.state}; delete it by hand"]
+    lines = [*_withdrawn(config), f"kept: the state folder {config.state}; delete it by hand"]
     if config.path_gate != "nft":
         return [f"{config.path_gate}: ended with the agent, nothing stays behind", *lines]
     nft.uninstall()
     return ["nftables: table inet ragate is gone; the gated services on this host are open to everybody", *lines]
+
+
+def _withdrawn(config: AgentConfig) -> list[str]:
+    """Ask KubeArmor to delete our policies, where it was told any. Raises ``BackendError``, ``ConfigError``."""
+    plan = None if config.kubearmor is None else kept_plan(config)
+    if plan is None:
+        return []
+    name = TlsMaterial(config.certificates, Role.AGENT).current.identity.name
+    layer = _layer(config, name, plan, SystemClock(), lambda _: None)
+    # KubeArmor does not tell its network policies: they are asked away by their names.
+    layer.declare_documents((), ToldDocuments.forget(config.state))
+    asyncio.run(layer.withdraw())
+    return [f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}"]
+
+
+def _layer(
+    config: AgentConfig, name: str, plan: wire.Plan, clock: SystemClock, notice: Callable[[Notice], None]
+) -> KubeArmorAdvisory:
+    """The KubeArmor layer of this host for a plan. Raises ``ConfigError``."""
+    from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
+
+    assert config.kubearmor is not None
+    with build.refusals(config.path, name):
+        scope = Scope(
+            gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
+            always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
+            corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
+        )
+        hardening = Hardening(private=(str(config.certificates.key),))
+        return build.kubearmor_layer(name, config.kubearmor, clock, scope, hardening, notice)
 
 
 def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
@@ -329,20 +359,9 @@ class _Service:
         # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
         settle_garbage()
         self._look_for_bypasses(plan)
-        wanted = self._config.kubearmor
-        if wanted is None:
+        if self._config.kubearmor is None:
             return
-        from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
-
-        config = self._config
-        with build.refusals(config.path, self._name):
-            scope = Scope(
-                gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
-                always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
-                corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
-            )
-            hardening = Hardening(private=(str(config.certificates.key),))
-            fresh = build.kubearmor_layer(self._name, wanted, self._clock, scope, hardening, self._noticed)
+        fresh = _layer(self._config, self._name, plan, self._clock, self._noticed)
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None

@@ -68,6 +68,16 @@ class ToldDocuments:
         except wire.LinkProtocolError as error:
             raise ConfigError(str(self._file), str(error), "delete it: the gateway tells them again") from error
 
+    @classmethod
+    def forget(cls, state: Path) -> frozenset[str]:
+        """Delete what is kept (the agent is uninstalled); names of all network documents that it knows of.
+
+        Raises ``ConfigError``.
+        """
+        found = cls(state, lambda _subject, _what: None, kubearmor=True)
+        (state / FILE).unlink(missing_ok=True)
+        return frozenset() if found._told is None else frozenset(found._told.absent)
+
     def take(self, serial: int, declared: wire.Declared) -> None:
         """The gateway has told what should stand. Returns at once."""
         self._serial = serial

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.app.agent import agent_uninstall
 from gateway.certs import Role
+from gateway.config import load_agent
 from gateway.sediment.wire import Reason
 from tests.agentlink.pair import site_certificates
 from tests.agentlink.process import AgentProcess
@@ -41,8 +43,9 @@ class Site:
 
     def __init__(self, folder: Path, daemon: FakeKubeArmor) -> None:
         self.daemon = daemon
-        certs = site_certificates(folder / "certs", "app")
-        link = written(free_place())
+        place = free_place()
+        certs = site_certificates(folder / "certs", "app", host=place[0])
+        link = written(place)
         self.gate = Installed(
             folder / "gateway",
             devices={"cam-1": ("127.0.77.11",), "cam-2": ("127.0.77.12",)},
@@ -60,7 +63,9 @@ class Site:
                 "revoked": str(certs.revocations),
             },
         }
-        self.gate.settings["targets"].append({"name": "app-server", "agent": "app", "required": False})
+        self.gate.settings["targets"].append(
+            {"name": "app-server", "agent": "app", "required": False, "relays": ["127.0.0.1"]}
+        )
         self.gate.write("ragate.yaml", self.gate.settings)
         book = yaml.safe_load((self.gate.folder / "book.yaml").read_text())
         del book["suspect"]
@@ -168,3 +173,6 @@ async def test_documents_of_profiles_stand_at_the_agents_host(tmp_path: Path, da
             answer = await reloaded(run)
             assert answer["result"] == "taken", answer
             await site.until(lambda: site.feeds() == [])
+        lines = await asyncio.to_thread(agent_uninstall, load_agent(site.agent.config))
+        assert any("kubearmor: asked to delete our policies" in line for line in lines), lines
+        assert not any(daemon.stored.values())
