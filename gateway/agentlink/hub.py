@@ -242,8 +242,9 @@ class AgentHub:
                 await asyncio.wait((reader, pump, session.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 why = self._reason(session, reader, pump)
-                await _ended(pump)
+                # Before anything is waited for: a call that is cancelled twice would not come back to it.
                 self._end(identity.name, found, target, why)
+                await _ended(pump)
         finally:
             await _ended(reader)
         raise _Refused(grpc.StatusCode.UNAVAILABLE, why)
