@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from gateway.app.build import reaches
+from gateway.app.parts.gates import reaches
 from gateway.core.policy import Book, Profile, Service
 
 FEED = Service("feed", ip_address("10.77.3.2"), 8001)

@@ -1,4 +1,4 @@
-"""The book beside the main file: targets that it has, and links that no book may cut."""
+"""The book beside the main file: its mistakes, targets that it has, and links that no book may cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import find_findings, load
-from tests.test_config import edit, error_of, public_pem, site
+from tests.written import edit, error_of, public_pem, site
 
 __all__ = ["public_pem", "site"]
 
@@ -59,3 +59,52 @@ def test_a_quorum_that_the_inventory_cannot_meet_is_refused(site: Path) -> None:
     edit(site / "policies/book.yaml", "{cam-1: probation}", "{cam-1: {quorum: 2}}")
     expected = "book.yaml:8:11: devices cam-1: quorum 2: no device of the inventory has more than 1 source,"
     assert expected in error_of(lambda: load(site / "ragate.yaml"))
+
+
+BOOK_MISTAKES = [
+    ("node_default: admitted", "node_default: admit", "6:15: node_default 'admit' is not known; did you mean"),
+    (
+        "suspect: probation",
+        "suspect: admitted",
+        "7:10: suspect 'admitted' is not known; use one of",
+    ),
+    (
+        "suspect: probation",
+        "suspects: probation",
+        "7:1: 'suspects' is not known in the file",
+    ),
+    ("port: 8001", "port: 0", "2:44: port '0' must be a whole number; write one from 1 to 65535"),
+    ("protocol: tcp, path", "protocol: sctp, path", "protocol 'sctp' is not known"),
+    ("path: routed", "path: direct", "path 'direct' is not known"),
+    ("profiles: [admitted]", "profiles: []", "profiles is empty: nobody would reach the service"),
+    (
+        "profiles: [admitted]",
+        "profiles: [probation]",
+        "2:5: service feed: probation reaches it",
+    ),
+    ("address: 10.77.3.2", "address: 10.77.3.0/24", "'10.77.3.0/24' does not appear to be an IPv4 or IPv6 address"),
+    ("address: 10.77.3.2", "address: 0.0.0.0", "0.0.0.0 is not the address of one host"),
+    ("address: 10.77.2.2, port: 8100", "address: 10.77.3.2, port: 8001", "4:5: corridor entry verifier: it opens"),
+    ("[10.77.9.0/24]", "[0.0.0.0/0]", "5:18: always_allowed 0.0.0.0/0: it allows every client"),
+    ("[10.77.9.0/24]", "[10.77.1.0/24]", "its address 10.77.1.11 lies in always_allowed 10.77.1.0/24"),
+    ("address: 10.77.3.2", "address: 10.77.1.11", "its address 10.77.1.11 is that of service feed"),
+    ("address: 10.77.2.2", 'address: "fd77:1:0:2::9"', "its address fd77:1:0:2::/64 is that of corridor entry"),
+    ("{cam-1: probation}", "{cam-l: probation}", "8:11: device cam-l: the book gives it a profile"),
+    ("{cam-1: probation}", "{cam-1: probaton}", "8:18: cam-1 'probaton' is not known; did you mean 'probation'?"),
+    ("{cam-1: probation}", "[cam-1]", "8:10: devices must be a mapping"),
+    ("name: feed, ", "", "a service needs 'name'; write name: feed"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), BOOK_MISTAKES)
+def test_mistakes_in_the_book(site: Path, old: str, new: str, expected: str) -> None:
+    edit(site / "policies/book.yaml", old, new)
+    assert expected in error_of(lambda: load(site / "ragate.yaml"))
+
+
+def test_a_contradiction_with_the_inventory_is_placed_there(site: Path) -> None:
+    edit(site / "policies/book.yaml", "[10.77.9.0/24]", "[10.77.1.0/24]")
+    message = error_of(lambda: load(site / "ragate.yaml"))
+    assert message.startswith(
+        f"{site}/devices.yaml:5:16: device cam-1: its address 10.77.1.11 lies in always_allowed"
+    )

@@ -149,7 +149,7 @@ plain = st.builds(
     st.sampled_from(["", "02:00:5e:10:00:0b", "02-00"]),
 )
 
-
+#: What a text is damaged with: every mark that YAML gives a meaning.
 PIECES = ["", "\n", " ", "#", ":", ", ", '"', "null", "- ", "{", "]", "\t", "~", "x: y\n", "é"]
 
 
@@ -160,9 +160,7 @@ def test_the_readers_agree_on_whatever_the_short_one_takes(
     text = inventory_text(listed, "devices.keys")
     for _ in range(mutations):
         at = chance.randrange(len(text))
-        piece = chance.choice(
-            ["", "\n", " ", "#", ":", ", ", '"', "null", "- ", "{", "]", "\t", "~", "x: y\n", "é"]
-        )
+        piece = chance.choice(PIECES)
         text = text[:at] + piece + text[at + chance.choice([0, 1]) :]
     read = read_common(text, FILE)
     if mutations == 0:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import build
+from gateway.app.parts import relying_port, restart
 from gateway.config import Endpoint, Relying, RelyingLimits, find_findings, load
 from gateway.config.relying import DEVICE_SETTINGS
 from gateway.core.policy import Finding
 from tests.sediment.recorded import messages
-from tests.test_config import BOOK, RAGATE, edit, error_of, public_pem, put, site
+from tests.written import BOOK, RAGATE, edit, error_of, public_pem, put, site
 
 __all__ = ["public_pem", "site"]  # fixtures
 
@@ -162,7 +162,7 @@ def test_findings_beside(port: Path) -> None:
 
 
 def test_what_devices_are_told_is_the_first_address_unless_written(port: Path) -> None:
-    party = build.party(relying(port))
+    party = relying_port.party(relying(port))
     assert (party.here.address, party.here.port) == (b"10.77.1.1", 8010)
     assert (party.verifier.address, party.verifier.port) == (b"10.77.2.2", 8100)
     assert party.settings is None
@@ -172,8 +172,8 @@ def test_a_book_that_moves_the_app_server_needs_a_new_start(port: Path) -> None:
     config = load(port / "ragate.yaml")
     edit(port / "policies/book.yaml", "address: 10.77.3.2", "address: 10.77.3.9")
     moved = load(port / "ragate.yaml").book
-    assert build.needs_restart(config, config.book, config.book) == []
-    assert any("carries DATA to feed" in why for why in build.needs_restart(config, config.book, moved))
+    assert restart.needs_restart(config, config.book, config.book) == []
+    assert any("carries DATA to feed" in why for why in restart.needs_restart(config, config.book, moved))
 
 
 # --- without a door for alerts of its own -----------------------------------------------------------------------

@@ -16,7 +16,7 @@ from gateway.config.settings import read_settings
 from gateway.core.errors import ConfigError
 from tests import posting
 from tests.schemas import fits
-from tests.test_config import RAGATE, public_pem, put
+from tests.written import RAGATE, public_pem, put
 
 __all__ = ["public_pem"]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from gateway.certs import Role
 from gateway.cli.commands import app
-from gateway.console.metrics import NOTICE_KINDS, VERDICT_BUCKETS
+from gateway.console.facts import NOTICE_KINDS, VERDICT_BUCKETS
 from gateway.core.errors import Refusal
 from gateway.core.model import Standing
 from tests.agentlink.pair import site_certificates

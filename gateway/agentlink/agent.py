@@ -19,18 +19,15 @@ import grpc.aio
 
 from gateway import __version__
 from gateway.agentlink import messages as wire
-from gateway.agentlink.alerts import TELL_SECONDS
-from gateway.agentlink.documents import Pieces
+from gateway.agentlink import packing
+from gateway.agentlink.attachment import Attachment, NotAttached, received
 from gateway.agentlink.hub import KEEPALIVE, LIBRARY
 from gateway.certs import IdentityRefused, Material, Role, TlsMaterial, identify, verify_proof
 from gateway.certs.identity import check_standing
 from gateway.control.ports import Backend, Clock, LayerProof, Proof, Showing, Strayed
-from gateway.core.errors import BackendError, ConfigError, RagateError
+from gateway.core.errors import BackendError, ConfigError
 from gateway.core.model import Address, Applied, Change, ChangeKind
 
-#: Seconds between beats, and between beats that carry the host's resources.
-BEAT_SECONDS = 1.0
-RESOURCES_EVERY = 5
 #: Seconds for the gateway's first message, after the connection is there.
 WELCOME_SECONDS = 20.0
 #: Seconds between attempts, doubling, each shortened at random by up to half: a gateway that comes back is not met
@@ -42,10 +39,6 @@ STABLE_SECONDS = 10.0
 FORGET_SECONDS = 5.0
 
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
-
-
-class NotAttached(RagateError):
-    """An attempt to attach failed, or an attachment ended; the text says why."""
 
 
 class PlanStore(Protocol):
@@ -229,7 +222,7 @@ class Agent:
         await call.write(wire.encode(self._hello(nonce)))
         try:
             async with asyncio.timeout(WELCOME_SECONDS):
-                welcome = wire.read_from_gateway(await _received(call))
+                welcome = wire.read_from_gateway(await received(call))
         except TimeoutError as error:
             msg = f"{self._settings.gateway} did not answer within {WELCOME_SECONDS:g} s"
             raise NotAttached(msg) from error
@@ -247,7 +240,7 @@ class Agent:
         assert self._gate is not None
         await call.write(wire.encode(wire.Ready(self._gate.name, self._found)))
         self._say(attached=True, detail=f"{self._settings.gateway}: gateway {name}, version {welcome.program[:40]}")
-        await _Attachment(self, call, min(welcome.lease, self._settings.lease), welcome.protocol).work()
+        await Attachment(self, call, min(welcome.lease, self._settings.lease), welcome.protocol).work()
 
     def _hello(self, nonce: bytes) -> wire.Hello:
         return wire.Hello(
@@ -311,7 +304,7 @@ class Agent:
             if not isinstance(sentence, Strayed):
                 self._admitted.clear()
             if self._send is not None:
-                self._send(wire.pack_damage(sentence))
+                self._send(packing.pack_damage(sentence))
 
     # --- for an attachment ------------------------------------------------------------------------------
 
@@ -321,10 +314,10 @@ class Agent:
         assert gate is not None
         try:
             if isinstance(message, wire.Look):
-                addresses = wire.unpack_addresses(message.addresses)
+                addresses = packing.unpack_addresses(message.addresses)
                 if message.proof:
-                    return wire.pack_proof(message.number, addresses, await self._prove(gate, addresses))
-                return wire.pack_seen(message.number, addresses, await gate.observe(addresses))
+                    return packing.pack_proof(message.number, addresses, await self._prove(gate, addresses))
+                return packing.pack_seen(message.number, addresses, await gate.observe(addresses))
             outcomes = await (gate.cut(changes) if message.cut else gate.apply(changes))
         except BackendError as error:
             return wire.Failed(message.number, error.what[: wire.SENTENCE], error.transient)
@@ -334,7 +327,7 @@ class Agent:
                 self._admitted[address] = outcome.change.until
             else:
                 self._admitted.pop(address, None)
-        return wire.pack_done(message.number, outcomes)
+        return packing.pack_done(message.number, outcomes)
 
     async def _prove(self, gate: Backend, addresses: Sequence[Address]) -> Proof:
         proof = await gate.prove(addresses)
@@ -363,7 +356,7 @@ class Agent:
         now = self._clock.now().boot
         message = wire.read_from_gateway(data)
         if isinstance(message, wire.Work):
-            return message, wire.unpack_work(message, now, lease)
+            return message, packing.unpack_work(message, now, lease)
         if isinstance(message, wire.Look | wire.Piece):
             return message, []
         raise wire.LinkProtocolError("it said welcome twice")
@@ -371,108 +364,6 @@ class Agent:
     def send_damages(self, send: Callable[[wire.Message], None] | None) -> None:
         """Where damages are told from now on."""
         self._send = send
-
-
-class _Attachment:
-    """One attached stream: reads, works, writes, beats; ends with the first of them."""
-
-    def __init__(
-        self, agent: Agent, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, protocol: int
-    ) -> None:
-        self._protocol = protocol
-        self._pieces = Pieces()
-        self._agent = agent
-        self._call = call
-        self._lease = lease
-        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-        self._work: set[asyncio.Task[None]] = set()
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def work(self) -> None:
-        """Work until the link ends. Raises ``NotAttached``, ``LinkProtocolError`` or the library's error."""
-        self._agent.send_damages(self._send)
-        works = [self._read, self._write, self._beat]
-        works += [self._tell] if self._protocol >= wire.ALERTS_PROTOCOL else []
-        works += [self._advise] if self._protocol >= wire.DOCUMENTS_PROTOCOL else []
-        tasks = [asyncio.create_task(each()) for each in works]
-        try:
-            await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._agent.send_damages(None)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            if self._work:
-                # What was begun is brought to its end: it is half done otherwise, and nobody would know.
-                await asyncio.wait(self._work)
-        found = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
-        if self._broken.done():
-            self._broken.result()
-        if found:
-            raise found[0]
-
-    def _send(self, message: wire.Message) -> None:
-        self._outgoing.put_nowait(wire.encode(message))
-
-    async def _read(self) -> None:
-        while True:
-            message, changes = self._agent.read(await _received(self._call), self._lease)
-            if isinstance(message, wire.Piece):
-                if (whole := self._pieces.take(message)) is not None:
-                    self._agent.declared(*whole)
-                continue
-            # Begun in the order of arrival; a cut does not wait for what was begun before it.
-            task = asyncio.create_task(self._do(message, changes))
-            self._work.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self._broken.done():
-            self._broken.set_exception(error)  # a bug of the path gate: it must not go on half
-
-    async def _do(self, message: wire.Work | wire.Look, changes: list[Change]) -> None:
-        self._send(await self._agent.do(message, changes))
-
-    async def _write(self) -> None:
-        while True:
-            await self._call.write(await self._outgoing.get())
-
-    async def _beat(self) -> None:
-        turn = 0
-        while True:
-            self._send(self._agent.beat(full=turn % RESOURCES_EVERY == 0))
-            turn += 1
-            await asyncio.sleep(BEAT_SECONDS)
-
-    async def _advise(self) -> None:
-        """Tell how far documents got, whenever that changes."""
-        before: wire.Advised | None = None
-        while True:
-            told = self._agent.advised()
-            if told is not None and told != before:
-                before = told
-                self._send(told)
-            await asyncio.sleep(TELL_SECONDS)
-
-    async def _tell(self) -> None:
-        """Tell of runtime alerts, behind everything else: they wait in their own bounded queue while the link is
-        slow."""
-        while True:
-            await asyncio.sleep(TELL_SECONDS)
-            if self._outgoing.empty() and (message := self._agent.report()) is not None:
-                self._send(message)
-
-
-async def _received(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> bytes:
-    data = await call.read()
-    if isinstance(data, bytes):
-        return data
-    # The other end has ended the call: its status says why.
-    code, details = await call.code(), await call.details()
-    msg = f"the gateway ended the link: {details or code.name}"
-    raise NotAttached(msg[: wire.SENTENCE])
 
 
 async def _drained(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:

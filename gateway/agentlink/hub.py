@@ -16,6 +16,7 @@ import grpc.aio
 
 from gateway import __version__
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.documents import RemoteDocuments
 from gateway.agentlink.remote import RemoteGate, Session
@@ -313,7 +314,7 @@ class AgentHub:
                     raise wire.LinkProtocolError("the agent said twice whether it is ready")
                 session.ready.set_result(message)
             elif isinstance(message, wire.Damage):
-                target.gate.damaged(wire.unpack_damage(message, name))
+                target.gate.damaged(packing.unpack_damage(message, name))
             elif isinstance(message, wire.Heard):
                 target.inbox.take(message, self._clock.now())
             elif isinstance(message, wire.Advised):

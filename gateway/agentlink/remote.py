@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import cast
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.clocks import ClockBound
 from gateway.control.ports import Clock, Proof, Resync, Strayed
 from gateway.core.errors import BackendError, Unreached
@@ -139,7 +140,7 @@ class Session:
 
     def _message(self, asked: _Asked) -> wire.Message | None:
         if asked.addresses:
-            return wire.Look(asked.number, wire.pack_addresses(asked.addresses), asked.proof)
+            return wire.Look(asked.number, packing.pack_addresses(asked.addresses), asked.proof)
         changes = asked.changes
         if not asked.cut and self._lowered:
             asked.refused = {
@@ -154,7 +155,7 @@ class Session:
                 self._settle(asked, [])
                 return None
         now = self.clock.now().boot
-        return wire.pack_work(asked.number, changes, now, self.bound.theirs_at_least(now), cut=asked.cut)
+        return packing.pack_work(asked.number, changes, now, self.bound.theirs_at_least(now), cut=asked.cut)
 
     def _overtaken(self, change: Change, serial: int) -> bool:
         later, kind = self._lowered.get(change.address, (0, ChangeKind.WITHDRAW))
@@ -177,12 +178,12 @@ class Session:
             asked.answer.set_exception(error)
         elif isinstance(message, wire.Seen) and asked.proof:
             read = self._ours(message.read) or self.clock.now().boot
-            asked.answer.set_result(wire.unpack_proof(message, asked.addresses, read))
+            asked.answer.set_result(packing.unpack_proof(message, asked.addresses, read))
         elif isinstance(message, wire.Seen):
-            asked.answer.set_result(wire.unpack_seen(message, asked.addresses))
+            asked.answer.set_result(packing.unpack_seen(message, asked.addresses))
         else:
             sent = [change for place, change in enumerate(asked.changes) if place not in asked.refused]
-            self._settle(asked, wire.unpack_done(message, sent, self._ours(message.accepted)))
+            self._settle(asked, packing.unpack_done(message, sent, self._ours(message.accepted)))
 
     def _settle(self, asked: _Asked, outcomes: list[ChangeOutcome]) -> None:
         if asked.refused:

@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
@@ -102,7 +103,7 @@ def _endpoint(address: str, port: int, protocol: str) -> Endpoint:
 
 def _known(plan: wire.Plan) -> list[Address]:
     try:
-        return wire.unpack_addresses(plan.known)
+        return packing.unpack_addresses(plan.known)
     except wire.LinkProtocolError as error:
         raise ConfigError("the gateway's plan", str(error), "are both of the same version?") from error
 
@@ -178,17 +179,17 @@ def _layer(
     config: AgentConfig, name: str, plan: wire.Plan, clock: SystemClock, notice: Callable[[Notice], None]
 ) -> KubeArmorAdvisory:
     """The KubeArmor layer of this host for a plan. Raises ``ConfigError``."""
-    from gateway.app import build  # noqa: PLC0415 - most of the gateway, which an agent without KubeArmor never needs
+    from gateway.app.parts import kubearmor  # noqa: PLC0415 - what an agent without KubeArmor never needs
 
     assert config.kubearmor is not None
-    with build.refusals(config.path, name):
+    with kubearmor.refusals(config.path, name):
         scope = Scope(
             gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
             always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
             corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
         )
         hardening = Hardening(private=(str(config.certificates.key),))
-        return build.kubearmor_layer(name, config.kubearmor, clock, scope, hardening, notice)
+        return kubearmor.layer(name, config.kubearmor, clock, scope, hardening, notice)
 
 
 def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
@@ -226,9 +227,9 @@ class _Service:
         self._outbox = Outbox(secrets.randbits(62))
         self._ear: Ear | None = None
         if config.kubearmor is not None and config.kubearmor.streams:
-            from gateway.app import build  # noqa: PLC0415 - as below
+            from gateway.app.parts import kubearmor  # noqa: PLC0415 - as below
 
-            self._ear = build.ear(config.kubearmor, self._clock, self._outbox.put, self._lost)
+            self._ear = kubearmor.ear(config.kubearmor, self._clock, self._outbox.put, self._lost)
 
     async def run(self) -> int:
         """Work until told to stop. What is enforced stays, with its ends."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.app import build
 from gateway.app import clusters as clustering
 from gateway.app.clock import SystemClock
+from gateway.app.parts import gates, kubearmor
 from gateway.config import Config
 from gateway.core.errors import ConfigError
 from gateway.enforce import nft
@@ -20,7 +20,7 @@ def baseline_text(config: Config) -> str:
     if config.target.path_gate != "nft":
         what = f"target {config.target.name}: path_gate {config.target.path_gate} has no nftables baseline"
         raise ConfigError(str(config.path), what, "load nothing at boot, or use path_gate: nft")
-    return nft.render_baseline_file(build.baseline(config), build.known(config), build.anchors(config))
+    return nft.render_baseline_file(gates.baseline(config), gates.known(config), gates.anchors(config))
 
 
 def uninstall(config: Config) -> list[str]:
@@ -31,11 +31,11 @@ def uninstall(config: Config) -> list[str]:
     else:
         # Also without the rights that nftables asks for: a relay leaves nothing behind when its process has ended.
         lines = [f"{config.target.path_gate}: ended with the service, nothing stays behind"]
-    layer = build.kubearmor(config, SystemClock())
+    layer = kubearmor.advisory(config, SystemClock())
     if layer is not None:
         # KubeArmor does not tell its network policies: they are asked away by their names.
         layer.declare_documents(
-            (), build.renderer(config.library, config.book, config.target.name).networks(config.target.name)
+            (), kubearmor.renderer(config.library, config.book, config.target.name).networks(config.target.name)
         )
         asyncio.run(layer.withdraw())
         lines.append(f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gateway.app import build
+from gateway.app.parts import kubearmor
 from gateway.config import ClusterTarget, Config
 from gateway.control.ports import Advisory, Clock, Notice, TargetState
 from gateway.core.model import Decision
@@ -34,8 +34,8 @@ def make(config: Config, clock: Clock, tell: Callable[[Notice], None]) -> Cluste
             namespace=cluster.namespace,
             nodes=None if cluster.nodes is None else dict(cluster.nodes),
         )
-        with build.refusals(config.path, cluster.name):
-            scope = build.scope_of(config.book, cluster.services)
+        with kubearmor.refusals(config.path, cluster.name):
+            scope = kubearmor.scope_of(config.book, cluster.services)
             hands[cluster.name] = KubernetesAdvisory(settings, _access(cluster), clock, scope, tell)
     return hands
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from gateway.config import HOOK, Config
 from gateway.console.asking import Asking
-from gateway.console.metrics import OTHER, Metrics
+from gateway.console.facts import OTHER
+from gateway.console.metrics import Metrics
 from gateway.console.operator import SocketFile
 from gateway.control.admit import Admit
 from gateway.control.claims import Claims

@@ -6,10 +6,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.documents import RemoteDocuments
 from gateway.agentlink.remote import RemoteGate
-from gateway.app import build
+from gateway.app.parts import gates
 from gateway.config import Config, RemoteTarget
 from gateway.control.devices import Devices
 from gateway.control.order import Order
@@ -42,7 +43,7 @@ def plan_of(config: Config, book: Book, remote: RemoteTarget) -> wire.Plan:
     A routed service is reached by the profiles that the book gives it; a relayed one by the relays alone.
     """
     zone = zone_of(book)
-    reached = build.reaches(book)
+    reached = gates.reaches(book)
     services = []
     for service in zone.services:
         if remote.services is not None and service.name not in remote.services:
@@ -57,7 +58,7 @@ def plan_of(config: Config, book: Book, remote: RemoteTarget) -> wire.Plan:
         tuple(str(network) for network in (*zone.always_allowed, *remote.relays)),
         tuple(reached),
         {name: (rate.new_connections, int(rate.per)) for name, rate in zone.rates.items()},
-        wire.pack_addresses(build.known(config)),
+        packing.pack_addresses(gates.known(config)),
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from gateway.agentlink.alerts import Inbox
-from gateway.app import build
+from gateway.app.parts import kubearmor
 from gateway.config import Config, alert_sources
 from gateway.console.alerting import Listened
 from gateway.console.metrics import Metrics
@@ -60,7 +60,7 @@ class Listening:
         self._ear: Ear | None = None
         if config.target.kubearmor is not None and self._target in sources:
             hear = partial(self.alerts.heard, self._target)
-            self._ear = build.ear(config.target.kubearmor, clock, hear, self._lost)
+            self._ear = kubearmor.ear(config.target.kubearmor, clock, hear, self._lost)
 
     def _lost(self, why: str) -> None:
         if self._layer is not None:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from gateway.app import build
 from gateway.app import link as linking
+from gateway.app.parts import gates, restart
 from gateway.app.trial import Trial, Tried, forget
 from gateway.config import Config
 from gateway.config.book_links import links_of
@@ -188,9 +188,9 @@ class Reloader:
     def _judge(self, tried: Tried) -> None:
         """Raise ``ConfigError`` for what only the running service can say against a book."""
         path = str(self._config.book_path)
-        build.check_gate(self._config, tried.book)
+        gates.check_gate(self._config, tried.book)
         running = self._books.current.book
-        why = build.needs_restart(self._config, running, tried.book)
+        why = restart.needs_restart(self._config, running, tried.book)
         why += linking.needs_restart(self._config, running, tried.book)
         if why:
             mend = "restart the service: what is enforced stays in place meanwhile"

@@ -212,7 +212,7 @@ def _chain_findings(path: Path) -> list[dict[str, str]]:
 
 def _path_findings(loaded: Config) -> list[dict[str, str]]:
     """What leads around the path gate of the network namespace that this command runs in."""
-    from gateway.app.build import bypass_addresses  # noqa: PLC0415
+    from gateway.app.parts.gates import bypass_addresses  # noqa: PLC0415
     from gateway.watch.bypass import look  # noqa: PLC0415
 
     if loaded.target.path_gate != "nft":

@@ -123,7 +123,7 @@ def override(
 
 
 def _seconds(lasting: str) -> float:
-    from gateway.config.values import parse_duration  # noqa: PLC0415
+    from gateway.config.parsing import parse_duration  # noqa: PLC0415
 
     try:
         return parse_duration(lasting)

@@ -15,8 +15,8 @@ from gateway.cli.rehearsed_documents import budgets_of, standing_documents
 from gateway.cli.terminal import client
 from gateway.config.book import load_book
 from gateway.config.ground import Ground, load_candidate, load_ground
+from gateway.config.parsing import parse_duration
 from gateway.config.templates import read_library
-from gateway.config.values import parse_duration
 from gateway.console.client import Client, NotRunning, Refused
 from gateway.control.collecting import no_collection
 from gateway.core import lifecycle

@@ -11,7 +11,8 @@ from gateway.config.book_levels import Levels
 from gateway.config.book_profiles import read_profiles
 from gateway.config.book_site import read_site, read_targets, read_thresholds
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, did_you_mean, read_text
-from gateway.config.values import Network, parse_name, parse_network
+from gateway.config.parsing import parse_name, parse_network
+from gateway.config.values import Network
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, Standing
 from gateway.core.policy import (

@@ -9,15 +9,8 @@ import yaml
 
 from gateway.config.document import Section, Value
 from gateway.config.inventory import LABEL, LABELS
-from gateway.config.values import (
-    AGE_LEAST,
-    AGE_MOST,
-    PASSES_MOST,
-    Network,
-    parse_duration,
-    parse_name,
-    parse_network,
-)
+from gateway.config.parsing import parse_duration, parse_name, parse_network
+from gateway.config.values import AGE_LEAST, AGE_MOST, PASSES_MOST, Network
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY, DeviceId, Standing, parse_device_id
 from gateway.core.policy import ADMITTED, Deployment, DeviceClass, Level, Match, Profile, ProfileName

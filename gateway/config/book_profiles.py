@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
-from gateway.config.values import parse_name
+from gateway.config.parsing import parse_name
 from gateway.core.errors import ConfigError
 from gateway.core.model import DENY
 from gateway.core.policy import BUILT_IN, Profile, ProfileName, Rate, Reach

@@ -6,7 +6,7 @@ import re
 
 from gateway.config.book_levels import STANDINGS
 from gateway.config.document import Section, Value
-from gateway.config.values import parse_duration, parse_name
+from gateway.config.parsing import parse_duration, parse_name
 from gateway.core.policy import (
     KINDS,
     OPERATORS,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from gateway.config.document import Section, Value
-from gateway.config.values import ClusterTarget, parse_name
+from gateway.config.parsing import parse_name
+from gateway.config.values import ClusterTarget
 from gateway.core.errors import ConfigError
 from gateway.core.policy import Finding
 

@@ -10,18 +10,10 @@ from typing import NamedTuple
 from gateway.config.document import LARGE_FILE, Problems, did_you_mean, read_text
 from gateway.config.entries import Entries, Entry, read_entries
 from gateway.config.keyfiles import is_plain, read_hmac_key, read_hmac_keys, refusal_of
+from gateway.config.parsing import parse_address, parse_duration, parse_name
 from gateway.config.posters import Poster
 from gateway.config.sealing import Sealing
-from gateway.config.values import (
-    AGE_LEAST,
-    AGE_MOST,
-    PASSES_MOST,
-    Inventory,
-    Source,
-    parse_address,
-    parse_duration,
-    parse_name,
-)
+from gateway.config.values import AGE_LEAST, AGE_MOST, PASSES_MOST, Inventory, Source
 from gateway.control.collecting import no_collection
 from gateway.core.errors import ConfigError
 from gateway.core.model import Address, AnchorKind, Binding, Device, DeviceId, SourceName, parse_device_id

@@ -10,17 +10,18 @@ import os
 import re
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
 
+from gateway.config.common import read_seconds
 from gateway.config.document import Problems, Section, Value, read_bytes
 from gateway.config.endpoint import Endpoint
+from gateway.config.parsing import parse_endpoint, parse_source_name
 from gateway.config.posters import PostDoor, Poster, PostLimits
-from gateway.config.values import parse_duration, parse_endpoint, parse_source_name
 from gateway.core.errors import ConfigError
 from gateway.core.lifecycle import Rules
 from gateway.core.model import SourceName
@@ -50,6 +51,7 @@ LIMIT_KEYS = ("connections", "silent", "connections_per_peer", "body", "request_
 
 CONNECTIONS_MOST = 65_536  #: no process has more descriptors than ports
 BODY_LEAST, BODY_MOST = 1_024, 1 << 20  #: bytes of one document
+SECONDS_LEAST, SECONDS_MOST = 0.1, 3_600.0  #: of a request, and of silence
 
 #: How a client's certificate is named.
 CERTIFICATE = r"^(sha256:[0-9a-f]{64}|dns:[a-z0-9*][a-z0-9.*-]{0,252}|uri:[!-~]{1,512})$"
@@ -146,7 +148,7 @@ def _zone(text: str) -> tzinfo:
         raise ValueError(msg) from error
 
 
-def check_posters(posters: Sequence[Poster], where: dict[SourceName, str], problems: Problems) -> None:
+def check_posters(posters: Sequence[Poster], where: Mapping[SourceName, str], problems: Problems) -> None:
     """Remember what no two sources may share: one key or one certificate could otherwise speak for both."""
     keys: dict[str, SourceName] = {}
     names: dict[str, SourceName] = {}
@@ -201,10 +203,7 @@ def _limits(value: Value) -> PostLimits:
         return item.whole(1, CONNECTIONS_MOST)
 
     def seconds(item: Value) -> float:
-        found = item.parsed(parse_duration)
-        if not 0.1 <= found <= 3_600.0:
-            raise item.wrong(f"{item.name} of {found:g} seconds is out of range", "write 0.1 to 3600 seconds")
-        return found
+        return read_seconds(item, SECONDS_LEAST, SECONDS_MOST)
 
     return PostLimits(
         section.take("connections", number, standard.connections),
@@ -256,7 +255,10 @@ def _no_password() -> str:
 
 
 def check_doors(
-    posters: Sequence[Poster], doors: Sequence[PostDoor | None], places: dict[SourceName, str], problems: Problems
+    posters: Sequence[Poster],
+    doors: Sequence[PostDoor | None],
+    places: Mapping[SourceName, str],
+    problems: Problems,
 ) -> None:
     """Remember sources that no door could serve, and doors for nobody."""
     standing = [door for door in doors if door is not None]

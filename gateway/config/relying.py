@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_address
 from typing import Literal, Protocol
 
+from gateway.config.common import read_seconds
 from gateway.config.document import Problems, Section, Value, did_you_mean
 from gateway.config.endpoint import Endpoint
-from gateway.config.values import Door, Relying, RelyingLimits, Source, parse_duration, parse_endpoint
+from gateway.config.parsing import parse_endpoint
+from gateway.config.values import Door, Relying, RelyingLimits, Source
 from gateway.core.policy import Book
 
 #: Seconds to send one message, to be silent between two, and for the app server to take one.
@@ -94,7 +96,7 @@ def read_relying(value: Value, listen: tuple[Endpoint, ...]) -> Relying:
         section.take("relying_party", lambda item: item.parsed(parse_endpoint), None),
         section.take("connections", lambda item: item.choice(CONNECTIONS), CONNECTIONS[0]),
         section.take("device_settings", _device_settings, None),
-        section.take("clock_ahead", lambda item: _seconds(item, AHEAD_LEAST, AHEAD_MOST), 2.0),
+        section.take("clock_ahead", lambda item: read_seconds(item, AHEAD_LEAST, AHEAD_MOST), 2.0),
         section.take("limits", _limits, RelyingLimits()),
     )
     _check_mode(section, relying)
@@ -168,20 +170,14 @@ def _limits(value: Value) -> RelyingLimits:
         section.take(
             "connections_per_peer", lambda item: item.whole(1, CONNECTIONS_MOST), standard.connections_per_peer
         ),
-        section.take("frame_seconds", lambda item: _seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds),
-        section.take("idle_seconds", lambda item: _seconds(item, IDLE_LEAST, IDLE_MOST), standard.idle_seconds),
         section.take(
-            "onward_seconds", lambda item: _seconds(item, ONWARD_LEAST, ONWARD_MOST), standard.onward_seconds
+            "frame_seconds", lambda item: read_seconds(item, FRAME_LEAST, FRAME_MOST), standard.frame_seconds
+        ),
+        section.take("idle_seconds", lambda item: read_seconds(item, IDLE_LEAST, IDLE_MOST), standard.idle_seconds),
+        section.take(
+            "onward_seconds", lambda item: read_seconds(item, ONWARD_LEAST, ONWARD_MOST), standard.onward_seconds
         ),
     )
-
-
-def _seconds(value: Value, least: float, most: float) -> float:
-    seconds = value.parsed(parse_duration)
-    if not least <= seconds <= most:
-        what = f"{value.name} of {seconds:g} seconds is out of range"
-        raise value.wrong(what, f"write {least:g} to {most:g} seconds")
-    return seconds
 
 
 def _overlap(one: Endpoint, other: Endpoint) -> bool:

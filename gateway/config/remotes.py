@@ -13,20 +13,11 @@ from typing import Literal
 
 from gateway.certs.client import ClientFiles
 from gateway.certs.material import MaterialFiles
+from gateway.config.common import read_seconds
 from gateway.config.document import SMALL_FILE, Problems, Section, Value, compose, read_text
 from gateway.config.endpoint import Endpoint
-from gateway.config.values import (
-    LINK_LEASE,
-    AgentConfig,
-    KubeArmor,
-    Network,
-    RelayEntry,
-    RemoteTarget,
-    parse_duration,
-    parse_endpoint,
-    parse_name,
-    parse_network,
-)
+from gateway.config.parsing import parse_endpoint, parse_name, parse_network
+from gateway.config.values import LINK_LEASE, AgentConfig, KubeArmor, Network, RelayEntry, RemoteTarget
 from gateway.core.errors import ConfigError
 
 #: Seconds. A shorter lease would end under a busy second; a longer one would let an admission stand for hours after
@@ -84,11 +75,7 @@ def read_remote(section: Section, places: dict[str, str]) -> RemoteTarget:
 
 def read_lease(value: Value) -> float:
     """A lease in seconds."""
-    seconds = value.parsed(parse_duration)
-    if not LEASE_LEAST <= seconds <= LEASE_MOST:
-        what = f"{value.name} of {seconds:g} seconds is out of range"
-        raise value.wrong(what, f"write {LEASE_LEAST:g} to {LEASE_MOST:g} seconds")
-    return seconds
+    return read_seconds(value, LEASE_LEAST, LEASE_MOST)
 
 
 def read_relay(item: Value, places: dict[str, str]) -> RelayEntry:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from gateway.config.entries import Entry
 from gateway.config.imports import KEYS_NAME, Import, changes_between, inventory_text
-from gateway.config.values import Inventory, parse_address
+from gateway.config.parsing import parse_address
+from gateway.config.values import Inventory
 from gateway.core.errors import ConfigError
 from gateway.core.model import Binding, Device, DeviceId, SourceName
 from gateway.core.policy import Finding, Severity

@@ -56,7 +56,7 @@ class Log:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._log = structlog.get_logger("ragate")
+        self._log = structlog.get_logger("ragate").bind()  # made once: as it is, the library makes one a line
         self._second = 0
         self._lines = 0
         self._left_out = 0

@@ -24,17 +24,10 @@ from gateway.control.ports import Clock
 from gateway.core.errors import JournalError
 from gateway.core.model import Enforced, Record, Rejected, Transition
 from gateway.journal.checkpoint import Checkpointer
+from gateway.journal.fold import Key
 from gateway.journal.refusals import Tally
-from gateway.journal.rows import (
-    FactRow,
-    Note,
-    OutcomeRow,
-    encode_entry,
-    encode_outcome,
-    lost_entry,
-    outcome_entry,
-)
-from gateway.journal.store import Group, Key, Store
+from gateway.journal.rows import FactRow, Note, OutcomeRow, encode_entry, encode_outcome, lost_entry, outcome_entry
+from gateway.journal.store import Group, Store
 
 MOST_IN_A_GROUP = 2_048
 """Entries taken for one commit group: bounds what the first of them waits for (about 50 ms of work)."""

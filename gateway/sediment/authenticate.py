@@ -37,16 +37,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from gateway.core.acceptance import WINDOW_FUTURE, WINDOW_PAST, Window, weigh
 from gateway.core.errors import InputRefused, Refusal
-from gateway.core.model import (
-    DeviceId,
-    Envelope,
-    Outcome,
-    Record,
-    Rejected,
-    SourceName,
-    Tier,
-    Verdict,
-)
+from gateway.core.model import DeviceId, Envelope, Outcome, Record, Rejected, SourceName, Tier, Verdict
 from gateway.sediment.text import printable
 from gateway.sediment.wire import HMAC_START, Alert, Endpoint, Protocol, Reason, decode_alert
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from gateway.agentlink import messages as wire
+from gateway.agentlink import packing
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Inbox
 from gateway.agentlink.documents import RemoteDocuments
@@ -55,7 +56,7 @@ def plan(*known: str) -> wire.Plan:
         (),
         ("admitted", "probation"),
         {},
-        wire.pack_addresses([Address.parse(address) for address in known]),
+        packing.pack_addresses([Address.parse(address) for address in known]),
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +58,6 @@ def installed(folder: Path, fake: FakeKubernetes) -> Installed:
     return gate
 
 
-def read(gate: Installed, path: str) -> str:
-    connection = http.client.HTTPConnection(*gate.console, timeout=60)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
-
-
 @pytest.mark.long
 async def test_documents_follow_the_devices_into_a_cluster(tmp_path: Path) -> None:
     fake = FakeKubernetes(tokens={"ours"})
@@ -80,12 +69,12 @@ async def test_documents_follow_the_devices_into_a_cluster(tmp_path: Path) -> No
             return [each["spec"]["file"]["matchDirectories"][0] for each in found]
 
         async def target() -> dict[str, Any]:
-            answer = json.loads(await asyncio.to_thread(read, gate, "/v1/devices/cam-1"))
+            answer = (await asyncio.to_thread(gate.get, "/v1/devices/cam-1")).json
             return next((each for each in answer["targets"] if each["target"] == "edge"), {})
 
         async with running(gate) as run, asyncio.timeout(180):
             await run.ready()
-            while "objects stored; accepted" not in (await asyncio.to_thread(read, gate, "/readyz")):
+            while "objects stored; accepted" not in (await asyncio.to_thread(gate.get, "/readyz")).text:
                 await asyncio.sleep(0.05)
             assert feeds() == []
             await asyncio.to_thread(gate.tell, "cam-1", Reason.FAILED_ATTEST)
@@ -104,7 +93,7 @@ async def test_documents_follow_the_devices_into_a_cluster(tmp_path: Path) -> No
             await fake.stop()
             await fake.start()
             while 'ragate_drift_repairs_total{backend="kubernetes"} 1.0' not in (
-                metrics := await asyncio.to_thread(read, gate, "/metrics")
+                metrics := (await asyncio.to_thread(gate.get, "/metrics")).text
             ):
                 await asyncio.sleep(0.05)
             assert 'ragate_kubernetes_objects{state="accepted",target="edge"}' in metrics

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.agentlink import messages as wire
-from gateway.app import build
+from gateway.agentlink import packing
 from gateway.app.agent import path_gate, plan_baseline
 from gateway.app.clock import SystemClock
 from gateway.app.link import needs_restart, plan_of
+from gateway.app.parts import gates
 from gateway.certs import MaterialFiles
 from gateway.config import AgentConfig, Endpoint, RelayEntry, load
 from gateway.core.errors import ConfigError
@@ -58,7 +59,7 @@ def test_a_host_is_told_of_its_own_services_alone(tmp_path: Path) -> None:
 
 def test_where_everything_is_on_one_host_both_gates_are_made_from_the_same(tmp_path: Path) -> None:
     config, told = plan(tmp_path, [one for one in SERVICES if one["path"] == "routed"])
-    assert plan_baseline(wire.read_plan(wire.encode(told))) == build.baseline(config)
+    assert plan_baseline(wire.read_plan(wire.encode(told))) == gates.baseline(config)
 
 
 def test_a_plan_of_another_version_is_refused_as_such(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_relayed_service_lets_the_relay_pass_and_no_device(tmp_path: Path) -> 
             gate = path_gate(agent_config(path_gate="nft"), told, SystemClock())
             await gate.start()
         try:
-            (address, *_) = wire.unpack_addresses(told.known)
+            (address, *_) = packing.unpack_addresses(told.known)
             assert str(address) == DEVICES["cam-1"][0]
             end = clock.now().boot + 60.0
             await gate.apply([Change(ChangeKind.ADMIT, address, "admitted", end)])

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.app import build
 from gateway.app import trial as trying
+from gateway.app.parts import restart
 from gateway.app.reload import SIGNAL, Busy, Reloader
 from gateway.app.trial import Trial, forget
 from gateway.config import load
@@ -46,9 +46,7 @@ def ground(site: Installed) -> Ground:
 
 
 def reloader(run: Run) -> Reloader:
-    found = run.service._reloader
-    assert found is not None
-    return found
+    return run.service.parts.reloader
 
 
 async def reloaded(run: Run, actor: str = "unix:alice") -> dict[str, Any]:
@@ -148,18 +146,18 @@ async def test_taken_with_its_real_process_and_told_to_those_who_follow(gate: In
         await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
         await run.until(lambda: run.standing("cam-1") == "trusted")
         heard: list[RunningBook] = []
-        run.service.books.followers.append(heard.append)
-        before = run.service.books.current
+        run.service.parts.books.followers.append(heard.append)
+        before = run.service.parts.books.current
         give(gate, devices={"cam-1": "deny"})
         last = await reloaded(run)
         assert (last["result"], last["actor"]) == ("taken", "unix:alice")
         assert "1 devices cut" in last["lines"][0]
-        assert heard == [run.service.books.current]
+        assert heard == [run.service.parts.books.current]
         assert heard[0].digest == last["digest"] != before.digest
         assert heard[0].loaded_at > before.loaded_at
-        assert run.service._parts[1].book is heard[0].book
+        assert run.service.parts.devices.book is heard[0].book
         await run.until(lambda: before.book.compiled == {})  # the old rulings are let go
-        view = run.service._parts[1].view(DeviceId("cam-1"))
+        view = run.service.parts.devices.view(DeviceId("cam-1"))
         assert view is not None
         assert view.decision.profile == DENY
 
@@ -168,13 +166,13 @@ async def test_taken_with_its_real_process_and_told_to_those_who_follow(gate: In
 async def test_a_relayed_service_that_moves_needs_a_restart_and_says_so(gate: Installed) -> None:
     async with running(gate) as run:
         await run.ready()
-        before = run.service.books.current
+        before = run.service.parts.books.current
         give(gate, services=[SERVICE | {"port": 10}])
         last = await reloaded(run)
         assert last["result"] == "refused"
         assert "the relay listens for feed" in last["lines"][0]
         assert "restart the service" in last["lines"][0]
-        assert run.service.books.current is before
+        assert run.service.parts.books.current is before
         health = reloader(run).health()
         assert health.ready
         assert "the newest was refused" in health.detail
@@ -224,11 +222,11 @@ async def test_a_gate_that_cannot_be_made_ready_is_told_and_nothing_changes(
             raise BackendError("relay", "not now", transient=True)
 
         monkeypatch.setattr(RelayBackend, "rewrite", refuse)
-        before = run.service._parts[1].book
+        before = run.service.parts.devices.book
         give(gate, node_default="deny")
         last = await reloaded(run)
         assert (last["result"], last["lines"]) == ("failed", ["the path gate could not be made ready: not now"])
-        assert run.service._parts[1].book is before
+        assert run.service.parts.devices.book is before
 
 
 @pytest.mark.usefixtures("quick")
@@ -275,7 +273,7 @@ def test_kubearmor_keeps_the_ports_that_it_was_started_with(gate: Installed) -> 
     gate.write("ragate.yaml", settings)
     config = load(gate.config)
     give(gate, always_allowed=["10.9.0.0/24"])
-    (why,) = build.needs_restart(config, config.book, load(gate.config).book)
+    (why,) = restart.needs_restart(config, config.book, load(gate.config).book)
     assert why.startswith("KubeArmor's network policy is made from services, corridor and always_allowed")
     give(gate, devices={"cam-1": "deny"})
-    assert build.needs_restart(config, config.book, load(gate.config).book) == []
+    assert restart.needs_restart(config, config.book, load(gate.config).book) == []

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app.serve import BUG, _Service
+from gateway.app.serve import BUG, Service
 from gateway.config import Config, load
 from gateway.console.api import Console
 from gateway.console.operator import OperatorWindow
@@ -107,7 +107,7 @@ class Run:
 
     def __init__(self, gate: Installed, config: Config) -> None:
         self.gate = gate
-        self.service = _Service(config, None)
+        self.service = Service(config, None)
         self.task = asyncio.create_task(self.service.run())
 
     async def until(self, what: Callable[[], object]) -> None:
@@ -118,10 +118,10 @@ class Run:
             self.task.result()
 
     async def ready(self) -> None:
-        await self.until(lambda: self.service._ready)
+        await self.until(lambda: self.service.ready)
 
     def standing(self, name: str) -> str:
-        devices = self.service._parts[1]
+        devices = self.service.parts.devices
         return next(v.decision.standing.label for v in devices.views() if v.device.id == name)
 
     async def ends(self) -> int:
@@ -334,7 +334,7 @@ async def test_a_gate_that_does_not_stop_still_leaves_the_journal_closed(
         terminate()
         with pytest.raises(BackendError, match="did not end"):
             await run.ends()
-        await stop(run.service._parts[2].backend)  # type: ignore[arg-type]
+        await stop(run.service.parts.gate.backend)  # type: ignore[arg-type]
     assert "journal closed" in calls
     assert marked_clean(gate)
 
@@ -353,11 +353,11 @@ async def test_a_relying_party_that_is_away_is_shown_and_takes_nothing_out_of_se
         await run.ready()
         await asyncio.to_thread(gate.tell, "cam-1", Reason.PASS)
         await run.until(lambda: run.standing("cam-1") == "trusted")
-        forwarder = run.service._parts[4].forwarder
+        forwarder = run.service.parts.door.forwarder
         assert forwarder is not None
         await run.until(lambda: forwarder.failed == 1)
-        health = {part.part: part for part in run.service._health(())}
-        exposed = (await run.service.metrics.exposition()).decode()
+        health = {part.part: part for part in run.service.health()}
+        exposed = (await run.service.parts.metrics.exposition()).decode()
         terminate()
         assert await run.ends() == 0
     assert all(part.ready for part in health.values())

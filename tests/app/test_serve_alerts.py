@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -46,22 +45,13 @@ def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
     return gate
 
 
-def asked(gate: Installed, path: str) -> str:
-    connection = http.client.HTTPConnection(*gate.console, timeout=60)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
-
-
 async def shows(gate: Installed, path: str, *texts: str) -> str:
     """What a window shows, once it shows all of these."""
     seen = ""
     try:
         async with asyncio.timeout(60):
             while not all(text in seen for text in texts):
-                seen = await asyncio.to_thread(asked, gate, path)
+                seen = (await asyncio.to_thread(gate.get, path)).text
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(seen) from None

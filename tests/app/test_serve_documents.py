@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -51,25 +48,6 @@ def installed(folder: Path, daemon: FakeKubeArmor) -> Installed:
     return gate
 
 
-def readiness(gate: Installed) -> str:
-    connection = http.client.HTTPConnection(*gate.console, timeout=60)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
-
-
-def targets_of(gate: Installed, device: str) -> list[dict[str, Any]]:
-    connection = http.client.HTTPConnection(*gate.console, timeout=60)
-    try:
-        connection.request("GET", f"/v1/devices/{device}")
-        found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["targets"]
-        return found
-    finally:
-        connection.close()
-
-
 async def test_documents_follow_the_devices(tmp_path: Path) -> None:
     daemon = FakeKubeArmor()
     await daemon.start()
@@ -87,9 +65,12 @@ async def test_documents_follow_the_devices(tmp_path: Path) -> None:
         (feeds,) = (spec for name, spec in daemon.stored["container"].items() if "quarantined-feeds" in name)
         assert [rule["dir"] for rule in feeds["file"]["matchDirectories"]] == ["/srv/feeds/cam-1/"]
         async with asyncio.timeout(60):
-            while "documents of profiles verified: 10 documents" not in await asyncio.to_thread(readiness, gate):
+            while (
+                "documents of profiles verified: 10 documents"
+                not in (await asyncio.to_thread(gate.get, "/readyz")).text
+            ):
                 await asyncio.sleep(0.05)
-        targets = await asyncio.to_thread(targets_of, gate, "cam-1")
+        targets = (await asyncio.to_thread(gate.get, "/v1/devices/cam-1")).json["targets"]
         assert [(each["backend"], each["required"]) for each in targets] == [("relay", True), ("kubearmor", False)]
         assert "host policy verified" in targets[1]["detail"]
     assert daemon.lost == 0

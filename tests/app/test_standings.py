@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from gateway.app import build
+from gateway.app.parts import relying_port
 from gateway.control.running import Books, RunningBook
 from gateway.core.model import DeviceId
 from gateway.core.policy import Book, Service, compile_book
@@ -30,7 +30,7 @@ async def test_while_books_change_a_profile_reaches_what_both_allow_and_everybod
     first, second = book(FEED), book(STATUS)
     async with running(book=first) as world:
         books = Books(now_runs(world.devices.book))
-        standings = build.standings(world.devices, world.clock, books)
+        standings = relying_port.standings(world.devices, world.clock, books)
         world.devices.tell_standings(standings)
         await world.passes("cam-1")
         assert standings.until(CAM, "feed") > 0.0
@@ -49,7 +49,7 @@ async def test_while_books_change_a_profile_reaches_what_both_allow_and_everybod
 async def test_a_device_that_the_change_wishes_anew_is_told_of() -> None:
     first = book(FEED)
     async with running(book=first) as world:
-        standings = build.standings(world.devices, world.clock, Books(now_runs(world.devices.book)))
+        standings = relying_port.standings(world.devices, world.clock, Books(now_runs(world.devices.book)))
         world.devices.tell_standings(standings)
         await world.passes("cam-1")
         slot = world.devices.slot(CAM)

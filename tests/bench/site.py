@@ -43,7 +43,7 @@ FIRST6 = int(IPv6Address("fd88::"))
 LIVE_DEVICES = 60
 """The first devices of every site stand on the devices' wire, so that real packets can come from them."""
 
-_THREADS = ("loop", "checkpoint", "journal", "guard", "sockets", "cut", "apply")
+_THREADS = ("loop", "log", "checkpoint", "journal", "guard", "sockets", "cut", "apply")
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU: tuple[int, ...] = (_CPUS[0],)
 CLIENT_CPU: tuple[int, ...] = (_CPUS[-1],)

@@ -13,15 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
 from gateway.console import metrics as module
-from gateway.console.metrics import (
-    FORWARD_RESULTS,
-    LEARNT_PAIRS,
-    NOTICE_KINDS,
-    OTHER,
-    VERDICT_BUCKETS,
-    Metrics,
-    Tally,
-)
+from gateway.console.facts import LEARNT_PAIRS, NOTICE_KINDS, OTHER, VERDICT_BUCKETS, VERDICT_KINDS
+from gateway.console.families import Tally
+from gateway.console.metrics import Metrics
+from gateway.console.relaying import FORWARD_RESULTS
 from gateway.control.ports import Fact, Notice, SiteNow
 from gateway.control.running import RESULTS, Books, Ended, Result, RunningBook
 from gateway.core.errors import Refusal
@@ -85,7 +80,7 @@ async def test_every_series_of_a_source_exists_from_the_start(metrics: Metrics) 
     found = await scrape(metrics)
     for refusal in Refusal:
         assert value(found, "ragate_rejections_total", source=SOURCE, reason=refusal.value) == 0
-    for kind in module.VERDICT_KINDS:
+    for kind in VERDICT_KINDS:
         assert value(found, "ragate_verdicts_total", source=SOURCE, result=kind.value) == 0
     for notice in NOTICE_KINDS:
         assert value(found, "ragate_notices_total", kind=notice) == 0
@@ -100,7 +95,7 @@ async def test_verdicts_count_by_result_and_other_events_do_not(metrics: Metrics
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="failed") == 2
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="passed") == 1
     total = sum(n for (name, _), n in found.items() if name == "ragate_verdicts_total")
-    assert total == len(module.VERDICT_KINDS) + 1
+    assert total == len(VERDICT_KINDS) + 1
 
 
 async def test_an_unknown_source_counts_as_other(metrics: Metrics) -> None:

@@ -80,6 +80,17 @@ class Answer:
         return json.loads(self.text)
 
 
+def get(console: tuple[str, int], path: str) -> Answer:
+    """What a console answers."""
+    connection = http.client.HTTPConnection(*console, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return Answer(response.status, response.read())
+    finally:
+        connection.close()
+
+
 class Running:
     """One ``ragate serve``."""
 
@@ -93,13 +104,7 @@ class Running:
         return self._log.read_text(errors="replace")
 
     def get(self, path: str) -> Answer:
-        connection = http.client.HTTPConnection(*self.console, timeout=PATIENCE)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return Answer(response.status, response.read())
-        finally:
-            connection.close()
+        return get(self.console, path)
 
     def ready(self) -> bool:
         """Whether every part is ready. A process that has ended fails the test with its log."""
@@ -236,6 +241,10 @@ class Installed:
             check=False,
             env=clean_environment(),
         )
+
+    def get(self, path: str) -> Answer:
+        """What the console answers, whichever process of this gateway has it."""
+        return get(self.console, path)
 
     def ask(self, *arguments: str) -> Result:
         """One command of the command line in this process: quicker, and the service is another one all the same."""

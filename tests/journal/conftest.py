@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.journal import SqliteJournal
 from tests.fakes.clock import ManualClock
+from tests.journal.stored import File
 
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[File]:
+    made = File(tmp_path / "journal.db")
+    yield made
+    made.crash()
 
 
 Make = Callable[..., SqliteJournal]

@@ -11,7 +11,7 @@ import pytest
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId, SourceName, Transition
-from gateway.journal import SqliteHistory, history, store
+from gateway.journal import SqliteHistory, fold, history
 from tests.journal import samples
 from tests.journal.conftest import Make, durable, until
 
@@ -35,8 +35,8 @@ async def test_a_devices_sources_are_told_as_one_story(make: Make) -> None:
 
 
 async def test_rows_are_found_before_during_and_after_folding(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FOLD_AFTER", 3)
-    monkeypatch.setattr(store, "FOLD_SLICE", 1)
+    monkeypatch.setattr(fold, "FOLD_AFTER", 3)
+    monkeypatch.setattr(fold, "FOLD_SLICE", 1)
     journal = make()
     journal.load()
     seqs: dict[int, list[int]] = {n: [] for n in range(5)}

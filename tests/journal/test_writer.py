@@ -14,7 +14,7 @@ import pytest
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId
-from gateway.journal import SqliteJournal, store, writer
+from gateway.journal import SqliteJournal, fold, store, writer
 from tests.fakes.clock import ManualClock
 from tests.journal import samples
 from tests.journal.conftest import Make, durable, until
@@ -226,7 +226,7 @@ async def test_size_is_kept_even_while_rows_keep_coming(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "PRUNE_EVERY", 0.0)
-    monkeypatch.setattr(store, "FOLD_AFTER", 1)
+    monkeypatch.setattr(fold, "FOLD_AFTER", 1)
     journal = make(max_bytes=150_000)
     journal.load()
     for number in range(100):

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import msgspec
 
-from gateway.agentlink import messages
+from gateway.agentlink import messages, packing
 from gateway.agentlink.messages import (
     Beat,
     Damage,
@@ -28,11 +28,8 @@ from gateway.agentlink.messages import (
     read_from_agent,
     read_from_gateway,
     read_plan,
-    unpack_addresses,
-    unpack_done,
-    unpack_seen,
-    unpack_work,
 )
+from gateway.agentlink.packing import unpack_addresses, unpack_done, unpack_seen, unpack_work
 from gateway.core.model import Address, Change, ChangeKind, Transition
 from gateway.core.policy import Override
 from gateway.intake.hook.send import hand_in
@@ -112,9 +109,9 @@ def _gateway_seeds() -> Sequence[bytes]:
     return [
         encode(Welcome(1, "0.1.0", b"certificate", b"proof", LEASE, "d" * 64, PLAN)),
         encode(Welcome(1, "0.1.0", b"certificate", b"proof", LEASE, "d" * 64, None)),
-        encode(messages.pack_work(1, CHANGES, 100.0, 99.0, cut=False)),
-        encode(messages.pack_work(1, CHANGES[1:], 100.0, 99.0, cut=True)),
-        encode(Look(2, messages.pack_addresses([IPV4, IPV6]))),
+        encode(packing.pack_work(1, CHANGES, 100.0, 99.0, cut=False)),
+        encode(packing.pack_work(1, CHANGES[1:], 100.0, 99.0, cut=True)),
+        encode(Look(2, packing.pack_addresses([IPV4, IPV6]))),
         encode(PLAN),
     ]
 

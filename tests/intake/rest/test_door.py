@@ -19,7 +19,7 @@ from gateway.control.reception import Reception
 from gateway.core.errors import Refusal
 from gateway.core.model import Envelope, SourceName
 from gateway.intake.rest import RestDoor, RestSettings, open_listener
-from gateway.intake.rest import door as module
+from gateway.intake.rest import connections as module
 from tests.fakes.clock import ManualClock
 from tests.ports import OWN, free_place
 from tests.posting import PATIENCE, Authority, client_context

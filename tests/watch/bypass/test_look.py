@@ -9,11 +9,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
 from gateway.watch.bypass import BypassWatch, look
-from gateway.watch.bypass.rtnetlink import IFLA_XDP, Kernel, LookError
+from gateway.watch.bypass.look import Looker
+from gateway.watch.bypass.rtnetlink import IFLA_XDP, NETLINK_NETFILTER, Kernel, LookError
 from tests.netns import fork_in_namespaces, in_namespaces, run, unavailable
 
 pytestmark = pytest.mark.netns
@@ -215,6 +217,40 @@ def test_the_watch_tells_what_opens_and_what_closes() -> None:
             await working
 
     in_namespaces(body)
+
+
+def test_the_sockets_stay_open_from_look_to_look_and_are_closed_after_a_look_that_failed() -> None:
+    """Closing the netfilter one makes every cut wait: it may not happen look after look."""
+
+    def body() -> None:
+        routed()
+        looker = Looker([SERVICE], [DEVICE])
+        assert looker.look(anew=True) == ()
+        kernel = looker._kernel
+        assert kernel is not None
+        kept = dict(kernel._sockets)
+        assert NETLINK_NETFILTER in kept
+        assert looker.look(anew=False) == ()
+        assert looker.look(anew=True) == ()
+        assert looker._kernel is kernel
+        assert kernel._sockets == kept
+        assert all(each.fileno() >= 0 for each in kept.values())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "flowtables", refuse)
+            with pytest.raises(LookError, match="no answer"):
+                looker.look(anew=False)
+        assert all(each.fileno() == -1 for each in kept.values())
+        assert looker.look(anew=False) == ()
+        assert looker._kernel is not None
+        assert looker._kernel is not kernel
+        looker.close()
+        looker.close()
+
+    in_namespaces(body)
+
+
+def refuse() -> NoReturn:
+    raise LookError("no answer")
 
 
 def test_without_the_right_to_look_it_says_so() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.app import build
+from gateway.app.parts import doors, sources
 from gateway.config import load
 from gateway.core.model import DeviceId, SourceName
 from tests.fakes.admission import FakeAdmission
@@ -27,11 +27,11 @@ def test_sediment_verifies_a_device_wherever_the_inventory_lists_it(tmp_path: Pa
     (site.folder / "keys.txt").write_text(f"cam-1 {site.keys.hmac['cam-1'].hex()}\n")
     (site.folder / "keys.txt").chmod(0o600)
     config = load(site.config)
-    assert {device: source.name for device, source in build.speaking(config).items()} == {
+    assert {device: source.name for device, source in sources.speaking(config).items()} == {
         DeviceId("cam-1"): SourceName("verifier")
     }
-    assert set(build.authenticators(config)) == {"verifier"}
-    assert set(build.openers(config)) == {"rp", "other", "strict", "ear", "cwt", "keylime", "status"}
+    assert set(sources.authenticators(config)) == {"verifier"}
+    assert set(sources.openers(config)) == {"rp", "other", "strict", "ear", "cwt", "keylime", "status"}
 
 
 def test_without_a_door_for_alerts_nobody_can_come_to_it(tmp_path: Path) -> None:
@@ -40,6 +40,6 @@ def test_without_a_door_for_alerts_nobody_can_come_to_it(tmp_path: Path) -> None
     site.settings["sources"] = [each for each in site.settings["sources"] if each["format"] != "sediment"]
     site.write("ragate.yaml", site.settings)
     config = load(site.config)
-    made = build.door(config, FakeAdmission(), ManualClock(), lambda _: None)
+    made = doors.door(config, FakeAdmission(), ManualClock(), lambda _: None)
     assert made.addresses == []
     assert made.backlog() == 0
