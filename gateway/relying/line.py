@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
+from typing import Never
 
 from gateway.core.errors import InputRefused, Refusal
 from gateway.relying.settings import READ_BYTES, WRITE_SECONDS
@@ -41,7 +42,7 @@ class Line(ABC):
         "peer",
     )
 
-    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop, sock: socket.socket, peer: str) -> None:
+    def __init__(self, site: Site[Never], loop: asyncio.AbstractEventLoop, sock: socket.socket, peer: str) -> None:
         self._site = site
         self._loop = loop
         self._sock = sock

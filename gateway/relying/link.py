@@ -27,9 +27,11 @@ class Link(Line):
 
     __slots__ = ("_device", "_onward", "_used", "_waiting", "carrying", "verifier")
 
+    _site: Site[Link]
+
     def __init__(
         self,
-        site: Site,
+        site: Site[Link],
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         peer: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from gateway.core.errors import Refusal
 from gateway.core.model import DeviceId, Envelope, Instant
@@ -12,8 +12,7 @@ from gateway.relying.settings import RelyingSettings
 from gateway.relying.wheel import Wheel
 from gateway.sediment.relying import Case, Conversation, Heard, Word
 
-if TYPE_CHECKING:
-    from gateway.relying.link import Link
+L_contra = TypeVar("L_contra", contravariant=True)
 
 
 class End(Enum):
@@ -38,8 +37,8 @@ class Wait(Enum):
     ADMISSION = 3  # the device to be admitted
 
 
-class Site(Protocol):
-    """What a connection asks of the door."""
+class Site(Protocol[L_contra]):
+    """What a connection, of the kind ``L_contra``, asks of the door."""
 
     settings: RelyingSettings
     conversation: Conversation
@@ -69,7 +68,7 @@ class Site(Protocol):
         """Count one message for the app server."""
         ...
 
-    def met(self, link: Link, device: DeviceId) -> None:
+    def met(self, link: L_contra, device: DeviceId) -> None:
         """A connection has shown whose it is."""
         ...
 
@@ -81,6 +80,6 @@ class Site(Protocol):
         """Send a copy to the verifier; then, or when that cannot be, call ``done``."""
         ...
 
-    def ended(self, link: Link, why: End) -> None:
+    def ended(self, link: L_contra, why: End) -> None:
         """A connection is over."""
         ...
