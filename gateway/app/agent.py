@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,6 @@ from gateway.enforce import nft
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.kubearmor.host import Hardening
-from gateway.kubearmor.network import Scope
-from gateway.kubearmor.policies import Port
-from gateway.kubearmor.prefixes import Prefix
 from gateway.watch.bypass import BypassWatch, LookError
 from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
@@ -168,28 +164,13 @@ def _withdrawn(config: AgentConfig) -> list[str]:
     if plan is None:
         return []
     name = TlsMaterial(config.certificates, Role.AGENT).current.identity.name
-    layer = _layer(config, name, plan, SystemClock(), lambda _: None)
+    from gateway.app.parts import kubearmor  # noqa: PLC0415 - what an agent without KubeArmor never needs
+
+    layer = kubearmor.at_agent(config, name, plan, SystemClock(), lambda _: None)
     # KubeArmor does not tell its network policies: they are asked away by their names.
     layer.declare_documents((), ToldDocuments.forget(config.state))
     asyncio.run(layer.withdraw())
     return [f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}"]
-
-
-def _layer(
-    config: AgentConfig, name: str, plan: wire.Plan, clock: SystemClock, notice: Callable[[Notice], None]
-) -> KubeArmorAdvisory:
-    """The KubeArmor layer of this host for a plan. Raises ``ConfigError``."""
-    from gateway.app.parts import kubearmor  # noqa: PLC0415 - what an agent without KubeArmor never needs
-
-    assert config.kubearmor is not None
-    with kubearmor.refusals(config.path, name):
-        scope = Scope(
-            gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
-            always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
-            corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
-        )
-        hardening = Hardening(private=(str(config.certificates.key),))
-        return kubearmor.layer(name, config.kubearmor, clock, scope, hardening, notice)
 
 
 def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
@@ -362,7 +343,9 @@ class _Service:
         self._look_for_bypasses(plan)
         if self._config.kubearmor is None:
             return
-        fresh = _layer(self._config, self._name, plan, self._clock, self._noticed)
+        from gateway.app.parts import kubearmor  # noqa: PLC0415 - as above
+
+        fresh = kubearmor.at_agent(self._config, self._name, plan, self._clock, self._noticed)
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None
