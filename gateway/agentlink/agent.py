@@ -88,11 +88,14 @@ class Agent:
         planned: Callable[[wire.Plan], None] = lambda _plan: None,
         report: Callable[[float], wire.Heard | None] = lambda _boot: None,
         layers: Callable[[], Sequence[LayerProof]] = tuple,
+        declared: Callable[[int, wire.Declared], None] = lambda _serial, _declared: None,
+        advised: Callable[[], wire.Advised | None] = lambda: None,
     ) -> None:
         """``make_gate`` builds the path gate of a plan (``ConfigError`` where it cannot); ``changed`` is told each
         time that the link's state changes, ``planned`` each time that a plan is in force; ``report`` makes the next
         message about runtime alerts at a boot time, if there is something to say; ``layers`` are those of this host
-        that never admit and can show what they have."""
+        that never admit and can show what they have; ``declared`` takes the documents that should stand, and
+        ``advised`` says how far the newest got."""
         self._settings = settings
         self._material = material
         self._clock = clock
@@ -106,6 +109,8 @@ class Agent:
         self._planned = planned
         self._report = report
         self._layers = layers
+        self.declared = declared
+        self.advised = advised
         self._gate: Backend | None = None
         self._found = False
         self._digest = ""
@@ -235,8 +240,7 @@ class Agent:
         assert self._gate is not None
         await call.write(wire.encode(wire.Ready(self._gate.name, self._found)))
         self._say(attached=True, detail=f"{self._settings.gateway}: gateway {name}, version {welcome.program[:40]}")
-        alerts = welcome.protocol >= wire.ALERTS_PROTOCOL
-        await Attachment(self, call, min(welcome.lease, self._settings.lease), alerts=alerts).work()
+        await Attachment(self, call, min(welcome.lease, self._settings.lease), welcome.protocol).work()
 
     def _hello(self, nonce: bytes) -> wire.Hello:
         return wire.Hello(
@@ -347,13 +351,13 @@ class Agent:
         """The next message about runtime alerts."""
         return self._report(self._clock.now().boot)
 
-    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
+    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look | wire.Piece, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""
         now = self._clock.now().boot
         message = wire.read_from_gateway(data)
         if isinstance(message, wire.Work):
             return message, packing.unpack_work(message, now, lease)
-        if isinstance(message, wire.Look):
+        if isinstance(message, wire.Look | wire.Piece):
             return message, []
         raise wire.LinkProtocolError("it said welcome twice")
 

@@ -14,6 +14,7 @@ import grpc.aio
 
 from gateway.agentlink import messages as wire
 from gateway.agentlink.alerts import TELL_SECONDS
+from gateway.agentlink.documents import Pieces
 from gateway.core.errors import RagateError
 from gateway.core.model import Change
 
@@ -33,7 +34,17 @@ class Attached(Protocol):
         """Do what one message asks; returns the answer."""
         ...
 
-    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look, list[Change]]:
+    @property
+    def declared(self) -> Callable[[int, wire.Declared], None]:
+        """Takes the documents that should stand, and their serial."""
+        ...
+
+    @property
+    def advised(self) -> Callable[[], wire.Advised | None]:
+        """Says how far the newest documents got; None: nobody has told any."""
+        ...
+
+    def read(self, data: bytes, lease: float) -> tuple[wire.Work | wire.Look | wire.Piece, list[Change]]:
         """Return what a message asks, ends on this host's clock. Raises ``LinkProtocolError``."""
         ...
 
@@ -54,9 +65,10 @@ class Attachment:
     """One attached stream: reads, works, writes, beats; ends with the first of them."""
 
     def __init__(
-        self, agent: Attached, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, *, alerts: bool
+        self, agent: Attached, call: grpc.aio.StreamStreamCall[bytes, bytes], lease: float, protocol: int
     ) -> None:
-        self._alerts = alerts
+        self._protocol = protocol
+        self._pieces = Pieces()
         self._agent = agent
         self._call = call
         self._lease = lease
@@ -67,7 +79,9 @@ class Attachment:
     async def work(self) -> None:
         """Work until the link ends. Raises ``NotAttached``, ``LinkProtocolError`` or the library's error."""
         self._agent.send_damages(self._send)
-        works = (self._read, self._write, self._beat, *((self._tell,) if self._alerts else ()))
+        works = [self._read, self._write, self._beat]
+        works += [self._tell] if self._protocol >= wire.ALERTS_PROTOCOL else []
+        works += [self._advise] if self._protocol >= wire.DOCUMENTS_PROTOCOL else []
         tasks = [asyncio.create_task(each()) for each in works]
         try:
             await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +105,10 @@ class Attachment:
     async def _read(self) -> None:
         while True:
             message, changes = self._agent.read(await received(self._call), self._lease)
+            if isinstance(message, wire.Piece):
+                if (whole := self._pieces.take(message)) is not None:
+                    self._agent.declared(*whole)
+                continue
             # Begun in the order of arrival; a cut does not wait for what was begun before it.
             task = asyncio.create_task(self._do(message, changes))
             self._work.add(task)
@@ -115,6 +133,16 @@ class Attachment:
             self._send(self._agent.beat(full=turn % RESOURCES_EVERY == 0))
             turn += 1
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _advise(self) -> None:
+        """Tell how far documents got, whenever that changes."""
+        before: wire.Advised | None = None
+        while True:
+            told = self._agent.advised()
+            if told is not None and told != before:
+                before = told
+                self._send(told)
+            await asyncio.sleep(TELL_SECONDS)
 
     async def _tell(self) -> None:
         """Tell of runtime alerts, behind everything else: they wait in their own bounded queue while the link is

@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.agentlink import messages as wire
 from gateway.agentlink import packing
 from gateway.agentlink.alerts import Inbox
+from gateway.agentlink.documents import RemoteDocuments
 from gateway.agentlink.remote import RemoteGate, Session
 from gateway.certs import Identity, IdentityRefused, Role, TlsMaterial, prove
 from gateway.certs.identity import check_standing
@@ -64,14 +65,15 @@ SERVER_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class AgentTarget:
-    """One agent that may attach: its path gate here, the plan of its host, the lease told to it in seconds, and
-    where its host's runtime alerts go."""
+    """One agent that may attach: its path gate here, the plan of its host, the lease told to it in seconds, where
+    its host's runtime alerts go, and who keeps the documents there."""
 
     gate: RemoteGate
     plan: wire.Plan
     digest: str
     lease: float
     inbox: Inbox = field(default_factory=Inbox)
+    documents: RemoteDocuments | None = None
 
 
 class AgentState(NamedTuple):
@@ -233,14 +235,17 @@ class AgentHub:
             self._attached[identity.name] = found
             session.on_bypasses = target.gate.around
             target.gate.attach(session, f"agent {identity.name} attached ({ready.backend})")
+            if target.documents is not None:
+                target.documents.attached(session, protocol)
             self._say(identity.name, f"attached from {context.peer()}, version {hello.program}", again=True)
             pump = asyncio.create_task(session.pump(context.write), name="link-write")
             try:
                 await asyncio.wait((reader, pump, session.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 why = self._reason(session, reader, pump)
-                await _ended(pump)
+                # Before anything is waited for: a call that is cancelled twice would not come back to it.
                 self._end(identity.name, found, target, why)
+                await _ended(pump)
         finally:
             await _ended(reader)
         raise _Refused(grpc.StatusCode.UNAVAILABLE, why)
@@ -312,6 +317,9 @@ class AgentHub:
                 target.gate.damaged(packing.unpack_damage(message, name))
             elif isinstance(message, wire.Heard):
                 target.inbox.take(message, self._clock.now())
+            elif isinstance(message, wire.Advised):
+                if target.documents is not None:
+                    target.documents.advised(message)
             else:
                 session.take(message)
 
@@ -330,6 +338,8 @@ class AgentHub:
     def _end(self, name: str, found: _Attached, target: AgentTarget, why: str) -> None:
         target.gate.detach(found.session, why)
         target.inbox.detached()
+        if target.documents is not None:
+            target.documents.detached(found.session)
         if self._attached.get(name) is found:
             del self._attached[name]
             self._lost[name] = self._clock.now().wall

@@ -18,9 +18,11 @@ METHOD_SERVICE = "ragate.link.v1.Link"
 METHOD_NAME = "Attach"
 
 #: Versions of the protocol that this program speaks, oldest first.
-PROTOCOLS: Final = (1, 2)
+PROTOCOLS: Final = (1, 2, 3)
 #: The first one in which an agent tells runtime alerts.
 ALERTS_PROTOCOL: Final = 2
+#: The first one in which the gateway tells documents of profiles, and the agent how far they got.
+DOCUMENTS_PROTOCOL: Final = 3
 
 #: Changes or addresses in one message: a reconciler's batch.
 MOST_CHANGES = 1_000
@@ -156,6 +158,15 @@ class Heard(Message, tag=9, frozen=True):
     alerts: tuple[HeardAlert, ...]
 
 
+class Advised(Message, tag=10, frozen=True):
+    """How far the documents with this ``serial`` got at the host's KubeArmor: ``state`` is idle, waiting, accepted,
+    verified or failed. Only from protocol 3 on."""
+
+    serial: int
+    state: str
+    detail: str
+
+
 # --- from the gateway
 # -------------------------------------------------------------------------------------------------
 
@@ -208,8 +219,24 @@ class Look(Message, tag=22, frozen=True):
     proof: bool = False
 
 
-FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage | Heard
-FromGateway = Welcome | Work | Look
+class Piece(Message, tag=23, frozen=True):
+    """A piece of an encoded ``Declared``; all of one ``serial`` follow one another. Only from protocol 3 on."""
+
+    serial: int
+    data: bytes
+    last: bool
+
+
+class Declared(Message, frozen=True):
+    """All documents of profiles that should stand at the host's KubeArmor, each as JSON; ``absent``: names of
+    network documents that stand at other times."""
+
+    documents: tuple[bytes, ...]
+    absent: tuple[str, ...]
+
+
+FromAgent = Hello | Ready | Unable | Beat | Done | Seen | Failed | Damage | Heard | Advised
+FromGateway = Welcome | Work | Look | Piece
 
 _encoder = msgspec.msgpack.Encoder()
 _from_agent = msgspec.msgpack.Decoder(FromAgent)

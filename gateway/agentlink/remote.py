@@ -66,6 +66,7 @@ class Session:
         self._numbers = 0
         self._cuts: deque[_Asked] = deque()
         self._others: deque[_Asked] = deque()
+        self._pieces: deque[wire.Piece] = deque()
         self._waiting: dict[int, _Asked] = {}
         self._wake = asyncio.Event()
         self._serial = 0
@@ -114,12 +115,21 @@ class Session:
         finally:
             self._waiting.pop(asked.number, None)
 
+    def tell(self, pieces: Sequence[wire.Piece]) -> None:
+        """Send what needs no answer, behind everything else; what was not sent of an earlier telling is not any
+        more."""
+        self._pieces = deque(pieces)
+        self._wake.set()
+
     async def pump(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Send what is asked, cuts first, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._cuts or self._others:
+            while self._cuts or self._others or self._pieces:
+                if not (self._cuts or self._others):
+                    await send(wire.encode(self._pieces.popleft()))
+                    continue
                 asked = (self._cuts or self._others).popleft()
                 if not self._others and asked.cut:
                     self._lowered.clear()

@@ -21,6 +21,7 @@ from gateway.agentlink import packing
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
+from gateway.app.documents import ToldDocuments
 from gateway.app.logs import configure_logging
 from gateway.app.process import SWITCH_SECONDS, settle_garbage
 from gateway.certs import Role, TlsMaterial
@@ -33,10 +34,6 @@ from gateway.enforce import nft
 from gateway.enforce.nft import Baseline, ConnectionRate, Endpoint, GatedService, NftBackend
 from gateway.enforce.relay import ConnectionRate as RelayRate
 from gateway.enforce.relay import RelayBackend, RelayRoute
-from gateway.kubearmor.host import Hardening
-from gateway.kubearmor.network import Scope
-from gateway.kubearmor.policies import Port
-from gateway.kubearmor.prefixes import Prefix
 from gateway.watch.bypass import BypassWatch, LookError
 from gateway.watch.kubearmor import Ear
 from gateway.watch.resources import ResourceWatch, Sampler
@@ -154,11 +151,26 @@ def agent_baseline_text(config: AgentConfig) -> str:
 
 def agent_uninstall(config: AgentConfig) -> list[str]:
     """Remove what the agent's enforcement left on this host; one line a thing. Raises ``BackendError``."""
-    lines = [f"kept: the state folder {config.state}; delete it by hand"]
+    lines = [*_withdrawn(config), f"kept: the state folder {config.state}; delete it by hand"]
     if config.path_gate != "nft":
         return [f"{config.path_gate}: ended with the agent, nothing stays behind", *lines]
     nft.uninstall()
     return ["nftables: table inet ragate is gone; the gated services on this host are open to everybody", *lines]
+
+
+def _withdrawn(config: AgentConfig) -> list[str]:
+    """Ask KubeArmor to delete our policies, where it was told any. Raises ``BackendError``, ``ConfigError``."""
+    plan = None if config.kubearmor is None else kept_plan(config)
+    if plan is None:
+        return []
+    name = TlsMaterial(config.certificates, Role.AGENT).current.identity.name
+    from gateway.app.parts import kubearmor  # noqa: PLC0415 - what an agent without KubeArmor never needs
+
+    layer = kubearmor.at_agent(config, name, plan, SystemClock(), lambda _: None)
+    # KubeArmor does not tell its network policies: they are asked away by their names.
+    layer.declare_documents((), ToldDocuments.forget(config.state))
+    asyncio.run(layer.withdraw())
+    return [f"kubearmor: asked to delete our policies: {layer.state().get('detail', '')}"]
 
 
 def agent_state(config: AgentConfig) -> tuple[Mapping[str, Any] | None, str]:
@@ -210,6 +222,7 @@ class _Service:
             raise ConfigError(str(config.state), what, "name another under state:") from error
         material = TlsMaterial(config.certificates, Role.AGENT, say=self._say)
         self._name = material.current.identity.name
+        self._documents = ToldDocuments(config.state, self._say, kubearmor=config.kubearmor is not None)
         self._watch = ResourceWatch(Sampler(config.state), lambda _late: None)
         agent = Agent(
             AgentSettings(str(config.gateway), config.path_gate, config.lease),
@@ -225,6 +238,8 @@ class _Service:
             planned=self._planned,
             report=self._report,
             layers=lambda: () if self._layer is None else (self._layer.prove,),
+            declared=self._documents.take,
+            advised=self._documents.advised,
         )
         self._agent = agent
         stop = asyncio.Event()
@@ -326,23 +341,15 @@ class _Service:
         # What was loaded stays: looking for garbage in it would stop a cut for tens of milliseconds now and then.
         settle_garbage()
         self._look_for_bypasses(plan)
-        wanted = self._config.kubearmor
-        if wanted is None:
+        if self._config.kubearmor is None:
             return
-        from gateway.app.parts import kubearmor  # noqa: PLC0415 - what an agent without KubeArmor never needs
+        from gateway.app.parts import kubearmor  # noqa: PLC0415 - as above
 
-        config = self._config
-        with kubearmor.refusals(config.path, self._name):
-            scope = Scope(
-                gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
-                always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
-                corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
-            )
-            hardening = Hardening(private=(str(config.certificates.key),))
-            fresh = kubearmor.layer(self._name, wanted, self._clock, scope, hardening, self._noticed)
+        fresh = kubearmor.at_agent(self._config, self._name, plan, self._clock, self._noticed)
         if self._layer_task is not None:
             self._layer_task.cancel()
         self._layer, self._declared = fresh, None
+        self._documents.use(fresh)
         self._layer_task = asyncio.create_task(fresh.run(), name="kubearmor")
 
     def _look_for_bypasses(self, plan: wire.Plan) -> None:
@@ -374,6 +381,7 @@ class _Service:
             if admitted != self._declared:
                 self._declared = admitted
                 self._layer.declare(admitted)
+            await self._documents.turn()
 
     async def _end_layer(self) -> None:
         if self._layer_task is not None:

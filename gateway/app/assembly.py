@@ -217,12 +217,12 @@ class Assembly:
             loaded.highest_wall,
             (self.overrides, self.site, self.alarms, self.listening.alerts),
         )
-        if self.layers:
-            self.documents = self._keep_documents(self.listening.layers)
+        if takers := {**self.listening.layers, **linking.layers(self.link)}:
+            self.documents = self._keep_documents(takers)
         self._follow_books()
 
     def _keep_documents(self, layers: Mapping[str, TakesDocuments]) -> Documents:
-        """Who keeps the documents of profiles at KubeArmor, here and in clusters."""
+        """Who keeps the documents of profiles at KubeArmor: here, in clusters, and at agents' hosts."""
         config, site = self.config, self.site
         made = kubearmor.renderer(config.library, config.book, config.target.name, self.clusters)
         documents = Documents(self.devices, made, layers, self.clock, lambda: site.profile)

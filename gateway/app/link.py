@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.agentlink import messages as wire
 from gateway.agentlink import packing
 from gateway.agentlink.alerts import Inbox
+from gateway.agentlink.documents import RemoteDocuments
 from gateway.agentlink.remote import RemoteGate
 from gateway.app.parts import gates
 from gateway.config import Config, RemoteTarget
@@ -16,6 +17,7 @@ from gateway.control.order import Order
 from gateway.control.ports import Clock, Health, Notice
 from gateway.control.reconcile import Reconciler
 from gateway.control.remote import RemoteReconciler
+from gateway.control.shown import Beside, advised
 from gateway.control.start import tell, withhold
 from gateway.core.model import Address
 from gateway.core.policy import Book, zone_of
@@ -32,6 +34,7 @@ class Link(NamedTuple):
     material: TlsMaterial
     hub: AgentHub
     gates: Sequence[RemoteReconciler]
+    documents: Mapping[str, RemoteDocuments]
 
 
 def plan_of(config: Config, book: Book, remote: RemoteTarget) -> wire.Plan:
@@ -93,11 +96,14 @@ def make_link(
     material.set_say(lambda subject, sentence: notice(Notice("certificate", subject, sentence, clock.now().wall)))
     agents: dict[str, AgentTarget] = {}
     gates: list[RemoteReconciler] = []
+    documents = {remote.name: RemoteDocuments(remote.agent) for remote in config.remotes}
     for remote in config.remotes:
         plan = plan_of(config, config.book, remote)
         backend = RemoteGate(remote.agent)
         digest = wire.digest_of(wire.encode(plan))
-        agents[remote.agent] = AgentTarget(backend, plan, digest, remote.lease, inboxes[remote.name])
+        inbox, layer = inboxes[remote.name], documents[remote.name]
+        agents[remote.agent] = AgentTarget(backend, plan, digest, remote.lease, inbox, layer)
+        devices.beside.append(_beside(remote.name, layer))
         gate = RemoteReconciler(
             backend,
             backend,
@@ -118,7 +124,18 @@ def make_link(
         last.waits_for = Order(required, last.lease, lambda profile: devices.book.rank(profile)).waits_for  # noqa: PLW0108 - of the running book
         for gate in required:
             gate.on_opened = last.recheck
-    return Link(material, AgentHub(str(config.agents), material, agents, clock, notice), gates)
+    return Link(material, AgentHub(str(config.agents), material, agents, clock, notice), gates, documents)
+
+
+def _beside(target: str, layer: RemoteDocuments) -> Beside:
+    """What the documents at an agent's host are shown as; nothing where none should stand."""
+    shown = advised(target, layer)
+    return lambda decision: shown(decision) if layer.concerned else None
+
+
+def layers(link: Link | None) -> Mapping[str, RemoteDocuments]:
+    """Who keeps the documents of profiles at agents' hosts, by target."""
+    return {} if link is None else link.documents
 
 
 async def start(link: Link | None, devices: Devices) -> None:
@@ -136,7 +153,10 @@ async def start(link: Link | None, devices: Devices) -> None:
 
 def runs(link: Link | None) -> list[Callable[[], Coroutine[None, None, None]]]:
     """What has to run for as long as the service does."""
-    return [] if link is None else [link.material.run, link.hub.run, *(gate.run for gate in link.gates)]
+    if link is None:
+        return []
+    documents = (layer.run for layer in link.documents.values())
+    return [link.material.run, link.hub.run, *(gate.run for gate in link.gates), *documents]
 
 
 async def flush(link: Link | None) -> None:
@@ -184,6 +204,11 @@ def health(link: Link, config: Config) -> list[Health]:
     for remote in config.remotes:
         state = states[remote.agent]
         lines.append(Health(f"target {remote.name}", state.attached or not remote.required, state.detail))
+    lines += [
+        Health(f"documents {target}", True, f"{told['state']}: {told['detail']}")
+        for target, layer in link.documents.items()
+        if layer.concerned and (told := layer.state())
+    ]
     lines += [Health(f"bypass {gate.target}", False, gate.obstacle) for gate in link.gates if gate.obstacle]
     return lines
 

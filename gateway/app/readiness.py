@@ -77,7 +77,7 @@ def _of_the_gate(gate: Reconciler) -> str:
         spoofed = gate.backend.spoofed
         told = f"{spoofed:,} packets with a device's source came from elsewhere and were dropped" if spoofed else ""
         remark = "; ".join(filter(None, (gate.backend.remark, told)))
-    if gate.storming:
+    if gate.drifts.storming:
         told = "somebody keeps changing what is enforced; it is repaired every few seconds"
         remark = "; ".join(filter(None, (remark, told)))
     return f"{gate.backend.name}: {gate.failing} addresses failing" + (f"; {remark}" if remark else "")

@@ -32,6 +32,8 @@ def _wire_layers(parts: Assembly) -> None:
             metrics.add_backend(each.name)  # its objects are counted by set_clusters
         else:
             metrics.set_advisory(target, each.name, each.state)
+    for target, documents in linking.layers(parts.link).items():
+        metrics.set_advisory(target, documents.name, documents.state)
     if clusters:
         metrics.set_clusters(lambda: clustering.counted(clusters))
 
@@ -59,6 +61,7 @@ def _wire_doors(parts: Assembly) -> None:
     metrics.add_queue("journal", lambda: journal.pending)
     metrics.add_queue("cut", lambda: gate.cut_depth)
     metrics.add_queue("apply", lambda: gate.depth)
+    metrics.add_queue("strays", lambda: gate.drifts.depth)
     metrics.add_queue("backlog", door.backlog)
     metrics.add_queue("connections", lambda: door.open_connections)
     for posted in parts.posting:

@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from gateway.control.drifts import Drifts
 from gateway.control.followed import Cause, drift
 from gateway.control.ports import Backend, Clock, Notice, Strayed, TargetState
-from gateway.control.storms import LONGEST_WAIT, Storm
-from gateway.control.strays import look_at
 from gateway.core import plan
 from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import (
@@ -38,19 +37,6 @@ LONGEST_RETRY = 1.0
 
 RENEWAL_SLACK = 2.0
 """Seconds before half of its lease is over in which an admission may be renewed: looks are up to a second apart."""
-
-SWEEP_SECONDS = 60.0
-"""A full read-back of every address takes this long on a small site."""
-
-SWEEP_RATE = 200
-"""Addresses read back in a second at the most: 25 us each, half a percent of a core, however large the site (a full
-read-back of 100,000 addresses then takes eight minutes; a damaged ruleset is noticed at once by other means)."""
-
-SWEEP_STEP = 0.25
-
-DRIFT_NAMED = 5
-"""Addresses of one look that are told of one by one; the rest are counted."""
-
 
 # Read for every alert; a member read from its Enum costs fifteen times as much.
 _FAILED = Applied.FAILED
@@ -114,8 +100,7 @@ class Reconciler:
         self.waits_for: WaitsFor | None = None
         self.on_opened: Callable[[Address], None] | None = None
         self.admitted_version = 0
-        self.repairs = 0
-        self._storm = Storm()
+        self.drifts = Drifts(self, backend.name, self._want, clock, notice)
         #: Why nothing that stands here can be relied on; "" while it can. Every device is then shown as failed.
         self.obstacle = ""
 
@@ -233,7 +218,7 @@ class Reconciler:
             tasks.create_task(self._cut_lane(), name=f"{self.target}-cut")
             tasks.create_task(self._ordinary_lane(), name=f"{self.target}-apply")
             tasks.create_task(self._renew(), name=f"{self.target}-renew")
-            tasks.create_task(self._sweep(), name=f"{self.target}-sweep")
+            tasks.create_task(self.drifts.run(), name=f"{self.target}-drifts")
             tasks.create_task(self._watch(), name=f"{self.target}-watch")
 
     @property
@@ -455,29 +440,15 @@ class Reconciler:
                 self._wake.set()
                 await asyncio.sleep(0)
 
-    async def _sweep(self) -> None:
-        """Read everything back, slowly and for ever; what is not as it should be is repaired and counted."""
-        while True:
-            addresses = list(self._want)
-            step = max(1, int(min(len(addresses) / SWEEP_SECONDS, SWEEP_RATE) * SWEEP_STEP))
-            for start in range(0, len(addresses), step):
-                await asyncio.sleep(SWEEP_STEP)
-                await self._check(addresses[start : start + step])
-            if not addresses:
-                await asyncio.sleep(SWEEP_STEP)
+    async def look(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        """Read addresses back and repair them; returns those that are being changed, which cannot be judged now.
 
-    async def _check(self, addresses: Sequence[Address]) -> Sequence[Address]:
-        """Read addresses back and repair them; returns those that could not be judged now."""
-        asked = {a: self._have.get(a) for a in addresses if not self._moving(a)}
+        Raises ``BackendError``: then none was.
+        """
         if self.unreachable:
-            return ()  # everything is looked at when it can be reached again
-        try:
-            stands = await self.backend.observe(list(asked))
-        except Unreached:
-            return ()
-        except BackendError as error:
-            self._notice(Notice("backend-error", self.backend.name, error.what, self._clock.now().wall))
-            return addresses
+            raise Unreached(self.backend.name, self.unreachable)
+        asked = {a: self._have.get(a) for a in addresses if not self._moving(a)}
+        stands = await self.backend.observe(list(asked))
         now = self._clock.now()
         moved = [address for address in addresses if address not in asked]
         wrongs: list[str] = []
@@ -491,36 +462,17 @@ class Reconciler:
             if wrong:
                 wrongs.append(f"{address}: {wrong}")
                 self._repair(address, stands[address], now.boot)
-        self._tell_drift(wrongs)
+        self.drifts.tell(wrongs)
         return moved
 
-    def _tell_drift(self, wrongs: Sequence[str]) -> None:
-        """Count what was wrong and is being repaired, and tell of it: of a flood as a whole."""
-        self.repairs += len(wrongs)
-        wall = self._clock.now().wall
-        for wrong in wrongs[:DRIFT_NAMED]:
-            self._notice(Notice("drift", self.backend.name, wrong, wall))
-        if (more := len(wrongs) - DRIFT_NAMED) > 0:
-            self._notice(Notice("drift", self.backend.name, f"and {more:,} addresses more", wall, more))
-
     @property
-    def storming(self) -> bool:
-        """Whether somebody keeps changing what is repaired."""
-        return self._storm.raging(self._clock.now().boot)
+    def repairs(self) -> int:
+        """How many differences were found and repaired."""
+        return self.drifts.repairs
 
-    async def _strayed(self, stray: Strayed) -> None:
-        """Somebody else changed elements: look at them now, and in a storm leave it at that for a while."""
-        before = self.repairs
-        if stray.everything or not stray.addresses:
-            self._tell_drift([stray])
-        await look_at((*stray.addresses, *(self._want if stray.everything else ())), self._check)
-        if self.repairs == before:
-            return
-        raging, wait = self.storming, self._storm.repaired(self._clock.now().boot)
-        if wait and not raging:
-            what = f"a storm: {stray}, again and again; repaired every {LONGEST_WAIT:g} s at the most from here on"
-            self._notice(Notice("drift", self.backend.name, what, self._clock.now().wall))
-        await asyncio.sleep(wait)
+    def waiting(self) -> int:
+        """Addresses whose change has not been begun."""
+        return len(self._cuts) + len(self._dirty)
 
     def _repair(self, address: Address, stands: Stands, now: float) -> None:
         rule = self._want.get(address)
@@ -536,13 +488,12 @@ class Reconciler:
         else changed elements: look at them."""
         async for sentence in self.backend.damages():
             if isinstance(sentence, Strayed):
-                await self._strayed(sentence)
+                self.drifts.strayed(sentence)
             else:
                 await self._laid_again(sentence)
 
     async def _laid_again(self, sentence: str) -> None:
-        self.repairs += 1
-        self._notice(Notice("drift", self.backend.name, sentence, self._clock.now().wall))
+        self.drifts.tell([sentence])
         self._have.clear()
         tombstones = [a for a, r in self._want.items() if r is not None and r.profile == DENY]
         others = [a for a, r in self._want.items() if r is not None and r.profile != DENY]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.control.followed import Cause, drift
 from gateway.control.ports import Backend, Clock, Contact, Notice, Resync, Strayed
 from gateway.control.reconcile import BATCH, Reconciler, Report
-from gateway.core.errors import BackendError
+from gateway.core.errors import BackendError, Unreached
 from gateway.core.model import DENY, Address, Change, ChangeKind, DeviceId, Rule, Stands
 
 _OPENS = frozenset({ChangeKind.ADMIT, ChangeKind.REFRESH})
@@ -69,7 +69,7 @@ class RemoteReconciler(Reconciler):
         self._contact = contact
         #: What stood when it was last known, for as long as it is not: how long a cut may be pending at the most.
         self._before: dict[Address, Rule] = {}
-        self._looked = False
+        self._looked = self._adopting = False
         #: Told of an address that is to be opened though a tombstone of before our start stands for it.
         self.on_tombstone: Callable[[Address], None] = lambda _address: None
 
@@ -115,11 +115,21 @@ class RemoteReconciler(Reconciler):
     async def _watch(self) -> None:
         async for sentence in self.backend.damages():
             if isinstance(sentence, Resync):
-                await self._look_again()
+                self._adopting = True
+                try:
+                    await self._look_again()
+                finally:
+                    self._adopting = False
             elif isinstance(sentence, Strayed):
-                await self._strayed(sentence)
+                self.drifts.strayed(sentence)
             else:
                 await self._laid_again(sentence)
+
+    async def look(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        """As ever, but not while what stands is being adopted: until then all of it would seem strange."""
+        if self._adopting:
+            raise Unreached(self.backend.name, "what stands is being read back")
+        return await super().look(addresses)
 
     async def _look_again(self) -> None:
         """The link is there again: shut at once what must be shut, then read back and bring to what is wanted."""
@@ -148,7 +158,7 @@ class RemoteReconciler(Reconciler):
                         found.judge(address, stands[address], now)
             self._adopt(chunk, stands, first=first)
         if found is not None:
-            self._tell_drift(found.wrongs)
+            self.drifts.tell(found.wrongs)
 
     def _adopt(self, addresses: Sequence[Address], stands: Mapping[Address, Stands], *, first: bool) -> None:
         """Take what was read back as what stands, and wish again what is wished."""

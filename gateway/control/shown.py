@@ -5,9 +5,10 @@ What must not live here: changing either, words for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from gateway.control.ports import Advisory, DeviceView, TargetState
+from gateway.control.ports import DeviceView, TargetState
 from gateway.control.reconcile import Reconciler
 from gateway.control.slots import Slot
 from gateway.core.model import Decision, Instant, SourceName
@@ -48,7 +49,20 @@ def shown(
 _STATES = frozenset({"accepted", "verified", "failed"})
 
 
-def advised(target: str, advisory: Advisory) -> Beside:
+class Layer(Protocol):
+    """The part of an advisory layer that is shown."""
+
+    @property
+    def name(self) -> str:
+        """The ``backend`` label of metrics."""
+        ...
+
+    def state(self) -> Mapping[str, str]:
+        """See ``Advisory``."""
+        ...
+
+
+def advised(target: str, advisory: Layer) -> Beside:
     """An advisory layer at a host: what it shows is about the host, and so about each of its devices."""
 
     def state(decision: Decision) -> TargetState:

@@ -13,6 +13,7 @@ from gateway.agentlink import messages as wire
 from gateway.agentlink import packing
 from gateway.agentlink.agent import Agent, AgentSettings, LinkState
 from gateway.agentlink.alerts import Inbox
+from gateway.agentlink.documents import RemoteDocuments
 from gateway.agentlink.hub import AgentHub, AgentTarget
 from gateway.agentlink.remote import RemoteGate
 from gateway.certs import Folder, MaterialFiles, Role, TlsMaterial
@@ -98,6 +99,9 @@ class Pair:
         self.states: list[LinkState] = []
         self.agents: list[Agent] = []
         self.inbox = Inbox()
+        self.documents = RemoteDocuments("app")
+        self.declared: Callable[[int, wire.Declared], None] = lambda _serial, _declared: None
+        self.advised: Callable[[], wire.Advised | None] = lambda: None
         self.report: Callable[[float], wire.Heard | None] = lambda _boot: None
 
     @asynccontextmanager
@@ -105,11 +109,13 @@ class Pair:
         """The gateway's end, for as long as this lasts."""
         gate = gate or self.gate
         material = TlsMaterial(files(self.folder, Role.GATEWAY, "gw"), Role.GATEWAY)
-        target = AgentTarget(gate, self.plan, wire.digest_of(wire.encode(self.plan)), self.lease, self.inbox)
+        digest = wire.digest_of(wire.encode(self.plan))
+        target = AgentTarget(gate, self.plan, digest, self.lease, self.inbox, self.documents)
         hub = AgentHub(f"{self.host}:{self.port}", material, {"app": target}, self.clock, self.notices.append)
         await gate.start()
         await hub.start()
-        tasks = [asyncio.create_task(material.run()), asyncio.create_task(hub.run())]
+        runs = (material.run, hub.run, self.documents.run)
+        tasks = [asyncio.create_task(run()) for run in runs]
         self.hub = hub
         try:
             yield hub
@@ -141,6 +147,8 @@ class Pair:
             boot_id="boot",
             changed=self.states.append,
             report=lambda boot: self.report(boot),
+            declared=lambda serial, declared: self.declared(serial, declared),
+            advised=lambda: self.advised(),
         )
         tasks = [asyncio.create_task(agent.run()), asyncio.create_task(material.run())]
         self.agents.append(agent)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.control import reconcile
+from gateway.control import drifts
 from gateway.control.followed import drift
 from gateway.core.model import DENY, Address, Applied, DeviceId, Outcome, Rule, Stands
 from tests.control.world import LEASE, running
@@ -113,8 +113,8 @@ async def test_a_lease_half_over_is_renewed_by_a_living_gateway(monkeypatch: pyt
 
 
 async def test_drift_is_found_counted_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "SWEEP_STEP", 0.005)
-    monkeypatch.setattr(reconcile, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(drifts, "SWEEP_STEP", 0.005)
+    monkeypatch.setattr(drifts, "SWEEP_SECONDS", 0.01)
     async with running() as world:
         await world.passes("cam-1")
         world.clock.advance(1)
@@ -129,8 +129,8 @@ async def test_drift_is_found_counted_and_repaired(monkeypatch: pytest.MonkeyPat
 
 
 async def test_an_admission_nobody_wished_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "SWEEP_STEP", 0.005)
-    monkeypatch.setattr(reconcile, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(drifts, "SWEEP_STEP", 0.005)
+    monkeypatch.setattr(drifts, "SWEEP_SECONDS", 0.01)
     async with running() as world:
         world.backend._admitted[TWO] = ("admitted", world.clock.boot + 1_000)
         while world.admitted("10.0.0.2"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.control import strays
 from gateway.control.ports import Strayed
+from gateway.control.strays import Strays
+from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from tests.control.world import running
 
@@ -16,40 +19,194 @@ ONE, TWO = Address.parse("10.0.0.1"), Address.parse("10.0.0.2")
 NOBODYS = Address.parse("10.0.0.99")
 
 
+class Looked:
+    """A gate that notes what it was asked to look at."""
+
+    def __init__(self, known: Sequence[Address] = (), admitted: Sequence[Address] = ()) -> None:
+        self.known = known
+        self.admitted = frozenset(admitted)
+        self.wrong: set[Address] = set()
+        self.moving: set[Address] = set()
+        self.error: BackendError | None = None
+        self.backlog = 0
+        self.repairs = 0
+        self.seen: list[list[Address]] = []
+        self.storms: list[str] = []
+        self.wait = 0.0
+        self.on_look: Callable[[int], None] = lambda _: None
+
+    async def look(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        self.seen.append(list(addresses))
+        self.on_look(len(self.seen))
+        await asyncio.sleep(0)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        wrong = self.wrong.intersection(addresses)
+        self.wrong -= wrong
+        self.repairs += len(wrong)
+        return [address for address in addresses if address in self.moving]
+
+    def surveyed(self) -> Sequence[Address]:
+        return self.known
+
+    def opens(self, address: Address) -> bool:
+        return address not in self.admitted
+
+    def waiting(self) -> int:
+        return self.backlog
+
+    def repaired(self, sentence: str) -> float:
+        self.storms.append(sentence)
+        return self.wait
+
+    def unread(self, error: BackendError) -> None:
+        self.storms.append(error.what)
+
+
+@asynccontextmanager
+async def looking(gate: Looked) -> AsyncIterator[Strays]:
+    made = Strays(gate)
+    task = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled(), task.exception()
+
+
+async def all_judged(made: Strays) -> None:
+    async with asyncio.timeout(60):
+        while made.depth:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def many(count: int, net: int = 1) -> list[Address]:
+    return [Address(bytes([10, net, n >> 8, n & 255]), 32) for n in range(count)]
+
+
 async def test_what_moves_is_looked_at_again_until_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "RETRY_SECONDS", 0.0)
-    seen: list[Sequence[Address]] = []
-
-    async def check(addresses: Sequence[Address]) -> Sequence[Address]:
-        seen.append(addresses)
-        return addresses[1:]
-
-    await strays.look_at([ONE, TWO, ONE, NOBODYS], check)
-    assert seen == [[ONE, TWO, NOBODYS], [TWO, NOBODYS], [NOBODYS]]
+    gate = Looked()
+    gate.moving = {TWO, NOBODYS}
+    gate.on_look = lambda turn: gate.moving.discard(TWO if turn == 2 else NOBODYS) if turn > 1 else None
+    async with looking(gate) as made:
+        made.take(Strayed("told", [ONE, TWO, NOBODYS]))
+        await all_judged(made)
+    assert [set(seen) for seen in gate.seen] == [{ONE, TWO, NOBODYS}, {TWO, NOBODYS}, {NOBODYS}]
 
 
 async def test_what_never_comes_to_rest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "RETRY_SECONDS", 0.0)
-    tries = 0
-
-    async def check(addresses: Sequence[Address]) -> Sequence[Address]:
-        nonlocal tries
-        tries += 1
-        return addresses
-
-    await strays.look_at([ONE], check)
-    assert tries == strays.TRIES
+    gate = Looked()
+    gate.moving = {ONE}
+    async with looking(gate) as made:
+        made.take(Strayed("told", [ONE]))
+        await all_judged(made)
+    assert len(gate.seen) == strays.TRIES
 
 
-async def test_a_large_site_is_looked_at_in_batches() -> None:
-    sizes: list[int] = []
+@pytest.mark.parametrize("everything", [False, True])
+async def test_what_was_told_is_not_forgotten_while_nothing_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, *, everything: bool
+) -> None:
+    monkeypatch.setattr(strays, "RETRY_SECONDS", 0.0)
+    gate = Looked([ONE, TWO])
+    gate.error = BackendError("nft", "no reply", transient=True)
+    async with looking(gate) as made:
+        made.take(Strayed("told", () if everything else [ONE, TWO], everything=everything))
+        await all_judged(made)
+    assert [set(seen) for seen in gate.seen] == [{ONE, TWO}, {ONE, TWO}]
+    assert gate.storms[0] == "no reply"
 
-    async def check(addresses: Sequence[Address]) -> Sequence[Address]:
-        sizes.append(len(addresses))
-        return ()
 
-    await strays.look_at([Address(bytes([10, 1, n >> 8, n & 255]), 32) for n in range(2_500)], check)
-    assert sizes == [strays.BATCH, strays.BATCH, 500]
+async def test_a_survey_looks_first_at_what_may_stand_open_and_starves_nothing() -> None:
+    shut, admitted = many(2_000), many(2_000, 2)
+    gate = Looked([*admitted, *shut], admitted)
+    async with looking(gate) as made:
+        made.take(Strayed("a burst", everything=True))
+        await all_judged(made)
+    opening = [sum(address not in gate.admitted for address in seen) for seen in gate.seen]
+    assert [len(seen) for seen in gate.seen] == [strays.BATCH] * 4
+    assert opening == [750, 750, 500, 0]
+    assert sorted(address.packed for seen in gate.seen for address in seen) == sorted(
+        address.packed for address in gate.known
+    )
+
+
+async def test_what_is_told_singly_goes_ahead_of_a_survey_that_is_under_way() -> None:
+    gate = Looked(many(20_000))
+    async with looking(gate) as made:
+        gate.on_look = lambda turn: made.take(Strayed("told", [NOBODYS])) if turn == 3 else None
+        made.take(Strayed("a burst", everything=True))
+        await all_judged(made)
+    # the fourth look already; and the survey goes on to its end
+    assert [place for place, seen in enumerate(gate.seen) if NOBODYS in seen] == [3]
+    assert len(gate.seen) == 21
+
+
+async def test_no_flood_of_single_reports_starves_a_survey() -> None:
+    gate = Looked(many(5_000))
+    async with looking(gate) as made:
+        gate.on_look = lambda turn: made.take(Strayed("told", many(900, 3))) if turn < 200 else None
+        made.take(Strayed("a burst", everything=True))
+        await all_judged(made)
+    surveyed = [place for place, seen in enumerate(gate.seen) if seen[0].packed[1] == 1]
+    assert len(surveyed) == 5
+    assert surveyed[-1] <= 10, "one slice after each batch of what was told"
+
+
+async def test_what_is_told_of_very_many_is_a_survey_itself() -> None:
+    gate = Looked()
+    async with looking(gate) as made:
+        gate.on_look = lambda turn: made.take(Strayed("one", [NOBODYS])) if turn == 1 else None
+        made.take(Strayed("very many", many(5_000)))
+        await all_judged(made)
+    assert [place for place, seen in enumerate(gate.seen) if NOBODYS in seen] == [1]
+
+
+async def test_a_survey_waits_for_its_repairs_and_what_is_told_singly_does_not() -> None:
+    gate = Looked(many(3_000))
+    gate.backlog = strays.ROOM + 1
+
+    async with looking(gate) as made:
+        made.take(Strayed("a burst", everything=True))
+        made.take(Strayed("told", [NOBODYS]))
+        async with asyncio.timeout(60):
+            while not gate.seen:
+                await asyncio.sleep(0)
+        assert gate.seen == [[NOBODYS]]
+        gate.backlog = 0
+        await all_judged(made)
+    assert len(gate.seen) == 4
+
+
+async def test_repairs_that_never_end_hold_up_each_slice_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strays, "ROOM_SECONDS", 0.01)
+    gate = Looked(many(3_000))
+    gate.backlog = strays.ROOM + 1
+    async with looking(gate) as made:
+        made.take(Strayed("a burst", everything=True))
+        await all_judged(made)
+    assert len(gate.seen) == 3
+
+
+async def test_a_survey_counts_once_for_the_storm_and_its_pace_does_not_hold_up_what_is_told() -> None:
+    gate = Looked(many(3_000))
+    gate.wrong = set(gate.known)
+    gate.wait = 3_600.0
+    async with looking(gate) as made:
+        made.take(Strayed("a burst", everything=True))
+        await all_judged(made)
+        assert gate.storms == ["a burst"]
+        made.take(Strayed("another", everything=True))
+        made.take(Strayed("told", [NOBODYS]))
+        async with asyncio.timeout(60):
+            while [NOBODYS] not in gate.seen or made.depth != 3_000:  # the next survey keeps the storm's pace
+                await asyncio.sleep(0)
+        assert len(gate.seen) == 4
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -82,7 +239,7 @@ async def test_a_storm_is_told_and_repairs_go_on(monkeypatch: pytest.MonkeyPatch
             world.backend._reports.put_nowait(Strayed("somebody changed it", (ONE,)))
             while world.gate.repairs == repaired or not world.admitted("10.0.0.1"):
                 await asyncio.sleep(0.01)
-            assert world.gate.storming is (number >= 5)
+            assert world.gate.drifts.storming is (number >= 5)
         world.devices.commit()
         assert len([one for one in world.facts.notices("drift") if "storm" in one.detail]) == 1
 

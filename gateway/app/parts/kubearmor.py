@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from gateway.config import SOURCE_ALERTS, Config, KubeArmor, document_targets
+from gateway.agentlink import messages as wire
+from gateway.config import SOURCE_ALERTS, AgentConfig, Config, KubeArmor, document_targets
 from gateway.control.ports import Clock, Notice
 from gateway.core.errors import ConfigError
 from gateway.core.model import Instant
@@ -50,6 +51,21 @@ def advisory(config: Config, clock: Clock, notice: Callable[[Notice], None] = _u
 def renderer(library: Library, book: Book, target: str, clusters: Collection[str] = ()) -> Renderer:
     """What makes the documents of a book's profiles for the target of this host, and for clusters."""
     return Renderer(library, document_targets(book, target, clusters))
+
+
+def at_agent(
+    config: AgentConfig, name: str, plan: wire.Plan, clock: Clock, notice: Callable[[Notice], None]
+) -> KubeArmorAdvisory:
+    """The layer of the host of an agent, whose file has one, for a plan. Raises ``ConfigError``."""
+    assert config.kubearmor is not None
+    with refusals(config.path, name):
+        scope = Scope(
+            gated=tuple(dict.fromkeys(Port(port, protocol) for _, _, port, protocol, _ in plan.services)),
+            always_allowed=tuple(Prefix.parse(network) for network in plan.always_allowed),
+            corridor=tuple(dict.fromkeys(Port(port, protocol) for _, port, protocol in plan.corridor)),
+        )
+        hardening = Hardening(private=(str(config.certificates.key),))
+        return layer(name, config.kubearmor, clock, scope, hardening, notice)
 
 
 def layer(

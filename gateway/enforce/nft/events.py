@@ -35,6 +35,8 @@ from gateway.enforce.nft.ruleset import TABLE
 WAITING_BYTES = 8 << 20
 #: Datagrams taken at one time: each holds at most a few dozen elements and takes some 20 us.
 MOST_AT_ONCE = 256
+#: Datagrams let go of at one time: more than the room holds, the smallest taking some 700 bytes of it.
+MOST_WAITING = 16_384
 #: Elements told one by one; with more a survey is cheaper.
 MOST_TOLD = 10_000
 
@@ -127,6 +129,17 @@ class Events:
         if len(elements) > MOST_TOLD:
             return Told(frozenset(), lost=True)
         return Told(frozenset(elements), lost)
+
+    def drop(self) -> None:
+        """Let go of what waits: everything is going to be looked at. Raises ``NetlinkError``."""
+        for _ in range(MOST_WAITING):
+            try:
+                self._socket.recv_into(self._buffer, 1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise NetlinkError(error.errno or errno.EIO, "listening to nf_tables' notices") from error
 
     def _read(self, data: memoryview, elements: set[tuple[str, bytes]]) -> None:
         offset = 0

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from gateway.core.errors import BackendError
@@ -259,37 +259,54 @@ class NetlinkSocket:
 
         Raises ``NetlinkError``; EINTR when the ruleset changed meanwhile.
         """
+        objects: list[bytes] = []
+        pieces = self.pieces(kind, body)
+        while True:
+            try:
+                objects += next(pieces)
+            except StopIteration as end:
+                if not end.value:
+                    raise NetlinkError(errno.EINTR, "dump refused") from None
+                return objects
+
+    def pieces(self, kind: int, body: bytes) -> Generator[list[bytes], None, bool]:
+        """A dump, a datagram's objects at a time; returns whether nobody changed the ruleset meanwhile: otherwise
+        some objects may be missing. Until its end the socket is good for nothing else.
+
+        Raises ``NetlinkError``.
+        """
         sequence = self._reserve(1)
         flags = NLM_F_REQUEST | NLM_F_DUMP
         self._send(HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0) + body)
-        objects: list[bytes] = []
         interrupted = False
         while True:
+            objects: list[bytes] = []
             for what, reply_flags, answered, offset, end in self._replies(self._receive(wait=True)):
                 if answered != sequence:
                     continue
                 interrupted = interrupted or bool(reply_flags & NLM_F_DUMP_INTR)
                 if what in (NLMSG_ERROR, NLMSG_DONE):
                     code = -_ERRNO.unpack_from(self._buffer, offset)[0] if end - offset >= 4 else 0
-                    if code or interrupted:
-                        raise NetlinkError(code or errno.EINTR, "dump refused")
-                    return objects
+                    if code not in (0, errno.EINTR):
+                        raise NetlinkError(code, "dump refused")
+                    if objects:
+                        yield objects
+                    return not (code or interrupted)
                 objects.append(bytes(self._view[offset + GENMSG_LENGTH : end]))
+            yield objects
 
     def dump_keys(self, where: SetName) -> list[bytes]:
         """The keys of a set as one dump shows them: each was there, some may be missing. As ``dump``."""
-        keys: list[bytes] = []
-        # an element's key is its first attribute, inside three headers (nf_tables_api.c)
-        start, size = 3 * ATTRIBUTE.size, where.key_length
-        for reply in self.dump(NFT_MSG_GETSETELEM, where.prefix):
-            for kind, elements in attributes(reply):
-                if kind != NFTA_SET_ELEM_LIST_ELEMENTS:
-                    continue
-                offset, end = 0, len(elements)
-                while offset < end:
-                    keys.append(elements[offset + start : offset + start + size])
-                    offset += max(ATTRIBUTE.size, (ATTRIBUTE.unpack_from(elements, offset)[0] + 3) & ~3)
-        return keys
+        return _keys(where, self.dump(NFT_MSG_GETSETELEM, where.prefix))
+
+    def key_pieces(self, where: SetName) -> Generator[list[bytes], None, bool]:
+        """The keys of a set, a piece of a dump at a time. As ``pieces``."""
+        pieces = self.pieces(NFT_MSG_GETSETELEM, where.prefix)
+        while True:
+            try:
+                yield _keys(where, next(pieces))
+            except StopIteration as end:
+                return bool(end.value)
 
     def _reserve(self, count: int) -> int:
         """Sequence numbers never used before on this socket (until they wrap)."""
@@ -330,6 +347,21 @@ class NetlinkSocket:
             replies.append((kind, flags, sequence, offset + HEADER.size, offset + length))
             offset += (length + 3) & ~3
         return replies
+
+
+def _keys(where: SetName, replies: Sequence[bytes]) -> list[bytes]:
+    keys: list[bytes] = []
+    # an element's key is its first attribute, inside three headers (nf_tables_api.c)
+    start, size = 3 * ATTRIBUTE.size, where.key_length
+    for reply in replies:
+        for kind, elements in attributes(reply):
+            if kind != NFTA_SET_ELEM_LIST_ELEMENTS:
+                continue
+            offset, end = 0, len(elements)
+            while offset < end:
+                keys.append(elements[offset + start : offset + start + size])
+                offset += max(ATTRIBUTE.size, (ATTRIBUTE.unpack_from(elements, offset)[0] + 3) & ~3)
+    return keys
 
 
 def _unreceived(error: OSError) -> NetlinkError:

@@ -5,6 +5,7 @@ Belongs to the guard's thread. What must not live here: admissions and tombstone
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from gateway.enforce.nft.messages import (
     counter_request,
     element,
     element_messages,
+    generation_request,
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import (
@@ -46,6 +48,8 @@ from gateway.enforce.nft.sources import FILLED_KEYS, SPOOFED_COUNTER, Anchor, co
 
 #: Addresses added or removed in one transaction, so that the kernel's lock is not held long.
 CHUNK = 1_000
+#: Dumps of one set in a survey, at the most.
+GLIMPSES = 10
 #: Tombstones that no device has: their presence tells a table that was lived in from one that was only loaded, and
 #: their absence that tombstones were flushed. RFC 7600: IPv4 dummy address; RFC 6666: discard-only prefix.
 SENTINELS = (Address.parse("192.0.0.8"), Address.parse("100::"), Address.parse("100::/64"))
@@ -254,21 +258,42 @@ class Layer:
         for sets in self._sets.of.values():
             for prefix, where in sets.items():
                 self._keep_only(where, self._of_prefix(prefix))
-        for _ in self.keeping():
-            pass
-
-    def keeping(self) -> Iterator[int]:
-        """Take what the inventory does not have out of known addresses and anchors, a set at a step; yields how
-        many there were. Raises ``NetlinkError``."""
         for where in self._own():
-            yield self._keep_only(where, self._wanted(where))
+            self._keep_only(where, self._wanted(where))
 
-    def strangers(self) -> Iterator[list[Address]]:
-        """Addresses with a profile that the inventory does not have, a set at a step. Raises ``NetlinkError``."""
+    def keeping(self, dumps: NetlinkSocket) -> Iterator[int]:
+        """Take what the inventory does not have out of known addresses and anchors, a piece of a dump at a step;
+        yields how many there were. ``dumps`` is used for nothing else. Raises ``NetlinkError``."""
+        for where in self._own():
+            wanted = self._wanted(where)
+            for keys in self._glimpses(dumps, where):
+                yield self._drop(where, [key for key in keys if key not in wanted])
+
+    def strangers(self, dumps: NetlinkSocket) -> Iterator[list[Address]]:
+        """Addresses with a profile that the inventory does not have, a piece of a dump at a step; some may be told
+        twice. ``dumps`` is used for nothing else. Raises ``NetlinkError``."""
         for sets in self._sets.of.values():
             for prefix, where in sets.items():
                 known = self._of_prefix(prefix)
-                yield [Address(key, prefix) for key in dict.fromkeys(self._keys(where)) if key not in known]
+                for keys in self._glimpses(dumps, where):
+                    yield [Address(key, prefix) for key in keys if key not in known]
+
+    def _glimpses(self, dumps: NetlinkSocket, where: SetName) -> Iterator[list[bytes]]:
+        """What dumps of a set show, until nobody changed the ruleset during one of them. On a busy site somebody
+        always does: each dump then misses a few others, and after some of them all have been seen."""
+        for _ in range(GLIMPSES):
+            before = self._generation()  # a dump of a set does not say by itself that the set changed meanwhile
+            try:
+                whole = yield from dumps.key_pieces(where)
+            except NetlinkError as error:
+                if error.code != errno.ENOENT:  # a set that is not there shows nothing; the guard lays it again
+                    raise
+                return
+            if whole and self._generation() == before:
+                return
+
+    def _generation(self) -> list[bytes | int]:
+        return self._netlink.ask([generation_request()])
 
     def mend(self, elements: Collection[tuple[str, bytes]]) -> Mapping[str, int]:
         """Put right those of these (set, key) that belong to known addresses, anchors and sentinels; how many of
@@ -315,7 +340,9 @@ class Layer:
         return {address.packed for address in self._known if address.prefix == prefix}
 
     def _keep_only(self, where: SetName, wanted: set[bytes]) -> int:
-        strangers = [key for key in dict.fromkeys(self._keys(where)) if key not in wanted]
+        return self._drop(where, [key for key in dict.fromkeys(self._keys(where)) if key not in wanted])
+
+    def _drop(self, where: SetName, strangers: Sequence[bytes]) -> int:
         for start in range(0, len(strangers), CHUNK):
             plain = [element(key) for key in strangers[start : start + CHUNK]]
             # added first: one that has expired meanwhile would spoil the delete
