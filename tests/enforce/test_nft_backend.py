@@ -17,6 +17,7 @@ from gateway.enforce.nft import Baseline, Endpoint, GatedService, NftBackend
 from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.fence import SUPERSEDED, UNDER_WAY, Dated, Fence
 from gateway.enforce.nft.netlink import NetlinkSocket
+from gateway.enforce.nft.ruleset import render_baseline_file
 from tests.netns import KernelClock, in_namespaces, run
 
 CLOCK = KernelClock()
@@ -470,3 +471,42 @@ def test_nothing_is_remembered_once_both_lanes_are_idle() -> None:
     fence.lower(lowering())
     fence.landed(lowering())
     assert not fence._lowered
+
+
+@pytest.mark.netns
+def test_what_is_only_tried_or_laid_the_same_again_is_no_damage() -> None:
+    """The kernel counts what a transaction will add before it is committed, and counts back when it is not."""
+
+    async def body() -> None:
+        backend, _ = await restarted(baseline())
+        told: list[str] = []
+
+        async def listen() -> None:
+            async for sentence in backend.damages():
+                told.append(sentence)
+
+        listening = asyncio.create_task(listen())
+        sets = "".join(f"add set inet ragate try{n} {{ type ipv4_addr; }}\n" for n in range(64))
+        many = ", ".join(f"10.{n >> 8}.{n & 255}.1" for n in range(20_000))
+        rule = "insert rule inet ragate leave ip saddr @try0 accept"
+        tried = f"{sets}{rule}\nadd element inet ragate try0 {{ {many} }}"
+
+        async def meanwhile(*line: str, stdin: str) -> None:
+            other = asyncio.create_task(asyncio.to_thread(run, *line, stdin=stdin))
+            while not other.done():  # the guard looks when something has changed
+                await take(backend, change(ChangeKind.ADMIT, ONE))
+                await asyncio.sleep(0.003)
+            await other
+
+        for _ in range(5):
+            await meanwhile("nft", "--check", "-f", "-", stdin=tried)
+            await meanwhile("nft", "-f", "-", stdin=render_baseline_file(baseline(), KNOWN))
+        assert told == []
+        await asyncio.to_thread(run, "nft", "insert rule inet ragate leave accept")
+        await _until(lambda: bool(told))
+        assert "laid again" in told[0]
+        listening.cancel()
+        await asyncio.wait((listening,))
+        await backend.stop()
+
+    in_namespaces(body)

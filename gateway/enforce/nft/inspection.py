@@ -35,8 +35,10 @@ from gateway.enforce.nft.messages import (
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE
 
-#: Times a listing is tried while others change the ruleset.
+#: Times a listing is tried while others change the ruleset: some 40 ms at a probe.
 LISTING_TRIES = 20
+#: The same where everything waits for the listing: our own lanes may be committing all the time.
+PATIENT_TRIES = 1_000
 
 _ANONYMOUS = re.compile(rb"(__(?:set|map))\d+\0+")
 
@@ -62,9 +64,9 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode("ascii", "replace")
 
 
-def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
+def undisturbed(listing: Callable[[], list[bytes]], tries: int = LISTING_TRIES) -> list[bytes]:
     """A listing taken while nobody changed the ruleset; empty when its table or set is not there."""
-    for tries_left in reversed(range(LISTING_TRIES)):
+    for tries_left in reversed(range(tries)):
         try:
             return listing()
         except NetlinkError as error:
@@ -75,20 +77,22 @@ def undisturbed(listing: Callable[[], list[bytes]]) -> list[bytes]:
     return []
 
 
-def _listing(netlink: NetlinkSocket, kind: int, table_attribute: int) -> list[dict[int, bytes]]:
+def _listing(
+    netlink: NetlinkSocket, kind: int, table_attribute: int, tries: int = PATIENT_TRIES
+) -> list[dict[int, bytes]]:
     """All objects of a kind in our table, each as its attributes."""
     body = INET + text_attribute(table_attribute, TABLE)
-    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body))]
+    objects = [dict(attributes(reply)) for reply in undisturbed(lambda: netlink.dump(kind, body), tries)]
     return [one for one in objects if _text(one.get(table_attribute, b"")) == TABLE]
 
 
-def standing_rules(netlink: NetlinkSocket) -> dict[str, tuple[bytes, ...]]:
+def standing_rules(netlink: NetlinkSocket, tries: int = LISTING_TRIES) -> dict[str, tuple[bytes, ...]]:
     """Our rules by chain, in order, as the kernel describes them without their counts. Raises ``NetlinkError``.
 
     A rule that another has replaced keeps its handle: only its expressions tell.
     """
     rules: dict[str, tuple[bytes, ...]] = {}
-    for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE):
+    for one in _listing(netlink, NFT_MSG_GETRULE, NFTA_RULE_TABLE, tries):
         chain = _text(one[NFTA_RULE_CHAIN])
         rules[chain] = (*rules.get(chain, ()), _without_counts(one[NFTA_RULE_EXPRESSIONS]))
     return rules
@@ -122,4 +126,4 @@ def inspect(netlink: NetlinkSocket) -> Standing | None:
             one.get(NFTA_SET_USERDATA, b""),
         )
     names = frozenset(_text(one[NFTA_CHAIN_NAME]) for one in _listing(netlink, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE))
-    return Standing(names, sets, standing_rules(netlink), flags)
+    return Standing(names, sets, standing_rules(netlink, PATIENT_TRIES), flags)
