@@ -101,6 +101,7 @@ class Devices:
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
+        self._stepped: list[Transition] = []  # in this turn, for the windows
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
         #: Told of every authenticated verdict that was stepped.
@@ -274,8 +275,7 @@ class Devices:
         slot.last = transition
         self._touched.append(_Touch(slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
-        for observer in self._observers:
-            observer.observe(transition)
+        self._stepped.append(transition)
         return transition
 
     def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:
@@ -454,6 +454,14 @@ class Devices:
                     rising.append((slot, slot.version, rule_of(slot), slot.under))
                 else:
                     self._follower.tightens(slot.device.id, rule_of(slot))
+        self._show()
+
+    def _show(self) -> None:
+        """Tell the windows what was stepped in this turn: last, because none of them may delay a cut."""
+        stepped, self._stepped = self._stepped, []
+        for transition in stepped:
+            for observer in self._observers:
+                observer.observe(transition)
 
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
