@@ -75,9 +75,8 @@ def _facts(device: Mapping[str, Any], now: float) -> Sequence[tuple[str, str]]:
     if override is not None:
         said = f"{override['profile']} until {text.instant(override['until'])}, by {override['actor']}: "
         rows.append(("Override", escape(said + override["reason"])))
-    if (held := device["held"]) is not None:
-        said = f"by {held['actor']}, {text.until(held['at'], now)}: {held['reason']}"
-        rows.append(("Held", escape(said)))
+    if held := text.held(device["held"], now):
+        rows.append(("Held", escape(held)))
     return rows
 
 

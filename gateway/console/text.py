@@ -235,7 +235,7 @@ def _facts(device: Mapping[str, Any], now: float) -> Iterator[str]:
     facts = (
         ("Deadline", "none: nothing is admitted" if deadline is None else _moment(deadline, now)),
         ("Override", _overridden(device["override"], now)),
-        ("Held", _held(device["held"], now)),
+        ("Held", held(device["held"], now)),
         ("Lease", "none" if lease is None else _moment(lease, now)),
         ("Binding", f"{' '.join(device['addresses']) or 'no address'} (anchor {device['anchor']}{anchor})"),
         ("Labels", labels or "none"),
@@ -256,7 +256,7 @@ def _overridden(word: Mapping[str, Any] | None, now: float) -> str:
     return f"{word['profile']} until {_moment(word['until'], now)}, by {word['actor']}: {word['reason']}"
 
 
-def _held(word: Mapping[str, Any] | None, now: float) -> str:
+def held(word: Mapping[str, Any] | None, now: float) -> str:
     """An operator's hold in words, nothing without one."""
     return "" if word is None else f"by {word['actor']}, {until(word['at'], now)}: {word['reason']}"
 

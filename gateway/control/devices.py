@@ -101,10 +101,11 @@ class Devices:
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
-        self._stepped: list[Transition] = []  # in this turn, for the windows
+        # In this turn, in order, and what authenticated verdict it was, if it was one.
+        self._stepped: list[tuple[Transition, tuple[Verdict, Instant] | None]] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
-        #: Told of every authenticated verdict that was stepped.
+        #: Told of every authenticated verdict that was stepped, behind the observers.
         self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
         #: Whether a REQUESTED answers a request of ours.
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
@@ -200,7 +201,7 @@ class Devices:
         solicited = requested and self.solicited(verdict.device, verdict.source, received)
         event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
         transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
-        self.on_verdict(verdict, transition, received)
+        self._stepped[-1] = (transition, (verdict, received))
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
@@ -237,8 +238,8 @@ class Devices:
         transitions = [self.apply(slot, source, event, now, 0.0) for source in list(slot.records)]
         if kind is EventKind.RELEASED:
             slot.held = None
-        else:  # who holds a device again changes nothing
-            slot.held = slot.held or transitions[0]
+        elif transitions[0].effect is not Effect.NONE:  # who holds a device again changes nothing
+            slot.held = transitions[0]
         self.commit()
         return transitions[0]
 
@@ -275,7 +276,7 @@ class Devices:
         slot.last = transition
         self._touched.append(_Touch(slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
-        self._stepped.append(transition)
+        self._stepped.append((transition, None))
         return transition
 
     def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:
@@ -459,9 +460,11 @@ class Devices:
     def _show(self) -> None:
         """Tell the windows what was stepped in this turn: last, because none of them may delay a cut."""
         stepped, self._stepped = self._stepped, []
-        for transition in stepped:
+        for transition, judged in stepped:
             for observer in self._observers:
                 observer.observe(transition)
+            if judged is not None:
+                self.on_verdict(judged[0], transition, judged[1])
 
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the

@@ -73,7 +73,6 @@ REFUSED_SHARE = 0.02
 """Alerts that may be refused by name: under full load those of one device may overtake each other on the way."""
 PACED_RATE = 2_000.0
 DATA_RATE = 5_000.0
-IDLE_CONNECTIONS = 10_000
 POSTED_RATE = 8_000.0
 HELD_RATE = 1_000.0
 IDLE_CONNECTIONS, IDLE_IN_TLS = 10_000, 1_000

@@ -16,6 +16,9 @@ from gateway.control.ports import Notice, Strayed
 from gateway.control.reconcile import Reconciler
 from gateway.core.model import DENY, Address, DeviceId, Rule
 from gateway.enforce.nft import Anchor, Baseline, Endpoint, GatedService, NftBackend, events, sets_in_use
+from gateway.enforce.nft.guard import Guard
+from gateway.enforce.nft.netlink import NetlinkSocket
+from gateway.enforce.nft.standing import Layer
 from tests.netns import KernelClock, in_namespaces, run
 
 CLOCK = KernelClock()
@@ -143,6 +146,32 @@ def test_one_element_is_noticed_by_event_and_put_right(
         assert [one.profile for one in stands.values()] == ["admitted", "", "", "admitted", "admitted"]
         assert [one.tombstone for one in stands.values()] == [False, False, True, False, False]
         assert not any("laid again" in each for each in site.drifts())
+
+    kept(story)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(("where", "element"), [("from.bound4", BOUND), ("known4", "10.77.1.11")])
+def test_an_element_taken_out_between_listening_and_looking_is_put_right_in_place(
+    monkeypatch: pytest.MonkeyPatch, where: str, element: str
+) -> None:
+    harms = [f"delete element inet ragate {where} {{ {element} }}"]
+    look = Guard._look
+
+    def harmed(guard: Guard, netlink: NetlinkSocket, layer: Layer) -> str:
+        if armed and harms:
+            nft(harms.pop())
+        return look(guard, netlink, layer)
+
+    armed: list[bool] = []
+    monkeypatch.setattr(Guard, "_look", harmed)
+
+    async def story(site: Kept) -> None:
+        armed.append(True)
+        site.admits(NEXT)  # a change, after which the guard looks
+        await until(lambda: bool(site.drifts()))
+        assert site.drifts() == [f"somebody else changed 1 elements of {where}: put right"]
+        await changed(where, element, there=True)
 
     kept(story)
 

@@ -225,6 +225,18 @@ def test_probes_see_every_change() -> None:
 
 
 @pytest.mark.netns
+def test_awaiting_commits_changes_nothing_and_leaves_no_answer_behind() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        before = netlink.ask([generation_request()])
+        netlink.await_commits()
+        assert netlink.ask([generation_request()]) == before
+        netlink.transact(element_messages(ADD, FOUR, [element(key(1))]))  # would take a stray answer
+        assert netlink.get_elements([(FOUR, key(1))]) != [None]
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
 def test_answers_to_older_requests_are_not_taken_for_new_ones() -> None:
     def story(netlink: NetlinkSocket) -> None:
         netlink.transact(element_messages(ADD, FOUR, [element(key(1))]))

@@ -65,6 +65,17 @@ def _question(where: SetName, key: bytes) -> Request:
     return NFT_MSG_GETSETELEM, where.question + key
 
 
+def _lost(netlink: NetlinkSocket, witnesses: Sequence[tuple[SetName, bytes]]) -> str:
+    """Which set one of the ``witnesses`` is missing from, in words; "" when all stand."""
+    found = netlink.ask([_question(where, key) for where, key in witnesses])
+    for (where, _), answer in zip(witnesses, found, strict=True):
+        if answer == errno.ENOENT:
+            return f"set {where.name} lost an element"
+        if isinstance(answer, int):
+            raise NetlinkError(answer, f"looking at set {where.name}")
+    return ""
+
+
 def _table(netlink: NetlinkSocket) -> frozenset[bytes]:
     """Our table as the kernel describes it: name, flags, use count, handle; nothing when it is gone."""
     (table,) = netlink.ask([table_request(TABLE)])
@@ -316,7 +327,7 @@ class Guard:
                 self._generation = generation
         every = LOOK_EVERY_AT_REST if self._looked else LOOK_EVERY
         if (self._turns_left or self._counted) and self._probes % every == 0:
-            if damage := self._look(netlink):
+            if damage := self._look(netlink, layer):
                 return damage
             self._looked = not self._counted
         if self._probes % LISTING_EVERY == 0:
@@ -370,26 +381,28 @@ class Guard:
         if not found:
             return f"{what} is gone"
 
+        now = time.monotonic()
+        # Noted first: on a busy site the listings below may have to be given up, again and again.
+        if now - self._counted.setdefault(what, now) >= COUNTED_SECONDS:
+            return f"{what} was changed"
+
         def damaged() -> bool:
             differs = _uncounted(ask(netlink), count) != _uncounted(learnt, count)
             return differs or standing_rules(netlink) != self._rules
 
-        if damaged() and damaged():  # once may be a commit that overtook the listing, which then shows some of both
-            return f"{what} was changed"
-        now = time.monotonic()
-        since = self._counted.setdefault(what, now)
-        return f"{what} was changed" if now - since >= COUNTED_SECONDS else ""
+        # Once may be a commit that overtook the listing, which then shows some of both.
+        return f"{what} was changed" if damaged() and damaged() else ""
 
-    def _look(self, netlink: NetlinkSocket) -> str:
+    def _look(self, netlink: NetlinkSocket, layer: Layer) -> str:
         """Compare chains with what was learnt, and ask for witnesses."""
         witnesses = self._witnesses.next()
-        found = netlink.ask([_question(where, key) for where, key in witnesses])
-        for (where, _), answer in zip(witnesses, found, strict=True):
-            if answer == errno.ENOENT:
-                return f"set {where.name} lost an element"
-            if isinstance(answer, int):
-                raise NetlinkError(answer, f"looking at set {where.name}")
-        damage = self._compare_chains(netlink)
-        if not damage:
-            self._turns_left = max(0, self._turns_left - 1)
-        return damage
+        damage = _lost(netlink, witnesses)
+        if damage and self._watcher.events is not None:
+            # Taken out since the watcher listened, a moment ago? Then it is told now and put right in place.
+            netlink.await_commits()
+            self._watcher.watch(layer)
+            damage = _lost(netlink, witnesses)
+        if damage := damage or self._compare_chains(netlink):
+            return damage
+        self._turns_left = max(0, self._turns_left - 1)
+        return ""

@@ -149,6 +149,18 @@ class NetlinkSocket:
             index = sequence - first - 1
             raise NetlinkError(code, "transaction refused", index if index >= 0 else None)
 
+    def await_commits(self) -> None:
+        """Return once every transaction that others had under way is over, and the kernel has told of it.
+
+        A batch of nothing: it waits for the lock under which a transaction is committed and told of, and changes
+        nothing, not even the generation (nf_tables_api.c, nf_tables_commit). There is no reply: sending is the
+        whole of it. Raises ``NetlinkError``.
+        """
+        first = self._reserve(2)
+        pack = HEADER.pack
+        begin = pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0) + SUBSYSTEM
+        self._send(begin + pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, first + 1, 0) + SUBSYSTEM)
+
     def can_destroy(self, where: SetName) -> bool:
         """Whether the kernel knows deletes that are content with nothing to delete.
 
