@@ -60,7 +60,7 @@ def two_hosts(net: Network, folder: Path, count: int) -> dict[str, Any]:
         with running(site, net.router.descriptor) as gateway:
             for name, verdict, ago in (("pass", PASS, 2), ("fail", FAIL, 0)):
                 for device in range(count):
-                    sent = time.time() + (tell(net, site, bodies, device, verdict, ago=ago) - _boot_ns()) / 1e9
+                    sent = _wall(tell(net, site, bodies, device, verdict, ago=ago))
                     standing = "trusted" if verdict == PASS else "distrusted"
                     seen = _both(gateway, device, standing)
                     found[name].append((max(each["verified_at"] for each in seen["targets"]) - sent) * 1_000)
@@ -90,8 +90,9 @@ def _keep_steps(steps: dict[str, list[float]], seen: dict[str, Any]) -> None:
                     steps.setdefault(f"{row['event']} {outcome['target']} {step}", []).append(float(took))
 
 
-def _boot_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+def _wall(boot_ns: int) -> float:
+    """UNIX seconds of a moment of the boot-time clock. Both clocks are read here, one right after the other."""
+    return time.time() - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boot_ns) / 1e9
 
 
 def _both(gateway: Gateway, device: int, standing: str) -> dict[str, Any]:
