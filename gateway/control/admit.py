@@ -32,12 +32,14 @@ class AdmissionLimits:
     """``queue``: envelopes waiting before doors are asked to stop accepting (4,096 alerts are 1.5 MB).
 
     ``journal``: entries waiting for a commit before the same (a slow disk must push back, not fill memory).
-    ``slice``: envelopes judged in one turn of the loop (32 x 60 us keeps the loop responsive).
+    ``slice``: envelopes judged in one turn of the loop (32 x 60 us keeps the loop responsive); ``statements``: of
+    posted documents likewise, whose signature is checked once for all of them (64 x 30 us).
     """
 
     queue: int = 4_096
     journal: int = 16_384
     slice: int = 32
+    statements: int = 64
 
 
 class Admit:
@@ -118,7 +120,7 @@ class Admit:
         queue = self._queue
         for _ in range(min(self._limits.slice, len(queue))):
             self._judge(queue.popleft())
-        self._devices.commit(self._bundles.turn(self._limits.slice) if self._bundles else None)
+        self._devices.commit(self._bundles.turn(self._limits.statements) if self._bundles else None)
         if self._waiting and not self.full:
             waiting, self._waiting = self._waiting, []
             for wake in waiting:

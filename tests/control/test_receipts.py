@@ -98,7 +98,7 @@ async def test_statements_are_judged_in_order_and_told_when_durable_and_enforced
 
 async def test_a_long_document_is_judged_in_slices_between_others() -> None:
     async with running() as world:
-        admit = admission(world, AdmissionLimits(queue=10, slice=4))
+        admit = admission(world, AdmissionLimits(queue=10, statements=4))
         receipt = admit.present(envelope(world, "\n".join(f"cam-1 requested {n}" for n in range(25))))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
