@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import marshal
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ WAIT_SECONDS = 30.0
 """A sender waits this long for the disk, and for the targets if it asked for them; milliseconds are the rule."""
 
 REMEMBERED = 65_536
-"""Statements whose answers are kept for senders that ask again: about 30 MiB."""
+"""Statements whose answers are kept for senders that ask again: about 5 MiB."""
 
 REMEMBERED_SECONDS = 600.0
 """A sender that has not heard an answer for this long will not ask for it again."""
@@ -132,13 +133,27 @@ class _Bucket:
 class _Known:
     """A document that was presented: on its way, or answered."""
 
-    __slots__ = ("answer", "receipt", "size", "until")
+    __slots__ = ("_answer", "receipt", "size", "until")
 
     def __init__(self, receipt: Receipt, until: float) -> None:
         self.receipt: Receipt | None = receipt
-        self.answer: Answer | None = None
+        self._answer = b""
         self.until = until
         self.size = 1
+
+    def keep(self, answer: Answer) -> None:
+        """Keep the answer instead of the receipt, as one piece: hundreds of thousands of small objects that live
+        for minutes would spread over all memory whatever is made for the next document."""
+        name, source, results, verified = answer
+        self._answer, self.receipt = marshal.dumps((name, source, tuple(map(tuple, results)), verified)), None
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that was kept; None while the document is on its way."""
+        if not self._answer:
+            return None
+        name, source, results, verified = marshal.loads(self._answer)  # noqa: S302 - nobody else's bytes
+        return Answer(name, source, tuple(map(Result._make, results)), verified)
 
 
 class Reception:
@@ -204,8 +219,8 @@ class Reception:
                 return denied
             envelope = Envelope(submission.data, sender.name, submission.peer, submission.received, presented)
             known = self._remember(digest, self._admission.present(envelope, follow=True), sender.name)
-        if known.answer is not None:
-            return known.answer
+        if (answer := known.answer) is not None:
+            return answer
         assert known.receipt is not None
         return await self._follow(known.receipt, digest, sender.name, wait=submission.wait)
 
@@ -275,14 +290,14 @@ class Reception:
             known.size = number
 
         def shorten(_: object) -> None:
-            # An answer is a third of its receipt, and most senders do not wait for this moment.
+            # A kept answer is a small part of its receipt, and most senders do not wait for this moment.
             if self._known.get(digest) is not known:
                 return
             results = tuple(map(_result, receipt.items))
             if receipt.durable.result() is not None or not any(result.accepted for result in results):
                 self._forget(digest)
             else:
-                known.answer, known.receipt = _answer(receipt, digest, source, results), None
+                known.keep(_answer(receipt, digest, source, results))
 
         receipt.durable.add_done_callback(charge)
         receipt.enforced.add_done_callback(shorten)
