@@ -217,8 +217,9 @@ class Assembly:
             loaded.highest_wall,
             (self.overrides, self.site, self.alarms, self.listening.alerts),
         )
-        if takers := {**self.listening.layers, **linking.layers(self.link)}:
-            self.documents = self._keep_documents(takers)
+        takers: dict[str, TakesDocuments] = {**self.layers, **linking.layers(self.link)}
+        if takers:
+            self.documents = self._keep_documents(self.listening.severities.before(takers))
         self._follow_books()
 
     def _keep_documents(self, layers: Mapping[str, TakesDocuments]) -> Documents:

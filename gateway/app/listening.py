@@ -17,9 +17,8 @@ from gateway.console.metrics import Metrics
 from gateway.control.admit import Admit
 from gateway.control.alerts import Alerts, Watched
 from gateway.control.devices import Devices
-from gateway.control.documents import TakesDocuments
 from gateway.control.ports import Advisory, Clock, Health, Notice
-from gateway.control.severities import Severities
+from gateway.control.severities import SeveritiesByTarget
 from gateway.enforce.kubearmor import KubeArmorAdvisory, own_names
 from gateway.watch.kubearmor import LOSSES, STREAMS, Ear
 
@@ -31,26 +30,17 @@ class Listening:
         self, config: Config, admit: Admit, devices: Devices, layers: Mapping[str, Advisory], clock: Clock
     ) -> None:
         """``layers`` by target; that of this host, where it is KubeArmor's hand, is told when the streams are lost.
-        Whoever declares documents does it to ``layers`` of this object."""
+        Whoever declares documents, here or at agents, does it to what ``severities`` stands before."""
         self._target = config.target.name
         self._devices = devices
         self._clock = clock
         layer = layers.get(self._target)
         self._layer = layer if isinstance(layer, KubeArmorAdvisory) else None
-        self.layers: Mapping[str, TakesDocuments] = layers
-        severity_of: Callable[[str], int] = lambda _: 0  # noqa: E731 - the default of a name that is set below
-        if layer is not None:
-            severities = Severities(layer)
-            self.layers = {**layers, self._target: severities}
-            severity_of = severities.of
+        self.severities = SeveritiesByTarget()
         names = {remote.name: remote.agent for remote in config.remotes}
         sources = alert_sources(config.target, config.remotes)
         watched = {
-            target: Watched(
-                source,
-                own_names(names.get(target, target)),
-                severity_of if target == self._target else lambda _: 0,
-            )
+            target: Watched(source, own_names(names.get(target, target)), partial(self.severities.of, target))
             for target, source in sources.items()
         }
         self.alerts = Alerts(devices, admit.hint, watched)

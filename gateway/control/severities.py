@@ -36,6 +36,24 @@ class Severities:
         return self._known.get(policy, 0)
 
 
+class SeveritiesByTarget:
+    """The same for several targets: of this host, and of hosts whose agents tell what they hear."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, Severities] = {}
+
+    def before(self, layers: Mapping[str, TakesDocuments]) -> Mapping[str, TakesDocuments]:
+        """These layers by target, each behind one who remembers the severities that it is told from now on."""
+        made = {target: Severities(layer) for target, layer in layers.items()}
+        self._targets |= made
+        return made
+
+    def of(self, target: str, policy: str) -> int:
+        """The severity of a network policy by its name at one target; 0: none, or not known."""
+        known = self._targets.get(target)
+        return 0 if known is None else known.of(policy)
+
+
 def _severity(document: NetworkDocument) -> int:
     """The last entry's, as the daemon itself has it: a later entry overwrites what an earlier one said."""
     found = 0

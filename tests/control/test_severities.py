@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.control.severities import Severities
+from gateway.control.severities import Severities, SeveritiesByTarget
 from gateway.kubearmor.documents import (
     Document,
     HostDocument,
@@ -46,3 +46,14 @@ def test_the_last_entry_says_it_as_for_the_daemon() -> None:
     assert layer.told == [(documents, frozenset({"gone"}))]
     severities.declare_documents(())
     assert severities.of("a") == 0
+
+
+def test_each_target_has_its_own_and_a_host_that_is_told_nothing_has_none() -> None:
+    here, there = Layer(), Layer()
+    known = SeveritiesByTarget()
+    layers = known.before({"gateway": here, "app-server": there})
+    documents = [network("a", 3, None)]
+    layers["app-server"].declare_documents(documents)
+    assert there.told == [(documents, frozenset())]
+    assert not here.told
+    assert [known.of(target, "a") for target in ("gateway", "app-server", "elsewhere")] == [0, 3, 0]
