@@ -55,7 +55,7 @@ class LogThread:
             untold, self._untold = self._untold, 0
             self._waiting.append(("warning", time.time(), {"event": "lines left out", "count": untold}))
         self._waiting.append((level, time.time(), line))
-        if waiting == MOST_WAITING // 2:
+        if waiting >= MOST_WAITING // 2:
             self._hurry.set()
 
     def flush(self, seconds: float) -> bool:

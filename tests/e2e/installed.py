@@ -103,6 +103,10 @@ class Running:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def says(self, text: str) -> None:
+        """Wait until the log has a line with this: lines appear a moment after what they tell."""
+        until(lambda: text in self.log, lambda: self.log)
+
     def get(self, path: str) -> Answer:
         return get(self.console, path)
 

@@ -58,10 +58,11 @@ def test_attacks_are_refused_or_contained_and_the_door_stays_open(tmp_path: Path
             gate.recover(service, "cam-1")
             assert set(admitted()) == {*CAM_1, *CAM_2}
             assert not list(tmp_path.rglob("*pwned*"))
-            assert "\x1b" not in service.log
             told = explained(gate)
             assert {"hmac", "device", "signature", "peer", "framing"} <= set(told)
             assert all(told.values()), "each reason has a sentence"
+            assert service.stop() == 0, service.log
+            assert "\x1b" not in service.log
 
     in_namespaces(body)
 

@@ -232,7 +232,7 @@ def test_an_operator_has_a_device_attest_and_its_deadline_is_cut_to_the_grace(
         assert [each["state"] for each in json.loads(asked.output)["asked"]] == ["asked"]
         until(lambda: service.device("cam-1")["deadline"] < time.time() + 301)
         assert service.device("cam-1")["standing"] == "trusted"
-        assert "seen with its case open" in service.log
+        service.says("seen with its case open")
         unknown = gate.ask("devices", "attest", "cam-9", "--reason", "x")
         assert unknown.exit_code == 1
         assert "not in the inventory" in unknown.output

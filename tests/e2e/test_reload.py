@@ -222,8 +222,8 @@ def test_bad_books_of_every_kind_are_refused_and_the_running_one_stands(tmp_path
                 done = Reloaded(gate)
                 assert (done.code, "unchanged" in done.text) == (0, True)
                 assert service.metric("ragate_book_last_reload_successful") == 1
-            assert '"event": "notice"' in service.log
-            assert "the one before stays" in service.log
+            service.says('"event": "notice"')
+            service.says("the one before stays")
 
     on_the_ground(body)
 

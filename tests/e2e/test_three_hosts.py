@@ -169,8 +169,8 @@ def test_what_was_changed_while_the_agent_was_down_is_put_right_and_told(tmp_pat
             until(lambda: repairs(service) == 2, lambda: service.log)
             settled(service, "cam-1", "trusted")
             until(lambda: set(on_server(ground, admitted)) == set(CAM_1), lambda: on_server(ground, admitted))
-            assert f"{CAM_1[0]}: expected admitted, found nothing" in service.log
-            assert f"{CAM_2[0]}: admitted as admitted though nothing admits it" in service.log
+            service.says(f"{CAM_1[0]}: expected admitted, found nothing")
+            service.says(f"{CAM_2[0]}: admitted as admitted though nothing admits it")
             assert ground.passes(CAM_1[0])
             assert ground.shut("cam-2")
 
