@@ -7,6 +7,7 @@ import ipaddress
 import json
 import platform
 import re
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.enforce.nft.events import Events
 from gateway.enforce.nft.messages import (
     HEADER,
     MAX_ELEMENTS,
@@ -232,6 +234,31 @@ def test_awaiting_commits_changes_nothing_and_leaves_no_answer_behind() -> None:
         assert netlink.ask([generation_request()]) == before
         netlink.transact(element_messages(ADD, FOUR, [element(key(1))]))  # would take a stray answer
         assert netlink.get_elements([(FOUR, key(1))]) != [None]
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
+def test_after_awaiting_commits_whatever_is_seen_to_be_gone_has_been_told() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        everything = [element(key(number)) for number in range(2_000)]
+        add, delete = element_messages(ADD, FOUR, everything), element_messages(DELETE, FOUR, everything)
+        other = NetlinkSocket()
+        events = Events([netlink.port])
+        for _ in range(30):
+            netlink.transact(add)
+            harm = threading.Thread(target=other.transact, args=(delete,))
+            harm.start()
+            while netlink.get_elements([(FOUR, key(1_999))]) != [None]:
+                pass
+            # Gone from here on, while the kernel may still be telling of it.
+            netlink.await_commits()
+            told = events.take()
+            assert told.lost or (FOUR.name, key(1_999)) in told.elements
+            harm.join()
+            events.drop()
+        events.close()
+        other.close()
 
     with_kernel(story)
 
