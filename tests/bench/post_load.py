@@ -15,7 +15,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import aiohttp
 import grpc
 import grpc.aio
+import msgspec
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -50,6 +51,7 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     taken: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    run: str = field(default_factory=lambda: secrets.token_hex(4))  # what every nonce of this load begins with
 
     def documents(self) -> Iterator[Callable[[], bytes]]:
         """Makers of the documents, in order."""
@@ -58,31 +60,42 @@ class Load:
             yield lambda numbers=numbers: self._document(numbers)  # type: ignore[misc]
 
     def _document(self, numbers: range) -> bytes:
+        # Put together as text: the sender shares a core with the service, so what it takes the service has not.
         now = int(time.time())
+        times = f'"issued_at":{now},"expires_at":{now + 900},"nonce":"{self.run}'
         verdicts = []
         for number in numbers:
-            device, turn = number % self.devices, self.turn + number // self.devices
-            made = {
-                "device": f"d{device:06d}",
-                "result": CYCLE[(device + turn) % len(CYCLE)],
-                "issued_at": now,
-                "nonce": secrets.token_hex(8),
-                "expires_at": now + 900,
-            }
-            verdicts.append(made)
-        return json.dumps({"source": "rp", "verdicts": verdicts}).encode()
+            turn, device = divmod(number, self.devices)
+            result = CYCLE[(device + self.turn + turn) % len(CYCLE)]
+            verdicts.append(f'{{"device":"d{device:06d}","result":"{result}",{times}{number:08x}"}}')
+        return f'{{"source":"rp","verdicts":[{",".join(verdicts)}]}}'.encode()
 
-    def note(self, began: float, results: list[Any]) -> None:
-        """Count one answer."""
+    def note(self, began: float, taken: int, refused: list[str]) -> None:
+        """Count one answer: how many verdicts were taken, and the failed step of each that was not."""
         self.latencies.append((time.monotonic() - began) * 1_000)
-        for accepted, step in results:
-            if accepted:
-                self.taken += 1
-            else:
-                self.refused[step] += 1
+        self.taken += taken
+        self.refused.update(refused)
 
 
-Send = Callable[[bytes], Awaitable[list[Any]]]
+class _Result(msgspec.Struct):
+    accepted: bool
+    step: str = ""
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Result] = []
+    step: str = ""
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def _counted(results: Sequence[Any]) -> tuple[int, list[str]]:
+    refused = [each.step for each in results if not each.accepted]
+    return len(results) - len(refused), refused
+
+
+Send = Callable[[bytes], Awaitable[tuple[int, list[str]]]]
 
 
 async def drive(load: Load, lanes: list[Send]) -> None:
@@ -99,7 +112,7 @@ async def drive(load: Load, lanes: list[Send]) -> None:
             if due > time.monotonic():
                 await asyncio.sleep(due - time.monotonic())
             began = max(due, 0.0) or time.monotonic()
-            load.note(began, await send(make()))
+            load.note(began, *await send(make()))
 
     async with asyncio.TaskGroup() as tasks:
         for send in lanes:
@@ -115,16 +128,15 @@ async def over_rest(load: Load, key: Ed25519PrivateKey) -> None:
     connector = aiohttp.TCPConnector(limit=load.lanes * load.window, ssl=context)
     async with aiohttp.ClientSession(connector=connector) as session:
 
-        async def send(body: bytes) -> list[Any]:
+        async def send(body: bytes) -> tuple[int, list[str]]:
             headers = {
                 "Content-Type": "application/json",
                 "Ragate-Key": "k1",
                 "Ragate-Signature": base64.b64encode(key.sign(body)).decode(),
             }
             async with session.post(url, data=body, headers=headers) as answer:
-                said = json.loads(await answer.read())
-            results = said.get("results") or [{"accepted": False, "step": f"{answer.status} {said.get('step')}"}]
-            return [(each["accepted"], each.get("step", "")) for each in results]
+                said = _answers.decode(await answer.read())
+            return _counted(said.results) if said.results else (0, [f"{answer.status} {said.step}"])
 
         await drive(load, [send] * load.lanes)
 
@@ -149,15 +161,15 @@ async def over_rpc(load: Load, key: Ed25519PrivateKey) -> None:
 
             async def send(
                 body: bytes, call: Any = call, waiting: Any = waiting, writing: asyncio.Lock = writing
-            ) -> list[Any]:
+            ) -> tuple[int, list[str]]:
                 future: asyncio.Future[pb.Answer] = asyncio.get_running_loop().create_future()
                 async with writing:
                     waiting.put_nowait(future)
                     await call.write(pb.Submission(document=body, key_id="k1", signature=key.sign(body)))
                 answer = await future
                 if not answer.HasField("taken"):
-                    return [(False, answer.problem.step)]
-                return [(result.accepted, result.step) for result in answer.taken.results]
+                    return 0, [answer.problem.step]
+                return _counted(answer.taken.results)
 
             async def read(call: Any = call, waiting: Any = waiting) -> None:
                 while True:
