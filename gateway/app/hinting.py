@@ -81,6 +81,8 @@ class Hinting:
         devices.on_verdict = self._judged
 
     def _judged(self, verdict: Verdict, transition: Transition, received: Instant) -> None:
+        if verdict.source not in self._sediment:
+            return  # nobody else can be asked, or claims an address
         self.inquiries.judged(verdict, transition, received)
         self.claims.judged(verdict)
 

@@ -281,7 +281,7 @@ def _records(
 
 def _told(record: Mapping[str, object]) -> Record:
     """A record as the service tells it: without the nonces of the newest second, which one new event needs not."""
-    kept = {key: value for key, value in record.items() if key in Record.__slots__ and key != "standing"}
+    kept = {key: value for key, value in record.items() if key in Record._fields and key != "standing"}
     return Record(_STANDINGS[str(record["standing"])], **kept)  # type: ignore[arg-type]
 
 

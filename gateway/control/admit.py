@@ -11,14 +11,13 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from gateway.control.devices import Devices
 from gateway.control.hints import HintLimits, HintRate
 from gateway.control.ports import Authenticator, Clock, Entry, Journal, Observer, Opener, Receipt
 from gateway.control.receipts import Bundles
 from gateway.core.errors import Refusal
-from gateway.core.model import DeviceId, Envelope, Hint, Instant, Outcome, Record, Rejected, SourceName, Verdict
+from gateway.core.model import Envelope, Hint, Instant, Outcome, Rejected, SourceName, Verdict
 
 #: What comes of a hint that is taken: it made a device suspect (or cut it), changed nothing, or was no bad word.
 HINT_RESULTS = ("lowered", "no-effect", "ignored")
@@ -58,7 +57,7 @@ class Admit:
     ) -> None:
         self._authenticators = authenticators
         self._devices = devices
-        self._record_of = {source: partial(_record_of, devices, source) for source in authenticators}
+        self._record_of = {source: devices.records_of(source) for source in authenticators}
         self._journal = journal
         self._observers = observers
         self._clock = clock
@@ -166,10 +165,6 @@ class Admit:
         for observer in self._observers:
             observer.observe(fact)
         return row
-
-
-def _record_of(devices: Devices, source: SourceName, device: DeviceId) -> Record | None:
-    return devices.record(device, source)
 
 
 def _degraded(verdict: Verdict, envelope: Envelope, why: str) -> Rejected:

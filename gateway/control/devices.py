@@ -151,6 +151,16 @@ class Devices:
         """Why raising is refused."""
         return self.barrier or "the journal cannot be written"
 
+    def records_of(self, source: SourceName) -> Callable[[DeviceId], Record | None]:
+        """``record`` for one source: asked for every verdict."""
+        slots = self._slots
+
+        def record_of(device: DeviceId) -> Record | None:
+            slot = slots.get(device)
+            return None if slot is None else slot.records.get(source)
+
+        return record_of
+
     def record(self, device: DeviceId, source: SourceName) -> Record | None:
         """The record of one (device, source); None when the inventory does not pair them."""
         slot = self._slots.get(device)
@@ -270,9 +280,10 @@ class Devices:
         if changed:
             slot.records[source] = step.record
             self._decide(slot, now)
-            for other in self.addresses.affected(slot.device.id):
-                self._decide(self._slots[other], now)
-                self._touched.append(_Touch(self._slots[other], transition, 0.0, -1))
+            if self.addresses.shared:
+                for other in self.addresses.affected(slot.device.id):
+                    self._decide(self._slots[other], now)
+                    self._touched.append(_Touch(self._slots[other], transition, 0.0, -1))
         slot.last = transition
         self._touched.append(_Touch(slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
@@ -308,18 +319,18 @@ class Devices:
         self._decide(slot, now)
 
     def _decide(self, slot: Slot, now: Instant) -> None:
-        old = slot.decision
-        standing, deadline = self._fold(slot)
-        decision = policy.decide(
-            slot.device, standing, deadline, self.book, self._conflict(slot, standing), slot.override, now.wall
-        )
+        old, device, book = slot.decision, slot.device, self.book
+        both = policy.ruled_by(device, book)
+        standing, deadline = lifecycle.fold(tuple(slot.records.values()), both.marks.quorum)
+        conflict = self._conflict(slot, standing)
+        decision = policy.decide_by(both, device, standing, deadline, book, conflict, slot.override, now.wall)
         slot.version += 1
         if decision.standing is not old.standing:
-            self.census.move(slot.device.id, old.standing, decision.standing)
-        if policy.tighter(decision, old, self.book):
+            self.census.move(device.id, old.standing, decision.standing)
+        if policy.tighter(decision, old, book):
             slot.floor = slot.version
         slot.decision = decision
-        slot.under = self.book
+        slot.under = book
         if self.on_moved is not None and decision.profile != old.profile:
             self.on_moved(slot, old.profile)
         self._arm(slot, now)
@@ -354,6 +365,8 @@ class Devices:
         return lifecycle.fold(tuple(slot.records.values()), policy.quorum_for(slot.device, self.book))
 
     def _conflict(self, slot: Slot, standing: Standing) -> tuple[DeviceId, Standing] | None:
+        if not self.addresses.shared:
+            return None
         lowest: tuple[DeviceId, Standing] | None = None
         for other in self.addresses.sharers(slot.device.id):
             theirs, _ = self._fold(self._slots[other])
@@ -394,6 +407,8 @@ class Devices:
 
     def rule(self, slot: Slot, address: Address) -> Rule | None:
         """What an address of this device should have now: the least that any of its owners may."""
+        if not self.addresses.shared:
+            return rule_of(slot)
         owners = self.addresses.owners(address)
         if not owners:
             return Rule(slot.device.id, DENY, 0.0, tombstone=False)
@@ -422,12 +437,11 @@ class Devices:
         opening: list[_Opening] = []
         rising: list[_Rising] = []
         followed: list[Sequence[Cause]] = []
-        raised = [t for t in touched if t.transition.effect in _RAISES]
         self._turns_under_way += 1
         after: list[Callable[[JournalError | None], None]] = []
 
         def durable(error: JournalError | None) -> None:
-            self._durable(error, followed, opening, raised, rising)
+            self._durable(error, followed, opening, touched, rising)
             for each in after:
                 each(error)
 
@@ -436,12 +450,12 @@ class Devices:
             after.append(told(seqs))
         for slot, transition, received, entry in touched:
             seq = seqs[entry] if entry >= 0 else 0
-            addresses = slot.device.binding.addresses
-            causes = [
-                Cause(seq, slot.device.id, slot.decision.profile, received, len(addresses) + 1) for _ in self._gates
-            ]
+            device, profile = slot.device, slot.decision.profile
+            addresses = device.binding.addresses
+            left = len(addresses) + 1
+            causes = [Cause(seq, device.id, profile, received, left) for _ in self._gates]
             followed.append(causes)
-            loosens = transition.effect in _RAISES and slot.decision.profile != DENY
+            loosens = transition.effect in _RAISES and profile != DENY
             for address in addresses:
                 rule = self.rule(slot, address)
                 if loosens:
@@ -454,7 +468,7 @@ class Devices:
                 if loosens:
                     rising.append((slot, slot.version, rule_of(slot), slot.under))
                 else:
-                    self._follower.tightens(slot.device.id, rule_of(slot))
+                    self._follower.tightens(device.id, rule_of(slot))
         self._show()
 
     def _show(self) -> None:
@@ -486,7 +500,7 @@ class Devices:
         error: JournalError | None,
         followed: Sequence[Sequence[Cause]],
         opening: Sequence[_Opening],
-        raised: Sequence[_Touch],
+        touched: Sequence[_Touch],
         rising: Sequence[_Rising],
     ) -> None:
         self._turns_under_way -= 1
@@ -497,12 +511,12 @@ class Devices:
             for gate, cause in zip(self._gates, causes, strict=True):
                 cause.durable = 0.0 if error else now
                 gate.count_down(cause, now)
-        for slot, *_ in opening:
-            slot.opening -= 1
+        for wish in opening:
+            wish[0].opening -= 1
         if error is not None:
             for _, _, _, _, causes, _ in opening:
                 self._gave_up(causes, "the journal could not be written", now)
-            self._take_back(raised)
+            self._take_back([each for each in touched if each.transition.effect in _RAISES])
             return
         for slot, version, address, rule, causes, book in opening:
             if slot.floor > version:

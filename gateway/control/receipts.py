@@ -9,18 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from gateway.control.devices import Committed, Devices
 from gateway.control.ports import Opener
 from gateway.core.errors import JournalError
 from gateway.core.model import (
     Applied,
-    DeviceId,
     Enforced,
     Envelope,
     Outcome,
-    Record,
     Rejected,
     SourceName,
     Statement,
@@ -109,7 +106,7 @@ class Bundles:
         degraded: Callable[[Verdict, Envelope, str], Rejected],
     ) -> None:
         self._openers = openers
-        self._record_of = {source: partial(_record_of, devices, source) for source in openers}
+        self._record_of = {source: devices.records_of(source) for source in openers}
         self._devices = devices
         self._rejected = rejected
         self._degraded = degraded
@@ -181,17 +178,17 @@ class Bundles:
         record_of, received = self._record_of[source], envelope.received
         first = bundle.judged
         said = bundle.said[first : first + most]
-        for place, statement in enumerate(said, first):
-            item = bundle.items[place]
+        may_raise = devices.may_raise
+        for item, statement in zip(bundle.items[first:], said, strict=False):
             result = appraise(statement, envelope, record_of)
-            if isinstance(result, Verdict) and result.outcome is _PASSED and not devices.may_raise:
+            if isinstance(result, Verdict):
+                if may_raise or result.outcome is not _PASSED:
+                    taken.append((bundle, item, devices.waiting))
+                    item.result = devices.verdict(result, received)
+                    continue
                 result = self._degraded(result, envelope, devices.why_not)
-            if isinstance(result, Rejected):
-                item.result = result
-                item.seq = self._rejected(result)
-            else:
-                taken.append((bundle, item, devices.waiting))
-                item.result = devices.verdict(result, received)
+            item.result = result
+            item.seq = self._rejected(result)
         bundle.judged += len(said)
         self._statements -= len(said)
         return len(said)
@@ -204,8 +201,8 @@ class Bundles:
         followed = self._devices.followed
 
         def enforced(fact: Enforced) -> None:
-            at = item.pending.index(fact.target)
-            item.pending = (*item.pending[:at], *item.pending[at + 1 :])
+            pending = item.pending
+            item.pending = () if len(pending) == 1 else tuple([each for each in pending if each != fact.target])
             if fact.state is not _VERIFIED:
                 item.failed = f"{fact.target}: {fact.detail or 'not verified'}"
             if item.pending:
@@ -218,7 +215,3 @@ class Bundles:
                 bundle.settle()
 
         followed[item.seq] = enforced
-
-
-def _record_of(devices: Devices, source: SourceName, device: DeviceId) -> Record | None:
-    return devices.record(device, source)

@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from gateway.control.ports import Clock, Item, Presenting, Receipt
 from gateway.core.errors import Refusal
-from gateway.core.model import Effect, Envelope, Instant, Presented, Rejected, SourceName, Standing
+from gateway.core.model import Effect, Envelope, Instant, Presented, Rejected, SourceName, Standing, Transition
 
 WAIT_SECONDS = 30.0
 """A sender waits this long for the disk, and for the targets if it asked for them; milliseconds are the rule."""
@@ -93,6 +94,13 @@ class Result(NamedTuple):
     failed: str = ""
 
 
+_Row = tuple[str, bool, str, str, str, str, str, int, float | None, str]
+"""A ``Result`` as a plain tuple."""
+
+_ACCEPTED = itemgetter(1)
+_OUTCOME = itemgetter(1, 8, 9)
+
+
 class Answer(NamedTuple):
     """A document that was taken, in whole or in part. ``verified``: at every target, for everything taken."""
 
@@ -141,11 +149,10 @@ class _Known:
         self.until = until
         self.size = 1
 
-    def keep(self, answer: Answer) -> None:
+    def keep(self, name: str, source: SourceName, rows: list[_Row], *, verified: bool) -> None:
         """Keep the answer instead of the receipt, as one piece: as many small objects that live
         for minutes would spread over all memory whatever is made for the next document."""
-        name, source, results, verified = answer
-        self._answer, self.receipt = marshal.dumps((name, source, tuple(map(tuple, results)), verified)), None
+        self._answer, self.receipt = marshal.dumps((name, source, rows, verified)), None
 
     @property
     def answer(self) -> Answer | None:
@@ -293,11 +300,11 @@ class Reception:
             # A kept answer is a small part of its receipt, and most senders do not wait for this moment.
             if self._known.get(digest) is not known:
                 return
-            results = tuple(map(_result, receipt.items))
-            if receipt.durable.result() is not None or not any(result.accepted for result in results):
+            rows = list(map(_row, receipt.items))
+            if receipt.durable.result() is not None or not any(map(_ACCEPTED, rows)):
                 self._forget(digest)
             else:
-                known.keep(_answer(receipt, digest, source, results))
+                known.keep(receipt_id(digest), source, rows, verified=_verified(receipt, rows))
 
         receipt.durable.add_done_callback(charge)
         receipt.enforced.add_done_callback(shorten)
@@ -346,10 +353,17 @@ def _waited(item: Item) -> Result:
 
 
 def _answer(receipt: Receipt, digest: bytes, source: SourceName, results: tuple[Result, ...]) -> Answer:
-    verified = receipt.enforced.done() and not any(
-        result.failed or (result.accepted and result.milliseconds is None) for result in results
-    )
-    return Answer(receipt_id(digest), source, results, verified)
+    return Answer(receipt_id(digest), source, results, _verified(receipt, results))
+
+
+def _verified(receipt: Receipt, rows: Sequence[_Row]) -> bool:
+    """Whether everything taken was read back at every target."""
+    return receipt.enforced.done() and all(map(_at_every_target, rows))
+
+
+def _at_every_target(row: _Row) -> bool:
+    accepted, milliseconds, failed = _OUTCOME(row)
+    return not failed and not (accepted and milliseconds is None)
 
 
 def receipt_id(digest: bytes) -> str:
@@ -374,23 +388,27 @@ def _digest(source: SourceName, data: bytes, presented: Presented) -> bytes:
 
 
 def _result(item: Item) -> Result:
+    return Result(*_row(item))
+
+
+def _row(item: Item) -> _Row:
+    """What a ``Result`` is made of."""
     result = item.result
-    device = item.device
-    if len(device) > DEVICE or not device.isascii():
-        device = device.encode("ascii", "backslashreplace").decode("ascii")[:DEVICE]
+    if isinstance(result, Transition):
+        return (
+            item.device,
+            True,
+            "",
+            "",
+            _LABELS[result.after.standing],
+            _EFFECTS[result.effect],
+            result.why,
+            item.seq,
+            item.milliseconds,
+            item.failed,
+        )
+    # Whoever sent it wrote the id, and the inventory need not know it.
+    device = item.device.encode("ascii", "backslashreplace").decode("ascii")[:DEVICE]
     if result is None:
-        return Result(device, accepted=False)
-    if isinstance(result, Rejected):
-        return Result(device, accepted=False, step=result.refusal.value, detail=result.detail, journal=item.seq)
-    return Result(  # by place: twice as fast as by name, and made for every verdict
-        device,
-        True,
-        "",
-        "",
-        _LABELS[result.after.standing],
-        _EFFECTS[result.effect],
-        result.why,
-        item.seq,
-        item.milliseconds,
-        item.failed,
-    )
+        return (device, False, "", "", "", "", "", 0, None, "")
+    return (device, False, result.refusal.value, result.detail, "", "", "", item.seq, None, "")

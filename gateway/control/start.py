@@ -7,7 +7,6 @@ What must not live here: opening doors, files or sockets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from gateway.control.clockwork import BEHIND
@@ -89,7 +88,7 @@ def _remember(devices: Devices, loaded: Loaded, now: Instant, *, shut: bool) -> 
             latest = now.wall + min(max(left, 0.0), rules.max_age)
             record = lifecycle.capped(record, rules)  # noqa: PLW2901 - the capped record takes its place
             deadline = now.wall if shut else min(record.deadline or now.wall, latest)
-            record = replace(record, deadline=deadline)  # noqa: PLW2901 - likewise
+            record = record._replace(deadline=deadline)  # noqa: PLW2901 - likewise
         devices.restore(slot, source, record, now)
         if record.standing is Standing.RETIRED:
             event = Event(EventKind.REINSTATED, now.wall, reason="the inventory lists it again")

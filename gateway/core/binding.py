@@ -23,7 +23,7 @@ class AddressBook:
     A /64 binding covers every /128 in it. Building is linear in the number of bound addresses.
     """
 
-    __slots__ = ("_affected", "_conflicts", "_findings", "_has_nets", "_owners", "_sharers")
+    __slots__ = ("_affected", "_conflicts", "_findings", "_has_nets", "_owners", "_sharers", "shared")
 
     def __init__(self, devices: Iterable[Device]) -> None:
         bindings = [device.binding for device in devices]
@@ -31,6 +31,8 @@ class AddressBook:
         self._findings: list[str] = []
         self._sharers: Mapping[DeviceId, frozenset[DeviceId]] = {}
         self._affected: Mapping[DeviceId, frozenset[DeviceId]] = {}
+        #: Whether any device's standing bears on another's addresses. Where not, each address has one owner.
+        self.shared = False
         # The usual inventory: every address once, none of them a /64. 100,000 of them are to be had quickly.
         alone = {address: (binding.device,) for binding in bindings for address in binding.addresses}
         self._has_nets = any(length == 64 for _, length in alone)
@@ -64,6 +66,7 @@ class AddressBook:
         self._sharers = {
             device: frozenset(judged - {device}) for device, judged in sharers.items() if judged - {device}
         }
+        self.shared = bool(self._sharers)
         affected: dict[DeviceId, set[DeviceId]] = {}
         for device, others_of in self._sharers.items():
             for other in others_of:

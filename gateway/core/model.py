@@ -318,8 +318,7 @@ class Effect(Enum):
     __hash__ = object.__hash__  # see Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Standing and marks of one (device, source). Marks survive retirement and restart.
 
     ``deadline``         UNIX seconds after which the standing no longer admits; every TRUSTED has one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -499,7 +498,7 @@ def test_fold_admits_no_more_than_any_of_its_records(folded: list[Record]) -> No
 def test_a_lowered_maximum_age_counts_from_the_newest_verdict() -> None:
     record = Record(Standing.TRUSTED, deadline=1_900.0, newest=1_000)
     assert capped(record, Rules(max_age=300.0)).deadline == 1_300.0
-    assert capped(record, Rules(max_age=300.0)) == replace(record, deadline=1_300.0)
+    assert capped(record, Rules(max_age=300.0)) == record._replace(deadline=1_300.0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -40,7 +39,7 @@ def _records() -> list[Record]:
         paid_at = T - 20 if debt == 1 else 0
         record = Record(standing, None, T - 5, (b"old",), epoch, debt, paid_at, suspected, hold, graced)
         deadlines = {S.TRUSTED: (T + 200.0, T + 9_000.0), S.SUSPECT: (None, T + 200.0)}.get(standing, (None,))
-        found += [replace(record, deadline=deadline) for deadline in deadlines]
+        found += [record._replace(deadline=deadline) for deadline in deadlines]
     return found
 
 
@@ -97,7 +96,7 @@ def _kept(before: Record, kind: EventKind) -> Record:
         K.RELEASED: ("hold",),
     }.get(kind, ())
     blank = Record()
-    return replace(before, standing=S.UNKNOWN, deadline=None, **{name: getattr(blank, name) for name in free})
+    return before._replace(standing=S.UNKNOWN, deadline=None, **{name: getattr(blank, name) for name in free})
 
 
 @pytest.mark.parametrize("kind", K)
@@ -240,8 +239,8 @@ def test_a_pass_names_the_mark_that_binds_it(
     ("record", "event", "result"),
     [
         (HELD, Event(K.PASSED, float(T), T, T, b"n"), (S.HELD, E.RECORDED)),
-        (replace(HELD, epoch=T), Event(K.PASSED, float(T), T, None, b"n"), (S.HELD, E.RECORDED)),
-        (replace(HELD, newest=T + 1), Event(K.PASSED, float(T), T, None, b"n"), (S.HELD, E.REFUSED)),
+        (HELD._replace(epoch=T), Event(K.PASSED, float(T), T, None, b"n"), (S.HELD, E.RECORDED)),
+        (HELD._replace(newest=T + 1), Event(K.PASSED, float(T), T, None, b"n"), (S.HELD, E.REFUSED)),
         (Record(epoch=T), Event(K.PASSED, float(T), T, None, b"n"), (S.UNKNOWN, E.REFUSED)),
     ],
 )
@@ -306,7 +305,7 @@ def test_the_standard_weights() -> None:
 
 
 def test_only_a_solicited_request_is_one() -> None:
-    for record in (TRUSTED, replace(TRUSTED, graced=True)):
+    for record in (TRUSTED, TRUSTED._replace(graced=True)):
         unasked = step(record, Event(K.REQUESTED, float(T), T), RULES)
         assert (unasked.record, unasked.effect) == (record, E.RECORDED)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.control.ports import Entry
 from gateway.core.errors import Refusal
 from gateway.core.model import (
@@ -43,7 +41,7 @@ def passed(number: int = 1, name: DeviceId | None = None, at: float = WALL) -> E
 
 def failed(number: int = 1, name: DeviceId | None = None, at: float = WALL) -> Entry:
     before = trusted(number)
-    after = replace(before, standing=Standing.DISTRUSTED, epoch=int(WALL) + number, debt=2)
+    after = before._replace(standing=Standing.DISTRUSTED, epoch=int(WALL) + number, debt=2)
     event = Event(EventKind.FAILED, at, int(WALL) + number, None, b"\x07" * 16, "FAILED_ATTEST")
     fact = Transition(name or device(1), SOURCE, event, before, after, Effect.LOWERED, "a signed failure")
     return Entry(fact, after)

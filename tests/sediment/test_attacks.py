@@ -7,8 +7,6 @@ them: 3 and 4 (evidence), 5 (lost alerts: every standing has a deadline), 6 and 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.core.errors import Refusal
 from gateway.core.lifecycle import Rules, event_of, step
 from gateway.core.model import Effect, Outcome, Record, Rejected, Standing, Verdict
@@ -124,7 +122,7 @@ def test_2_a_passport_is_not_an_alert_though_one_key_signs_both() -> None:
 def test_7_requested_which_anyone_can_have_signed_changes_no_standing_and_no_order() -> None:
     trusted = Record(Standing.TRUSTED, NOW + 900.0, newest=NOW, nonces=(b"p" * 32,))
     for standing in Standing:
-        bench = own_bench(replace(trusted, standing=standing))
+        bench = own_bench(trusted._replace(standing=standing))
         before = bench.records[DEVICE]
         for count in range(3):
             frame = make_alert(Reason.REQUESTED, NOW + 1, bytes((count,)) * 32)

@@ -7,7 +7,6 @@ event does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from gateway.core.lifecycle.rules import Rules
 from gateway.core.lifecycle.steps import LAPSED, SUSPECT, TRUSTED, UNKNOWN
@@ -59,4 +58,4 @@ def capped(record: Record, rules: Rules) -> Record:
     """
     if record.deadline is None or not record.newest or record.deadline <= record.newest + rules.max_age:
         return record
-    return replace(record, deadline=record.newest + rules.max_age)
+    return record._replace(deadline=record.newest + rules.max_age)

@@ -7,8 +7,6 @@ What lives here: what each of these does at every standing. What must not: passe
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.core.lifecycle.rules import MAX_NONCES, Rules
 from gateway.core.lifecycle.steps import (
     DISTRUSTED,
@@ -114,7 +112,7 @@ def requested_of_trusted(record: Record, event: Event, rules: Rules) -> Step:
     if not event.solicited or record.graced or record.deadline is None:
         return Step(record, RECORDED, "re-attestation was requested")
     deadline = min(record.deadline, event.at + rules.grace)
-    after = replace(record, deadline=deadline, graced=True)
+    after = record._replace(deadline=deadline, graced=True)
     if deadline == record.deadline:
         return Step(after, RECORDED, "re-attestation requested by us, the deadline is within the grace already")
     return Step(after, EXTENDED, "re-attestation requested by us, the deadline is cut to the grace")

@@ -46,9 +46,11 @@ from gateway.core.policy.check import Finding, Severity, check, check_against
 from gateway.core.policy.decide import (
     SiteDecision,
     decide,
+    decide_by,
     decide_site,
     quorum_for,
     rank,
+    ruled_by,
     rules_for,
     tighter,
 )
@@ -102,6 +104,7 @@ __all__ = [
     "compile_book",
     "compiling",
     "decide",
+    "decide_by",
     "decide_site",
     "explain",
     "matched",
@@ -109,6 +112,7 @@ __all__ = [
     "meet",
     "quorum_for",
     "rank",
+    "ruled_by",
     "rules_for",
     "tighter",
     "zone_of",

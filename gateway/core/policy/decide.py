@@ -51,7 +51,20 @@ def decide(
     is needed, and an admission by it ends with it. Raises ``ValueError`` for an override without ``now`` or of
     another device.
     """
-    both = ruled_by(device, book)
+    return decide_by(ruled_by(device, book), device, standing, deadline, book, conflict, override, now)
+
+
+def decide_by(
+    both: Ruled,
+    device: Device,
+    standing: Standing,
+    deadline: float | None,
+    book: Book,
+    conflict: tuple[DeviceId, Standing] | None,
+    override: Override | None,
+    now: float | None,
+) -> Decision:
+    """``decide`` for who has looked up what the book says of the device."""
     rulings = both.without if deadline is None else both.running
     if override is not None:
         rulings, deadline = _overridden(device, rulings, deadline, book, override, now)
@@ -153,10 +166,10 @@ def rules_for(device: Device, source_rules: W, book: Book) -> W:
     The book's and the inventory's own go before the source's; where both say something, the stricter does.
     """
     marks = ruled_by(device, book).marks
+    if marks.max_age is device.max_age is marks.recovery_passes is device.recovery_passes is None:
+        return source_rules  # nothing is said of most devices
     max_age = _stricter(min, marks.max_age, device.max_age)
     passes = _stricter(max, marks.recovery_passes, device.recovery_passes)
-    if max_age is None and passes is None:
-        return source_rules
     return source_rules.with_own(max_age=max_age, recovery_passes=passes)
 
 

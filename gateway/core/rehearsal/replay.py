@@ -11,7 +11,6 @@ at their deadlines. The world is taken as it was: a device that would have been 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.core import lifecycle
@@ -249,7 +248,7 @@ class Replay:
             # Less time was left than had been given: the other history loses as much.
             lost = (old.deadline or 0.0) - (before.deadline or 0.0)
             left = None if would.deadline is None else would.deadline - lost
-            self._move(track, which, before, replace(would, deadline=left), at)
+            self._move(track, which, before, would._replace(deadline=left), at)
             return
         self._move(track, which, before, before, at)
 
