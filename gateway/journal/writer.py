@@ -233,21 +233,24 @@ class Writer:
         self._take_lingering()
 
     def _take_lingering(self) -> None:
-        for _ in range(len(self.lingering)):
-            item = self.lingering.popleft()
+        lingering, outcomes = self.lingering, self._outcomes
+        for _ in range(len(lingering)):
+            item = lingering.popleft()
             if isinstance(item, Unit):
                 self._take(item, 0.0)
-            elif len(self._outcomes) < MOST_KEPT:
-                self._outcomes.append(encode_outcome(*item))
+            elif len(outcomes) < MOST_KEPT:
+                outcomes.append(encode_outcome(*item))
 
     def _take(self, unit: Unit, wall: float) -> None:
-        if unit.done is not None:
-            self._dones.append(unit.done)
-        for seq, (fact, record) in enumerate(unit.entries, unit.first):
+        first, entries, done = unit
+        if done is not None:
+            self._dones.append(done)
+        keep = self._keep if self.trouble else self._facts.append
+        for seq, (fact, record) in enumerate(entries, first):
             if isinstance(fact, Rejected) and record is None and not fact.authentic:
                 self._tally.add(fact)
             else:
-                self._keep(encode_entry(seq, fact, record, wall))
+                keep(encode_entry(seq, fact, record, wall))
 
     def _keep(self, row: FactRow) -> None:
         if (len(self._facts) < MOST_KEPT and not self._lost) or not self.trouble:
