@@ -16,7 +16,6 @@ import msgspec
 
 from gateway.control.ports import Entry
 from gateway.core.model import (
-    Applied,
     DeviceId,
     Effect,
     Enforced,
@@ -30,6 +29,8 @@ from gateway.core.model import (
 )
 from gateway.core.policy import Override
 from gateway.core.rehearsal import Journalled
+from gateway.journal.outcomes import encode_outcome
+from gateway.journal.text import label, text
 
 TRANSITION = "transition"
 REFUSAL = "refusal"
@@ -65,20 +66,6 @@ class StoredRow(NamedTuple):
     body: str
     record: str | None
     remaining: float | None
-
-
-class OutcomeRow(NamedTuple):
-    """What came of row ``seq`` at one target. Milliseconds since the envelope was received; None: not known."""
-
-    seq: int
-    target: str
-    backend: str
-    profile: str
-    state: str
-    detail: str
-    accepted_ms: float | None
-    verified_ms: float | None
-    durable_ms: float | None
 
 
 class Note(NamedTuple):
@@ -161,29 +148,6 @@ _transitions = msgspec.json.Decoder(_Transition)
 _lean = msgspec.json.Decoder(_Lean)
 
 
-def _clean(value: object) -> object:
-    """``value`` with lone surrogates in its strings spelled out, so that it can be written as UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, Mapping):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return value
-
-
-def _text(value: object) -> str:
-    try:
-        return _json.encode(value).decode()
-    except UnicodeEncodeError:
-        return _json.encode(_clean(msgspec.to_builtins(value))).decode()
-
-
-def _label(text: str) -> str:
-    """A string for a column: without lone surrogates."""
-    return text if text.isascii() else str(_clean(text))
-
-
 # --- records ------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +200,7 @@ def encode_override(word: Override) -> str:
     if not math.isfinite(word.until):
         msg = f"an override's end must be finite: {word!r}"
         raise ValueError(msg)
-    return _text(_Override(word.profile, word.until, word.actor, word.reason))
+    return text(_Override(word.profile, word.until, word.actor, word.reason))
 
 
 def decode_override(device: str, text: str) -> Override:
@@ -273,10 +237,10 @@ def prepare(fact: Mapping[str, Any], word: Override | None = None) -> Note:
         raise ValueError(msg)
     return Note(
         float(at) + 0.0 if isinstance(at, int | float) and math.isfinite(at) else None,
-        _label(str(fact.get("kind") or NOTE)),
-        _label(str(fact.get("device") or "")),
-        _label(str(fact.get("source") or "")),
-        _text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
+        label(str(fact.get("kind") or NOTE)),
+        label(str(fact.get("device") or "")),
+        label(str(fact.get("source") or "")),
+        text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
         None if word is None else encode_override(word),
         None if word is None else word.until,
     )
@@ -290,8 +254,8 @@ def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | 
     deadline = None if record is None else record.deadline
     if isinstance(fact, Rejected):
         # Adding 0.0 turns -0.0 into 0.0: SQLite stores it without the sign, and the digest must not notice.
-        body = _text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
-        return FactRow(seq, fact.at + 0.0, REFUSAL, _label(fact.device), _label(fact.source), body, state, deadline)
+        body = text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
+        return FactRow(seq, fact.at + 0.0, REFUSAL, label(fact.device), label(fact.source), body, state, deadline)
     if record is None:
         state, deadline = fact.state, fact.until
     return FactRow(
@@ -322,9 +286,9 @@ def _transition_row(seq: int, fact: Transition, record: Record | None) -> FactRo
         seq,
         at + 0.0,  # never -0.0
         TRANSITION,
-        device if device.isascii() else _label(device),
-        source if source.isascii() else _label(source),
-        _text(body),
+        device if device.isascii() else label(device),
+        source if source.isascii() else label(source),
+        text(body),
         None if record is None else _json.encode(_to_struct(record)).decode(),
         None if record is None else record.deadline,
     )
@@ -394,52 +358,17 @@ class JournalledDecoder:
 # --- outcomes -----------------------------------------------------------------------------------------------
 
 
-_STATES = {state: state.value for state in Applied}
-"""Read for every outcome: a member's own ``value`` costs ten times as much as a look-up."""
-
-
-_WHOLE = 1.5 * 2**52
-"""Added and taken away again it leaves a whole number, never -0.0: ``round`` costs five times as much, and fails
-for what is not finite."""
-
-
-def encode_outcome(seq: int, fact: Enforced) -> OutcomeRow:
-    """What came of row ``seq``."""
-
-    _, target, backend, profile, state, detail, received, accepted, verified, durable = fact
-    known = received > 0
-    row = (
-        seq,
-        target if target.isascii() else _label(target),
-        backend if backend.isascii() else _label(backend),
-        profile if profile.isascii() else _label(profile),
-        _STATES[state],
-        detail if detail.isascii() else _label(detail),
-        # Milliseconds since then, to the microsecond; None where a moment is not known (0).
-        ((accepted - received) * 1e6 + _WHOLE - _WHOLE) / 1e3 if known and accepted > 0 else None,
-        ((verified - received) * 1e6 + _WHOLE - _WHOLE) / 1e3 if known and verified > 0 else None,
-        ((durable - received) * 1e6 + _WHOLE - _WHOLE) / 1e3 if known and durable > 0 else None,
-    )
-    return tuple.__new__(OutcomeRow, row)  # OutcomeRow(...) costs twice as much
-
-
-def worth_a_row(fact: Enforced) -> bool:
-    """Whether an outcome that answers no row deserves one: it failed, or is a repair (which says so in
-    ``detail``); renewals and timers would fill the file with nothing."""
-    return fact.state is Applied.FAILED or (fact.received <= 0 and bool(fact.detail))
-
-
 def outcome_entry(seq: int, fact: Enforced, wall: float) -> FactRow:
     """An outcome as a row of its own."""
-    body = _text(encode_outcome(seq, fact)._asdict())
-    return FactRow(seq, wall, OUTCOME, _label(fact.device), "", body)
+    body = text(encode_outcome(seq, fact)._asdict())
+    return FactRow(seq, wall, OUTCOME, label(fact.device), "", body)
 
 
 def lost_entry(times: int, first: int, last: int, wall: float) -> FactRow:
     """The row that stands for facts the journal could not keep while it was unwritable; it takes the place of the
     last of them."""
     body = {"times": times, "first": first, "last": last, "why": "the journal could not be written for too long"}
-    return FactRow(last, wall, LOST, "", "", _text(body))
+    return FactRow(last, wall, LOST, "", "", text(body))
 
 
 def unauthenticated(entry: Entry) -> bool:

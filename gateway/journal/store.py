@@ -16,8 +16,9 @@ from gateway.core.model import DeviceId, Record, SourceName
 from gateway.journal import chain, pruning
 from gateway.journal.fold import Fold, Key, Tail
 from gateway.journal.opening import read_devices, replay, verify_newest
+from gateway.journal.outcomes import OutcomeRow
 from gateway.journal.refusals import RefusalRow
-from gateway.journal.rows import FactRow, OutcomeRow, checksum, remaining
+from gateway.journal.rows import FactRow, checksum, remaining
 from gateway.journal.schema import PAGE_SIZE
 from gateway.journal.statements import DEVICES, FACTS, LOOK_UP, OUTCOMES, REFUSALS, Transaction, set_values
 

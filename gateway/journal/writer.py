@@ -25,8 +25,9 @@ from gateway.core.errors import JournalError
 from gateway.core.model import Enforced, Record, Rejected, Transition
 from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.fold import Key
+from gateway.journal.outcomes import OutcomeRow, encode_outcome
 from gateway.journal.refusals import Tally
-from gateway.journal.rows import FactRow, Note, OutcomeRow, encode_entry, encode_outcome, lost_entry, outcome_entry
+from gateway.journal.rows import FactRow, Note, encode_entry, lost_entry, outcome_entry
 from gateway.journal.store import Group, Store
 
 MOST_IN_A_GROUP = 2_048

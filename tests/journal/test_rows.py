@@ -28,7 +28,7 @@ from gateway.core.model import (
     Transition,
 )
 from gateway.core.policy import Override
-from gateway.journal import rows
+from gateway.journal import outcomes, rows
 from gateway.journal.plain import plain_fact
 from tests.journal import samples
 
@@ -100,7 +100,7 @@ def test_the_bytes_of_rows_stay_what_other_versions_read() -> None:
         '{"standing":1,"newest":5,"nonces":["01","02"],"epoch":3,"debt":2,"paid_at":1,"suspected_since":9.5,'
         '"hold":true,"graced":true}'
     )
-    answer = rows.encode_outcome(3, samples.enforced())
+    answer = outcomes.encode_outcome(3, samples.enforced())
     assert answer == (3, "gateway", "nft", "admitted", "verified", "", 1.0, 2.5, None)
 
 
@@ -193,16 +193,16 @@ def test_a_note_that_json_cannot_carry_is_the_callers_mistake(value: object) -> 
 
 
 def test_outcome_times_are_milliseconds_since_the_envelope() -> None:
-    row = rows.encode_outcome(3, samples.enforced())
+    row = outcomes.encode_outcome(3, samples.enforced())
     assert (row.seq, row.accepted_ms, row.verified_ms, row.durable_ms) == (3, 1.0, 2.5, None)
-    timer = rows.encode_outcome(3, samples.enforced(received=0.0))
+    timer = outcomes.encode_outcome(3, samples.enforced(received=0.0))
     assert (timer.accepted_ms, timer.verified_ms, timer.durable_ms) == (None, None, None)
 
 
 @given(st.floats(1, 1e7), st.floats(-10, 1e4))
 def test_outcome_times_are_rounded_to_microseconds(received: float, after: float) -> None:
     fact = samples.enforced()._replace(received=received, accepted=max(received + after, 0.001))
-    found = rows.encode_outcome(3, fact).accepted_ms
+    found = outcomes.encode_outcome(3, fact).accepted_ms
     exact = (fact.accepted - received) * 1_000
     assert found is not None
     assert found == round(found, 3)
@@ -212,7 +212,7 @@ def test_outcome_times_are_rounded_to_microseconds(received: float, after: float
 
 @pytest.mark.parametrize("moment", [1e300, math.inf, math.nan])
 def test_an_absurd_time_is_no_reason_to_stop_writing(moment: float) -> None:
-    rows.encode_outcome(3, samples.enforced()._replace(verified=moment))
+    outcomes.encode_outcome(3, samples.enforced()._replace(verified=moment))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_absurd_time_is_no_reason_to_stop_writing(moment: float) -> None:
 )
 def test_which_outcomes_deserve_a_row(state: Applied, detail: str, received: float, worth: bool) -> None:
     fact = Enforced(DeviceId("a"), "gateway", "nft", "deny", state, detail, received, 0.0, 0.0)
-    assert rows.worth_a_row(fact) is worth
+    assert outcomes.worth_a_row(fact) is worth
 
 
 def test_remaining_never_goes_below_zero() -> None:
