@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.journal.rows import OutcomeRow, StoredRow
-
 START = bytes(32)
 """The digest before the first group."""
 
@@ -51,10 +49,11 @@ def digest(
     number: int,
     at: float,
     highest: float,
-    facts: Sequence[StoredRow],
-    outcomes: Sequence[OutcomeRow],
+    facts: Sequence[tuple[object, ...]],
+    outcomes: Sequence[tuple[object, ...]],
 ) -> bytes:
-    """The digest of group ``number`` behind the digest ``before``. Rows in the order of reading back."""
+    """The digest of group ``number`` behind the digest ``before``. Rows (``StoredRow`` and ``OutcomeRow``, or plain
+    tuples like them) in the order of reading back."""
     return hashlib.sha256(before + _json.encode((number, at, highest, facts, outcomes))).digest()
 
 

@@ -22,10 +22,11 @@ from gateway.core.errors import JournalError
 from gateway.core.model import DeviceId
 from gateway.core.rehearsal import Journalled
 from gateway.journal import chain, schema
+from gateway.journal.outcomes import OutcomeRow
 from gateway.journal.plain import plain_fact
 from gateway.journal.refusals import WINDOW
 from gateway.journal.rehearse import JournalReader
-from gateway.journal.rows import OutcomeRow, StoredRow, checksum
+from gateway.journal.rows import StoredRow, checksum
 
 READERS = 2
 """Threads: one slow question does not block the others, and many cannot take the machine."""

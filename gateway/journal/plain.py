@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Transition
-from gateway.journal.rows import OUTCOME, REFUSAL, TRANSITION, OutcomeRow, StoredRow, decode_transition
+from gateway.journal.outcomes import OutcomeRow
+from gateway.journal.rows import OUTCOME, REFUSAL, TRANSITION, StoredRow, decode_transition
 
 
 def plain_outcome(row: OutcomeRow) -> dict[str, Any]:

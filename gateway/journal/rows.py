@@ -16,7 +16,6 @@ import msgspec
 
 from gateway.control.ports import Entry
 from gateway.core.model import (
-    Applied,
     DeviceId,
     Effect,
     Enforced,
@@ -30,6 +29,8 @@ from gateway.core.model import (
 )
 from gateway.core.policy import Override
 from gateway.core.rehearsal import Journalled
+from gateway.journal.outcomes import encode_outcome
+from gateway.journal.text import label, text
 
 TRANSITION = "transition"
 REFUSAL = "refusal"
@@ -67,20 +68,6 @@ class StoredRow(NamedTuple):
     remaining: float | None
 
 
-class OutcomeRow(NamedTuple):
-    """What came of row ``seq`` at one target. Milliseconds since the envelope was received; None: not known."""
-
-    seq: int
-    target: str
-    backend: str
-    profile: str
-    state: str
-    detail: str
-    accepted_ms: float | None
-    verified_ms: float | None
-    durable_ms: float | None
-
-
 class Note(NamedTuple):
     """A mapping made ready for its row on the caller's thread. ``state`` is the override that it leaves, as JSON,
     ``until`` that override's end in UNIX seconds."""
@@ -94,6 +81,10 @@ class Note(NamedTuple):
     until: float | None = None
 
 
+_NEVER = 0.0
+"""The one object that msgspec takes for the default and leaves out: it does not compare floats."""
+
+
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     standing: Standing
     deadline: float | None = None
@@ -102,7 +93,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     epoch: int = 0
     debt: int = 0
     paid_at: int = 0
-    suspected_since: float = 0.0
+    suspected_since: float = _NEVER
     hold: bool = False
     graced: bool = False
 
@@ -157,34 +148,11 @@ _transitions = msgspec.json.Decoder(_Transition)
 _lean = msgspec.json.Decoder(_Lean)
 
 
-def _clean(value: object) -> object:
-    """``value`` with lone surrogates in its strings spelled out, so that it can be written as UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, Mapping):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return value
-
-
-def _text(value: object) -> str:
-    try:
-        return _json.encode(value).decode()
-    except UnicodeEncodeError:
-        return _json.encode(_clean(msgspec.to_builtins(value))).decode()
-
-
-def _label(text: str) -> str:
-    """A string for a column: without lone surrogates."""
-    return text if text.isascii() else str(_clean(text))
-
-
 # --- records ------------------------------------------------------------------------------------------------
 
 
 def _to_struct(record: Record) -> _Record:
-    deadline = record.deadline
+    deadline, nonces = record.deadline, record.nonces
     if deadline is not None and not math.isfinite(deadline):
         msg = f"a record's deadline must be finite: {record!r}"
         raise ValueError(msg)
@@ -192,11 +160,11 @@ def _to_struct(record: Record) -> _Record:
         record.standing,
         deadline,
         record.newest,
-        tuple([nonce.hex() for nonce in record.nonces]) if record.nonces else (),
+        (nonces[0].hex(),) if len(nonces) == 1 else tuple([nonce.hex() for nonce in nonces]),
         record.epoch,
         record.debt,
         record.paid_at,
-        record.suspected_since,
+        record.suspected_since or _NEVER,
         record.hold,
         record.graced,
     )
@@ -232,7 +200,7 @@ def encode_override(word: Override) -> str:
     if not math.isfinite(word.until):
         msg = f"an override's end must be finite: {word!r}"
         raise ValueError(msg)
-    return _text(_Override(word.profile, word.until, word.actor, word.reason))
+    return text(_Override(word.profile, word.until, word.actor, word.reason))
 
 
 def decode_override(device: str, text: str) -> Override:
@@ -248,7 +216,9 @@ def checksum(device: str, source: str, record: str, remaining: float | None) -> 
 
 def remaining(deadline: float | None, wall: float) -> float | None:
     """Seconds of validity left at ``wall``; None when the record admits nothing."""
-    return None if deadline is None else max(deadline - wall, 0.0)
+    if deadline is None:
+        return None
+    return deadline - wall if deadline > wall else 0.0
 
 
 # --- facts --------------------------------------------------------------------------------------------------
@@ -267,10 +237,10 @@ def prepare(fact: Mapping[str, Any], word: Override | None = None) -> Note:
         raise ValueError(msg)
     return Note(
         float(at) + 0.0 if isinstance(at, int | float) and math.isfinite(at) else None,
-        _label(str(fact.get("kind") or NOTE)),
-        _label(str(fact.get("device") or "")),
-        _label(str(fact.get("source") or "")),
-        _text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
+        label(str(fact.get("kind") or NOTE)),
+        label(str(fact.get("device") or "")),
+        label(str(fact.get("source") or "")),
+        text({key: value for key, value in fact.items() if key not in {"at", "kind", "device", "source"}}),
         None if word is None else encode_override(word),
         None if word is None else word.until,
     )
@@ -278,17 +248,14 @@ def prepare(fact: Mapping[str, Any], word: Override | None = None) -> Note:
 
 def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | None, wall: float) -> FactRow:
     """One entry as the row it becomes. ``wall`` dates a note that carries no time of its own."""
+    if isinstance(fact, Transition):
+        return _transition_row(seq, fact, record)
     state = None if record is None else encode_record(record)
     deadline = None if record is None else record.deadline
-    # Adding 0.0 turns -0.0 into 0.0: SQLite stores it without the sign, and the digest must not notice.
-    if isinstance(fact, Transition):
-        body = _transition_body(fact, record)
-        at = float(fact.event.at) + 0.0
-        return FactRow(seq, at, TRANSITION, _label(fact.device), _label(fact.source), body, state, deadline)
     if isinstance(fact, Rejected):
-        body = _text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
-        at = float(fact.at) + 0.0
-        return FactRow(seq, at, REFUSAL, _label(fact.device), _label(fact.source), body, state, deadline)
+        # Adding 0.0 turns -0.0 into 0.0: SQLite stores it without the sign, and the digest must not notice.
+        body = text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
+        return FactRow(seq, fact.at + 0.0, REFUSAL, label(fact.device), label(fact.source), body, state, deadline)
     if record is None:
         state, deadline = fact.state, fact.until
     return FactRow(
@@ -296,26 +263,36 @@ def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | 
     )
 
 
-def _transition_body(fact: Transition, record: Record | None) -> str:
-    event = fact.event
-    after = fact.after
-    told_elsewhere = after is record or after == (fact.before if record is None else record)
-    return _text(
-        _Transition(
-            event.kind,
-            fact.effect,
-            fact.why,
-            _to_struct(fact.before),
-            None if told_elsewhere else _to_struct(after),
-            event.issued_at,
-            event.valid_until,
-            event.nonce.hex(),
-            event.reason,
-            event.actor,
-            event.solicited,
-            event.cut,
-        )
+def _transition_row(seq: int, fact: Transition, record: Record | None) -> FactRow:
+    """Every verdict comes by here: taken apart at once, which is cheaper than one name after the other."""
+    device, source, event, before, after, effect, why = fact
+    kind, at, issued_at, valid_until, nonce, reason, actor, solicited, cut = event
+    told_elsewhere = after is record or after == (before if record is None else record)
+    body = _Transition(
+        kind,
+        effect,
+        why,
+        _to_struct(before),
+        None if told_elsewhere else _to_struct(after),
+        issued_at,
+        valid_until,
+        nonce.hex(),
+        reason,
+        actor,
+        solicited,
+        cut,
     )
+    row = (
+        seq,
+        at + 0.0,  # never -0.0
+        TRANSITION,
+        device if device.isascii() else label(device),
+        source if source.isascii() else label(source),
+        text(body),
+        None if record is None else _json.encode(_to_struct(record)).decode(),
+        None if record is None else record.deadline,
+    )
+    return tuple.__new__(FactRow, row)  # FactRow(...) costs twice as much
 
 
 def decode_transition(row: StoredRow) -> Transition:
@@ -381,51 +358,17 @@ class JournalledDecoder:
 # --- outcomes -----------------------------------------------------------------------------------------------
 
 
-_STATES = {state: state.value for state in Applied}
-"""Read for every outcome: a member's own ``value`` costs ten times as much as a look-up."""
-
-
-def encode_outcome(seq: int, fact: Enforced) -> OutcomeRow:
-    """What came of row ``seq``."""
-
-    _, target, backend, profile, state, detail, received, accepted, verified, durable = fact
-    return OutcomeRow(
-        seq,
-        target if target.isascii() else _label(target),
-        backend if backend.isascii() else _label(backend),
-        profile if profile.isascii() else _label(profile),
-        _STATES[state],
-        detail if detail.isascii() else _label(detail),
-        _since(received, accepted),
-        _since(received, verified),
-        _since(received, durable),
-    )
-
-
-def _since(received: float, moment: float) -> float | None:
-    """Milliseconds from one boot time to a later one; None where either is not known (0)."""
-    if received <= 0 or moment <= 0:
-        return None
-    return round((moment - received) * 1_000, 3) + 0.0
-
-
-def worth_a_row(fact: Enforced) -> bool:
-    """Whether an outcome that answers no row deserves one: it failed, or is a repair (which says so in
-    ``detail``); renewals and timers would fill the file with nothing."""
-    return fact.state is Applied.FAILED or (fact.received <= 0 and bool(fact.detail))
-
-
 def outcome_entry(seq: int, fact: Enforced, wall: float) -> FactRow:
     """An outcome as a row of its own."""
-    body = _text(encode_outcome(seq, fact)._asdict())
-    return FactRow(seq, wall, OUTCOME, _label(fact.device), "", body)
+    body = text(encode_outcome(seq, fact)._asdict())
+    return FactRow(seq, wall, OUTCOME, label(fact.device), "", body)
 
 
 def lost_entry(times: int, first: int, last: int, wall: float) -> FactRow:
     """The row that stands for facts the journal could not keep while it was unwritable; it takes the place of the
     last of them."""
     body = {"times": times, "first": first, "last": last, "why": "the journal could not be written for too long"}
-    return FactRow(last, wall, LOST, "", "", _text(body))
+    return FactRow(last, wall, LOST, "", "", text(body))
 
 
 def unauthenticated(entry: Entry) -> bool:

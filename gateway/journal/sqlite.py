@@ -21,7 +21,8 @@ from gateway.core.model import Enforced
 from gateway.core.policy import Override
 from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.history import SqliteHistory
-from gateway.journal.rows import prepare, unauthenticated, worth_a_row
+from gateway.journal.outcomes import worth_a_row
+from gateway.journal.rows import prepare, unauthenticated
 from gateway.journal.schema import Opened, open_journal
 from gateway.journal.store import Store
 from gateway.journal.writer import MOST_LINGERING, Done, Limits, OwnOutcome, Prepared, Stop, Unit, Writer

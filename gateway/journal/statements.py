@@ -10,12 +10,18 @@ from collections.abc import Sequence
 from itertools import chain as flatten
 from typing import Any
 
-_WIDTHS = (64, 8, 1)
-"""Rows a statement. SQLite runs each statement without the interpreter's lock and takes it again afterwards; on a
-busy machine that taking is the dearest part, so many rows share one."""
+_WIDTHS = (64, 32, 16, 8, 4, 2, 1)
+"""Rows a statement. SQLite runs each statement without the interpreter's lock and takes it again afterwards, three
+times; on a busy machine that taking is the dearest part, so many rows share one."""
 
+LOOK_UP = -1
+"""For a device's row before: ``devices`` may know it. Not None, for which sqlite3 seeks an adapter every time."""
 
-_FACT_ROW = "(?,?,?,?,?,?,?,?,coalesce(?,(SELECT last FROM devices WHERE device=? AND source=?)))"
+_FACT_ROW = (
+    "({0},{1},{2},{3},{4},{5},{6},{7},"
+    "CASE {8} WHEN -1 THEN (SELECT last FROM devices WHERE device={3} AND source={4}) ELSE {8} END)"
+)
+_OUTCOME_ROW = "({0},?2,?1+{row},{1},{2},{3},{4},{5},{6},{7},{8})"
 _DEVICE_TAIL = """ ON CONFLICT (device, source) DO UPDATE SET
     last = max(last, excluded.last),
     remaining = CASE WHEN excluded.rec > rec THEN excluded.remaining ELSE remaining END,
@@ -27,25 +33,35 @@ _REFUSAL_TAIL = """ ON CONFLICT (slot, peer, refusal) DO UPDATE SET
 
 
 class Insert:
-    """Multi-row INSERT statements of a few fixed widths, so that SQLite prepares each only once."""
+    """Multi-row INSERT statements of a few fixed widths, so that SQLite prepares each only once.
 
-    def __init__(self, table: str, row: str, tail: str = "") -> None:
-        self._sql = {n: f"INSERT INTO {table} VALUES {','.join([row] * n)}{tail}" for n in _WIDTHS}  # noqa: S608
+    ``row``: one row's values. ``{0}`` is the first of its own ``columns``, ``{row}`` its place in the statement,
+    ``?1`` the statement's own place among all rows; ``?2`` and on are the ``common`` values of all rows.
+    """
 
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, table: str, columns: int, row: str = "", tail: str = "", common: int = 0) -> None:
+        row = row or f"({','.join(f'{{{column}}}' for column in range(columns))})"
+        self._sql = {}
+        for width in _WIDTHS:
+            first = range(common + 2, common + 2 + width * columns, columns)
+            own = [[f"?{number}" for number in range(start, start + columns)] for start in first]
+            rows = ",".join([row.format(*marks, row=place) for place, marks in enumerate(own)])
+            self._sql[width] = f"INSERT INTO {table} VALUES {rows}{tail}"  # noqa: S608
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]], *common: object) -> None:
         """Insert rows, in order."""
         start, left = 0, len(rows)
         for width in _WIDTHS:
             while left >= width:
-                part = rows[start : start + width]
-                connection.execute(self._sql[width], list(flatten.from_iterable(part)))
+                own = flatten.from_iterable(rows[start : start + width])
+                connection.execute(self._sql[width], [start, *common, *own])
                 start, left = start + width, left - width
 
 
-FACTS = Insert("facts", _FACT_ROW)
-DEVICES = Insert("devices", "(?,?,?,?,?,?,?)", _DEVICE_TAIL)
-OUTCOMES = Insert("outcomes", "(?,?,?,?,?,?,?,?,?,?,?)")
-REFUSALS = Insert("refusals", "(?,?,?,?,?,?,?,?)", _REFUSAL_TAIL)
+FACTS = Insert("facts", 9, _FACT_ROW)
+DEVICES = Insert("devices", 7, tail=_DEVICE_TAIL)
+OUTCOMES = Insert("outcomes", 9, _OUTCOME_ROW, common=1)
+REFUSALS = Insert("refusals", 8, tail=_REFUSAL_TAIL)
 
 
 class Transaction:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gateway.control.ports import Running
@@ -15,10 +16,13 @@ from gateway.core.model import DeviceId, Record, SourceName
 from gateway.journal import chain, pruning
 from gateway.journal.fold import Fold, Key, Tail
 from gateway.journal.opening import read_devices, replay, verify_newest
+from gateway.journal.outcomes import OutcomeRow
 from gateway.journal.refusals import RefusalRow
-from gateway.journal.rows import FactRow, OutcomeRow, StoredRow, checksum, remaining
+from gateway.journal.rows import FactRow, checksum, remaining
 from gateway.journal.schema import PAGE_SIZE
-from gateway.journal.statements import DEVICES, FACTS, OUTCOMES, REFUSALS, Transaction, set_values
+from gateway.journal.statements import DEVICES, FACTS, LOOK_UP, OUTCOMES, REFUSALS, Transaction, set_values
+
+_UNKNOWN = Tail(LOOK_UP, 0)
 
 RESERVED = 1_000_000_000
 """Sequence numbers set aside when the journal is opened: after a crash numbering goes on behind them, so none that
@@ -44,6 +48,15 @@ class Remembered(NamedTuple):
     boot_id: str
     next_seq: int
     overrides: Mapping[DeviceId, Running]
+
+
+class _Stored(NamedTuple):
+    """Fact rows as they are to stand in the file, the same with their device's row before, and every device's
+    newest."""
+
+    rows: Sequence[tuple[object, ...]]
+    tied: Sequence[tuple[object, ...]]
+    tails: Mapping[Key, Tail]
 
 
 class Store:
@@ -86,51 +99,51 @@ class Store:
         """Make one group durable; a fold under way takes its next slice along (no flush of its own)."""
         number, highest = self._group + 1, max(self.highest, wall)
         keys = self._fold.slice() if fold else ()
-        stored = [StoredRow(*row[:7], remaining(row.deadline, wall)) for row in group.facts]
-        outcomes = sorted(group.outcomes, key=lambda row: row.seq)
-        value = chain.digest(self._digest, number, wall, highest, stored, outcomes)
+        facts, outcomes = group.facts, sorted(group.outcomes, key=itemgetter(0))
+        rows, tied, tails = self._stored(facts, wall)
+        value = chain.digest(self._digest, number, wall, highest, rows, outcomes)
         with Transaction(self._db):
-            tails = self._insert_facts(stored)
+            FACTS.run(self._db, tied)
             if group.orphans:
                 DEVICES.run(self._db, [_orphan(row, wall) for row in group.orphans])
-            if outcomes:
-                OUTCOMES.run(self._db, [(row.seq, number, n, *row[1:]) for n, row in enumerate(outcomes)])
-            if group.refusals:
-                REFUSALS.run(self._db, group.refusals)
+            OUTCOMES.run(self._db, outcomes, number)
+            REFUSALS.run(self._db, group.refusals)
             if keys:
                 self._fold.write(keys)
-            if stored and stored[-1].seq > self._reserved - RESERVED // 2:
-                set_values(self._db, reserved=stored[-1].seq + RESERVED)
+            if facts and facts[-1].seq > self._reserved - RESERVED // 2:
+                set_values(self._db, reserved=facts[-1].seq + RESERVED)
             self._db.execute(
                 "INSERT INTO groups VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (number, wall, highest, *_range(stored), *_range(outcomes), value),
+                (number, wall, highest, *_range(facts), *_range(outcomes), value),
             )
         self._group, self.highest, self._digest = number, highest, value
         self._fold.note(tails)
         self._refused += len(group.refusals)
-        if stored:
-            self._newest = stored[-1].seq
+        if facts:
+            self._newest = facts[-1].seq
             if self._newest > self._reserved - RESERVED // 2:
                 self._reserved = self._newest + RESERVED
         self.logged += (
-            self._fold.done(keys) + 4 * PAGE_SIZE + sum(len(row.body) for row in stored) * 2 + 100 * len(outcomes)
+            self._fold.done(keys) + 4 * PAGE_SIZE + sum([len(row[5]) for row in facts]) * 2 + 100 * len(outcomes)
         )
 
-    def _insert_facts(self, rows: Sequence[StoredRow]) -> dict[Key, Tail]:
+    def _stored(self, facts: Sequence[FactRow], wall: float) -> _Stored:
+        """Every verdict comes by here: taken apart at once, and made as plain tuples."""
+        rows: list[tuple[object, ...]] = []
+        tied: list[tuple[object, ...]] = []
         tails: dict[Key, Tail] = {}
-        params: list[tuple[object, ...]] = []
         before, sweep = self._fold.tails, self._fold.sweep
-        for row in rows:
-            key = (row.device, row.source)
-            if not row.device:
-                params.append((*row, 0, "", ""))
+        for seq, at, kind, device, source, body, record, deadline in facts:
+            row = (seq, at, kind, device, source, body, record, remaining(deadline, wall))
+            rows.append(row)
+            if not device:
+                tied.append((*row, 0))
                 continue
-            known = tails.get(key) or before.get(key) or sweep.get(key)
-            params.append((*row, known and known.last, *key))
-            rec = row.seq if row.record is not None else known.rec if known else 0
-            tails[key] = Tail(row.seq, rec)
-        FACTS.run(self._db, params)
-        return tails
+            key = (device, source)
+            last, rec = tails.get(key) or before.get(key) or sweep.get(key) or _UNKNOWN
+            tied.append((*row, last))
+            tails[key] = tuple.__new__(Tail, (seq, rec if record is None else seq))
+        return _Stored(rows, tied, tails)
 
     # --- folding --------------------------------------------------------------------------------------------
 
@@ -208,5 +221,5 @@ def _orphan(row: FactRow, wall: float) -> tuple[Any, ...]:
     return (row.device, row.source, 0, row.seq, rest, record, checksum(row.device, row.source, record, rest))
 
 
-def _range(rows: Sequence[StoredRow] | Sequence[OutcomeRow]) -> tuple[int, int, int]:
+def _range(rows: Sequence[FactRow] | Sequence[OutcomeRow]) -> tuple[int, int, int]:
     return (len(rows), rows[0].seq, rows[-1].seq) if rows else (0, 0, -1)

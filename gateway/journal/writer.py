@@ -25,8 +25,9 @@ from gateway.core.errors import JournalError
 from gateway.core.model import Enforced, Record, Rejected, Transition
 from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.fold import Key
+from gateway.journal.outcomes import OutcomeRow, encode_outcome
 from gateway.journal.refusals import Tally
-from gateway.journal.rows import FactRow, Note, OutcomeRow, encode_entry, encode_outcome, lost_entry, outcome_entry
+from gateway.journal.rows import FactRow, Note, encode_entry, lost_entry, outcome_entry
 from gateway.journal.store import Group, Store
 
 MOST_IN_A_GROUP = 2_048
@@ -233,21 +234,24 @@ class Writer:
         self._take_lingering()
 
     def _take_lingering(self) -> None:
-        for _ in range(len(self.lingering)):
-            item = self.lingering.popleft()
+        lingering, outcomes = self.lingering, self._outcomes
+        for _ in range(len(lingering)):
+            item = lingering.popleft()
             if isinstance(item, Unit):
                 self._take(item, 0.0)
-            elif len(self._outcomes) < MOST_KEPT:
-                self._outcomes.append(encode_outcome(*item))
+            elif len(outcomes) < MOST_KEPT:
+                outcomes.append(encode_outcome(*item))
 
     def _take(self, unit: Unit, wall: float) -> None:
-        if unit.done is not None:
-            self._dones.append(unit.done)
-        for seq, (fact, record) in enumerate(unit.entries, unit.first):
+        first, entries, done = unit
+        if done is not None:
+            self._dones.append(done)
+        keep = self._keep if self.trouble else self._facts.append
+        for seq, (fact, record) in enumerate(entries, first):
             if isinstance(fact, Rejected) and record is None and not fact.authentic:
                 self._tally.add(fact)
             else:
-                self._keep(encode_entry(seq, fact, record, wall))
+                keep(encode_entry(seq, fact, record, wall))
 
     def _keep(self, row: FactRow) -> None:
         if (len(self._facts) < MOST_KEPT and not self._lost) or not self.trouble:

@@ -9,8 +9,9 @@ from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
 from gateway.core.policy import Override
 from gateway.journal import chain
+from gateway.journal.outcomes import OutcomeRow
 from gateway.journal.refusals import RefusalRow
-from gateway.journal.rows import FactRow, OutcomeRow, encode_entry, prepare
+from gateway.journal.rows import FactRow, encode_entry, prepare
 from gateway.journal.schema import open_journal
 from gateway.journal.store import Group, Store
 from tests.journal import samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from gateway.core.model import (
     Transition,
 )
 from gateway.core.policy import Override
-from gateway.journal import rows
+from gateway.journal import outcomes, rows
 from gateway.journal.plain import plain_fact
 from tests.journal import samples
 
@@ -73,6 +74,42 @@ def stored(row: rows.FactRow, wall: float = samples.WALL) -> rows.StoredRow:
 @given(records)
 def test_a_record_comes_back_exactly(record: Record) -> None:
     assert rows.decode_record(rows.encode_record(record)) == record
+
+
+def test_the_bytes_of_rows_stay_what_other_versions_read() -> None:
+    fact = samples.failed(2).fact
+    record = samples.failed(2).record
+    assert isinstance(fact, Transition)
+    assert isinstance(record, Record)
+    told = (
+        '{"event":"failed","effect":"lowered","why":"a signed failure","before":{"standing":6,'
+        '"deadline":1795284300.0,"newest":1795283402,"nonces":["02020202020202020202020202020202"]},%s'
+        '"issued_at":1795283402,"nonce":"07070707070707070707070707070707","reason":"FAILED_ATTEST"}'
+    )
+    left = (
+        '{"standing":2,"deadline":1795284300.0,"newest":1795283402,'
+        '"nonces":["02020202020202020202020202020202"],"epoch":1795283402,"debt":2}'
+    )
+    place = (7, samples.WALL, "transition", "cam-1", "verifier")
+    kept = rows.encode_entry(7, fact, record, samples.WALL)
+    assert kept == (*place, told % "", left, samples.WALL + 900)
+    unkept = rows.encode_entry(7, fact, None, samples.WALL)
+    assert unkept == (*place, told % f'"after":{left},', None, None)
+    odd = Record(Standing.HELD, None, 5, (b"\1", b"\2"), 3, 2, 1, 9.5, hold=True, graced=True)
+    assert rows.encode_record(odd) == (
+        '{"standing":1,"newest":5,"nonces":["01","02"],"epoch":3,"debt":2,"paid_at":1,"suspected_since":9.5,'
+        '"hold":true,"graced":true}'
+    )
+    answer = outcomes.encode_outcome(3, samples.enforced())
+    assert answer == (3, "gateway", "nft", "admitted", "verified", "", 1.0, 2.5, None)
+
+
+def test_a_record_that_never_was_suspected_says_nothing_of_it() -> None:
+    plain = rows.encode_record(samples.trusted())
+    assert "suspected_since" not in plain
+    # A zero of its own, as one that was read or reckoned, and one that an older program wrote.
+    assert rows.encode_record(replace(samples.trusted(), suspected_since=float("0"))) == plain
+    assert rows.decode_record(plain[:-1] + ',"suspected_since":0.0}') == samples.trusted()
 
 
 @pytest.mark.parametrize("deadline", [math.inf, -math.inf, math.nan])
@@ -156,10 +193,26 @@ def test_a_note_that_json_cannot_carry_is_the_callers_mistake(value: object) -> 
 
 
 def test_outcome_times_are_milliseconds_since_the_envelope() -> None:
-    row = rows.encode_outcome(3, samples.enforced())
+    row = outcomes.encode_outcome(3, samples.enforced())
     assert (row.seq, row.accepted_ms, row.verified_ms, row.durable_ms) == (3, 1.0, 2.5, None)
-    timer = rows.encode_outcome(3, samples.enforced(received=0.0))
+    timer = outcomes.encode_outcome(3, samples.enforced(received=0.0))
     assert (timer.accepted_ms, timer.verified_ms, timer.durable_ms) == (None, None, None)
+
+
+@given(st.floats(1, 1e7), st.floats(-10, 1e4))
+def test_outcome_times_are_rounded_to_microseconds(received: float, after: float) -> None:
+    fact = samples.enforced()._replace(received=received, accepted=max(received + after, 0.001))
+    found = outcomes.encode_outcome(3, fact).accepted_ms
+    exact = (fact.accepted - received) * 1_000
+    assert found is not None
+    assert found == round(found, 3)
+    assert abs(found - exact) <= 0.000_500_1
+    assert math.copysign(1, found) == 1 or found < 0  # no -0.0
+
+
+@pytest.mark.parametrize("moment", [1e300, math.inf, math.nan])
+def test_an_absurd_time_is_no_reason_to_stop_writing(moment: float) -> None:
+    outcomes.encode_outcome(3, samples.enforced()._replace(verified=moment))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +227,7 @@ def test_outcome_times_are_milliseconds_since_the_envelope() -> None:
 )
 def test_which_outcomes_deserve_a_row(state: Applied, detail: str, received: float, worth: bool) -> None:
     fact = Enforced(DeviceId("a"), "gateway", "nft", "deny", state, detail, received, 0.0, 0.0)
-    assert rows.worth_a_row(fact) is worth
+    assert outcomes.worth_a_row(fact) is worth
 
 
 def test_remaining_never_goes_below_zero() -> None:
