@@ -5,7 +5,7 @@ What lives here: their names, labels and counters. What must not: deciding anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -102,12 +102,6 @@ class FactCollector(Collector):
         self.notices: dict[str, int] = dict.fromkeys((*NOTICE_KINDS, OTHER), 0)
         self.withheld = 0
         self.lag = Tally(LAG_BUCKETS)
-        self._folds: dict[type, Callable[..., None]] = {
-            Transition: self._transition,
-            Rejected: self._rejected,
-            Enforced: self._enforced,
-            Notice: self._notice,
-        }
 
     # --- series ---------------------------------------------------------------------------------------------------
 
@@ -136,9 +130,15 @@ class FactCollector(Collector):
 
     def observe(self, fact: Fact) -> None:
         """Take one fact. Bare events move nothing: the transition that they cause does."""
-        fold = self._folds.get(type(fact))
-        if fold is not None:
-            fold(fact)
+        # The most frequent first.
+        if isinstance(fact, Transition):
+            self._transition(fact)
+        elif isinstance(fact, Enforced):
+            self._enforced(fact)
+        elif isinstance(fact, Rejected):
+            self._rejected(fact)
+        elif isinstance(fact, Notice):
+            self._notice(fact)
 
     def _transition(self, fact: Transition) -> None:
         kind = fact.event.kind
@@ -155,13 +155,14 @@ class FactCollector(Collector):
         rejections[key if key in rejections else (OTHER, fact.refusal)] += 1
 
     def _enforced(self, fact: Enforced) -> None:
-        if fact.received <= 0.0 or fact.state is _FAILED:
+        _, target, backend, _, state, _, received, accepted, verified, _ = fact
+        if received <= 0.0 or state is _FAILED:
             return
-        accepted, verified = self.latencies.get((fact.target, fact.backend)) or self._learn(fact)
+        tallies = self.latencies.get((target, backend)) or self._learn(fact)
         # Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum.
-        accepted.observe(max(0.0, fact.accepted - fact.received))
-        if fact.state is _VERIFIED:
-            verified.observe(max(0.0, fact.verified - fact.received))
+        tallies[0].observe(accepted - received if accepted > received else 0.0)
+        if state is _VERIFIED:
+            tallies[1].observe(verified - received if verified > received else 0.0)
 
     def _learn(self, fact: Enforced) -> tuple[Tally, Tally]:
         full = len(self.latencies) >= LEARNT_PAIRS

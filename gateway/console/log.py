@@ -66,14 +66,14 @@ class Log:
         if isinstance(fact, Transition):
             if fact.effect in _TOLD:
                 self._transition(fact)
-        elif isinstance(fact, Notice):
-            if self._room(fact.at):
-                self._log.warning("notice", kind=fact.kind, subject=fact.subject, detail=fact.detail)
         elif isinstance(fact, Enforced):
             if fact.state is _FAILED and self._room(self._clock.now().wall):
                 self._log.error(
                     "not enforced", device=fact.device, target=fact.target, backend=fact.backend, detail=fact.detail
                 )
+        elif isinstance(fact, Notice):
+            if self._room(fact.at):
+                self._log.warning("notice", kind=fact.kind, subject=fact.subject, detail=fact.detail)
         elif isinstance(fact, Rejected) and self._room(fact.at):
             # Whoever sent it wrote the id: it is a claim, and must not reach a terminal as it is.
             claimed = {"claimed": clean(fact.device[:CLAIMED_MOST])} if fact.device else {}

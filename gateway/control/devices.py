@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
@@ -58,15 +57,12 @@ _FRESH = Record()
 _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
 
 
-class _Touch(NamedTuple):
-    slot: Slot
-    transition: Transition
-    received: float  # boot seconds of the envelope, 0 when no envelope caused it
-    entry: int  # place of its fact in this turn's entries; -1: another device's fact bears on this one
-
-
 Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
 """Takes the rows of a turn's facts; returns what to call once they are durable."""
+
+_Touch = tuple[Slot, Transition, float, int]
+"""A slot and what stepped it; boot seconds of the envelope (0: no envelope caused it); place of its fact in this
+turn's entries (-1: another device's fact bears on this one)."""
 
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
@@ -120,8 +116,9 @@ class Devices:
         #: Who waits to hear, by journal row, what came of it at each target.
         self.followed: dict[int, Callable[[Enforced], None]] = {}
         for device in inventory:
-            decision = policy.decide(device, Standing.UNKNOWN, None, self.book)
-            slot = Slot(device, decision, self.book)
+            ruled = policy.ruled_by(device, self.book)
+            decision = policy.decide_by(ruled, device, Standing.UNKNOWN, None, self.book)
+            slot = Slot(device, decision, self.book, ruled)
             slot.records.update(dict.fromkeys(device.sources, _FRESH))
             self._slots[device.id] = slot
             self.census.add(device, Standing.UNKNOWN)
@@ -283,9 +280,9 @@ class Devices:
             if self.addresses.shared:
                 for other in self.addresses.affected(slot.device.id):
                     self._decide(self._slots[other], now)
-                    self._touched.append(_Touch(self._slots[other], transition, 0.0, -1))
+                    self._touched.append((self._slots[other], transition, 0.0, -1))
         slot.last = transition
-        self._touched.append(_Touch(slot, transition, received, len(self._entries)))
+        self._touched.append((slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
         self._stepped.append((transition, None))
         return transition
@@ -320,17 +317,16 @@ class Devices:
 
     def _decide(self, slot: Slot, now: Instant) -> None:
         old, device, book = slot.decision, slot.device, self.book
-        both = policy.ruled_by(device, book)
-        standing, deadline = lifecycle.fold(tuple(slot.records.values()), both.marks.quorum)
+        ruled = self._ruled(slot)
+        standing, deadline = lifecycle.fold(tuple(slot.records.values()), ruled.marks.quorum)
         conflict = self._conflict(slot, standing)
-        decision = policy.decide_by(both, device, standing, deadline, book, conflict, slot.override, now.wall)
+        decision = policy.decide_by(ruled, device, standing, deadline, book, conflict, slot.override, now.wall)
         slot.version += 1
         if decision.standing is not old.standing:
             self.census.move(device.id, old.standing, decision.standing)
         if policy.tighter(decision, old, book):
             slot.floor = slot.version
-        slot.decision = decision
-        slot.under = book
+        slot.decision, slot.under, slot.ruled = decision, book, ruled
         if self.on_moved is not None and decision.profile != old.profile:
             self.on_moved(slot, old.profile)
         self._arm(slot, now)
@@ -359,10 +355,14 @@ class Devices:
 
     def rules_of(self, slot: Slot, source: SourceName) -> Rules:
         """How a source's verdicts of this device are weighed: the book's word before the source's."""
-        return policy.rules_for(slot.device, self._rules[source], self.book)
+        return policy.rules_by(self._ruled(slot), slot.device, self._rules[source])
+
+    def _ruled(self, slot: Slot) -> policy.Ruled:
+        """What the book in force says of a device: a slot remembers what the one that it stands under says."""
+        return slot.ruled if slot.under is self.book else policy.ruled_by(slot.device, self.book)
 
     def _fold(self, slot: Slot) -> tuple[Standing, float | None]:
-        return lifecycle.fold(tuple(slot.records.values()), policy.quorum_for(slot.device, self.book))
+        return lifecycle.fold(tuple(slot.records.values()), self._ruled(slot).marks.quorum)
 
     def _conflict(self, slot: Slot, standing: Standing) -> tuple[DeviceId, Standing] | None:
         if not self.addresses.shared:
@@ -386,8 +386,8 @@ class Devices:
                     ends.append(end)
                     break
             else:
-                left = min(deadline - now.wall, self.rules_of(slot, source).max_age)
-                ends.append((source, deadline, now.boot + left))
+                left, most = deadline - now.wall, self.rules_of(slot, source).max_age
+                ends.append((source, deadline, now.boot + (min(most, left))))
         if not ends:
             if slot.ends:
                 slot.ends = ()
@@ -516,7 +516,7 @@ class Devices:
         if error is not None:
             for _, _, _, _, causes, _ in opening:
                 self._gave_up(causes, "the journal could not be written", now)
-            self._take_back([each for each in touched if each.transition.effect in _RAISES])
+            self._take_back([each for each in touched if each[1].effect in _RAISES])
             return
         for slot, version, address, rule, causes, book in opening:
             if slot.floor > version:
@@ -553,23 +553,23 @@ class Devices:
 
     def enforced(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
         """A gate reports what came of a cause: a fact for journal and windows."""
-        verified = cause.verified or now
+        device, received, verified = cause.device, cause.received, cause.verified or now
         fact = Enforced(  # by place: twice as fast as by name, and made for every alert
-            cause.device,
+            device,
             gate.target,
             gate.backend.name,
             cause.profile,
             state,
             cause.detail,
-            cause.received,
+            received,
             cause.accepted or verified,
             verified,
             cause.durable,
         )
-        if cause.received and state is _VERIFIED:
-            slot = self._slots.get(cause.device)
+        if received and state is _VERIFIED:
+            slot = self._slots.get(device)
             if slot is not None:
-                slot.last_ms = (fact.verified - cause.received) * 1_000
+                slot.last_ms = (verified - received) * 1_000
         self._journal.enforced(cause.seq, fact)
         for observer in self._observers:
             observer.observe(fact)

@@ -12,8 +12,9 @@ import asyncio
 import hashlib
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -98,7 +99,7 @@ _Row = tuple[str, bool, str, str, str, str, str, int, float | None, str]
 """A ``Result`` as a plain tuple."""
 
 _ACCEPTED = itemgetter(1)
-_OUTCOME = itemgetter(1, 8, 9)
+_FAILED = itemgetter(9)
 
 
 class Answer(NamedTuple):
@@ -141,18 +142,19 @@ class _Bucket:
 class _Known:
     """A document that was presented: on its way, or answered."""
 
-    __slots__ = ("_answer", "receipt", "size", "until")
+    __slots__ = ("_answer", "receipt", "rows", "size", "until")
 
     def __init__(self, receipt: Receipt, until: float) -> None:
         self.receipt: Receipt | None = receipt
         self._answer = b""
+        self.rows: list[_Row] = []  # once it is durable
         self.until = until
         self.size = 1
 
     def keep(self, name: str, source: SourceName, rows: list[_Row], *, verified: bool) -> None:
         """Keep the answer instead of the receipt, as one piece: as many small objects that live
         for minutes would spread over all memory whatever is made for the next document."""
-        self._answer, self.receipt = marshal.dumps((name, source, rows, verified)), None
+        self._answer, self.receipt, self.rows = marshal.dumps((name, source, rows, verified)), None, []
 
     @property
     def answer(self) -> Answer | None:
@@ -228,8 +230,7 @@ class Reception:
             known = self._remember(digest, self._admission.present(envelope, follow=True), sender.name)
         if (answer := known.answer) is not None:
             return answer
-        assert known.receipt is not None
-        return await self._follow(known.receipt, digest, sender.name, wait=submission.wait)
+        return await self._follow(known, digest, sender.name, wait=submission.wait)
 
     # --- before anything is taken -----------------------------------------------------------------------
 
@@ -290,6 +291,7 @@ class Reception:
 
         def charge(_: object) -> None:
             # Also when the sender has left by now.
+            known.rows = list(map(_row, receipt.items))
             number = max(1, len(receipt.items))
             self._buckets[source].charge(number)
             if self._known.get(digest) is known:
@@ -300,7 +302,7 @@ class Reception:
             # A kept answer is a small part of its receipt, and most senders do not wait for this moment.
             if self._known.get(digest) is not known:
                 return
-            rows = list(map(_row, receipt.items))
+            rows = list(map(_enforced, known.rows, receipt.items))
             if receipt.durable.result() is not None or not any(map(_ACCEPTED, rows)):
                 self._forget(digest)
             else:
@@ -317,17 +319,20 @@ class Reception:
 
     # --- what becomes of it -----------------------------------------------------------------------------
 
-    async def _follow(self, receipt: Receipt, digest: bytes, source: SourceName, *, wait: bool) -> Answer | Denied:
+    async def _follow(self, known: _Known, digest: bytes, source: SourceName, *, wait: bool) -> Answer | Denied:
+        receipt = known.receipt
+        assert receipt is not None
         until = self._clock.now().boot + self._seconds
         done, _ = await asyncio.wait((receipt.durable,), timeout=self._seconds)
         if not done:
             return Denied(Refusal.DEGRADED, "not durable yet; ask again with the same bytes", BUSY_RETRY)
         error = receipt.durable.result()
-        results = tuple(map(_result, receipt.items))
+        # From those of ``charge``, unless it was enforced and shortened meanwhile.
+        results = tuple(map(_result, known.rows or map(_row, receipt.items)))
         if receipt.refused is not None:
             self._forget(digest)
             return Denied(receipt.refused.refusal, receipt.refused.detail)
-        if not any(result.accepted for result in results):
+        if not any(map(_ACCEPTED, results)):
             self._forget(digest)
             first = next(item.result for item in receipt.items if isinstance(item.result, Rejected))
             retry = JOURNAL_RETRY if first.refusal is Refusal.DEGRADED else 0.0
@@ -345,7 +350,7 @@ class Reception:
 
 def _waited(item: Item) -> Result:
     """As ``_result``, for a sender that has waited long enough: it is told whom for."""
-    result = _result(item)
+    result = _result(_row(item))
     if not item.pending:
         return result
     overdue = f"{', '.join(item.pending)}: pending, nothing read back yet"
@@ -358,12 +363,9 @@ def _answer(receipt: Receipt, digest: bytes, source: SourceName, results: tuple[
 
 def _verified(receipt: Receipt, rows: Sequence[_Row]) -> bool:
     """Whether everything taken was read back at every target."""
-    return receipt.enforced.done() and all(map(_at_every_target, rows))
-
-
-def _at_every_target(row: _Row) -> bool:
-    accepted, milliseconds, failed = _OUTCOME(row)
-    return not failed and not (accepted and milliseconds is None)
+    if not receipt.enforced.done() or any(map(_FAILED, rows)):
+        return False
+    return None not in [row[8] for row in rows if row[1]]
 
 
 def receipt_id(digest: bytes) -> str:
@@ -387,8 +389,12 @@ def _digest(source: SourceName, data: bytes, presented: Presented) -> bytes:
     return made.digest()
 
 
-def _result(item: Item) -> Result:
-    return Result(*_row(item))
+_result: Callable[[_Row], Result] = partial(tuple.__new__, Result)
+
+
+def _enforced(row: _Row, item: Item) -> _Row:
+    """A row that was made when the statement became durable, with what has come of it since."""
+    return (*row[:8], item.milliseconds, item.failed)
 
 
 def _row(item: Item) -> _Row:

@@ -6,7 +6,7 @@ What must not live here: changing a standing (the single writer does), gates, jo
 from __future__ import annotations
 
 from gateway.core.model import DENY, Decision, Device, Record, Rule, SourceName, Standing, Transition
-from gateway.core.policy import Book, Override
+from gateway.core.policy import Book, Override, Ruled
 
 _RETIRED = Standing.RETIRED  # asked for every alert; a member read from its Enum costs fifteen times as much
 _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, Standing.RETIRED})
@@ -15,7 +15,8 @@ _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, S
 
 class Slot:
     """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
-    of the last one; ``opening`` counts wishes that loosen and wait for their commit.
+    of the last one and ``ruled`` what that says of the device; ``opening`` counts wishes that loosen and wait for
+    their commit.
 
     ``override_boot``: boot seconds at which ``override`` ends. ``held``: the operator's hold, where it was seen by
     this process.
@@ -33,16 +34,18 @@ class Slot:
         "override",
         "override_boot",
         "records",
+        "ruled",
         "under",
         "until_boot",
         "version",
     )
 
-    def __init__(self, device: Device, decision: Decision, under: Book) -> None:
+    def __init__(self, device: Device, decision: Decision, under: Book, ruled: Ruled) -> None:
         self.device = device
         self.records: dict[SourceName, Record] = {}
         self.decision = decision
         self.under = under
+        self.ruled = ruled
         self.opening = 0
         self.ends: tuple[
             tuple[SourceName, float, float], ...

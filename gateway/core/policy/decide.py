@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 
 from gateway.core.model import DENY, Decision, Device, DeviceId, Standing
 from gateway.core.policy.book import NORMAL, Book, Condition, Override, ProfileName, Ruled, Ruling
-from gateway.core.policy.rulings import matched, ruled
+from gateway.core.policy.rulings import matched
+from gateway.core.policy.rulings import ruled as ruled_anew
 
 _TRUSTED = Standing.TRUSTED
 _STANDARD = Book()
@@ -31,7 +32,7 @@ def ruled_by(device: Device, book: Book) -> Ruled:
     made = book.compiled.get(device.id)
     if made is not None and made[0] is device:
         return made[1]
-    return ruled(matched(device, book), book)
+    return ruled_anew(matched(device, book), book)
 
 
 def decide(
@@ -55,17 +56,17 @@ def decide(
 
 
 def decide_by(
-    both: Ruled,
+    ruled: Ruled,
     device: Device,
     standing: Standing,
     deadline: float | None,
     book: Book,
-    conflict: tuple[DeviceId, Standing] | None,
-    override: Override | None,
-    now: float | None,
+    conflict: tuple[DeviceId, Standing] | None = None,
+    override: Override | None = None,
+    now: float | None = None,
 ) -> Decision:
     """``decide`` for who has looked up what the book says of the device."""
-    rulings = both.without if deadline is None else both.running
+    rulings = ruled.without if deadline is None else ruled.running
     if override is not None:
         rulings, deadline = _overridden(device, rulings, deadline, book, override, now)
     return _decide_shared(device, standing, deadline, rulings, book, conflict)
@@ -165,7 +166,12 @@ def rules_for(device: Device, source_rules: W, book: Book) -> W:
 
     The book's and the inventory's own go before the source's; where both say something, the stricter does.
     """
-    marks = ruled_by(device, book).marks
+    return rules_by(ruled_by(device, book), device, source_rules)
+
+
+def rules_by(ruled: Ruled, device: Device, source_rules: W) -> W:
+    """``rules_for`` for who has looked up what the book says of the device."""
+    marks = ruled.marks
     if marks.max_age is device.max_age is marks.recovery_passes is device.recovery_passes is None:
         return source_rules  # nothing is said of most devices
     max_age = _stricter(min, marks.max_age, device.max_age)
