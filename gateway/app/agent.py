@@ -23,7 +23,7 @@ from gateway.agentlink.alerts import Counts, Outbox
 from gateway.app.clock import SystemClock, boot_id
 from gateway.app.documents import ToldDocuments
 from gateway.app.logs import configure_logging
-from gateway.app.process import SWITCH_SECONDS, settle_garbage
+from gateway.app.process import SWITCH_SECONDS, collect_at_rest, settle_garbage
 from gateway.certs import Role, TlsMaterial
 from gateway.certs.folder import PRIVATE, write_whole
 from gateway.config import AgentConfig
@@ -251,6 +251,7 @@ class _Service:
             asyncio.create_task(material.run(), name="certificates"),
             asyncio.create_task(self._watch.run(), name="watch"),
             asyncio.create_task(self._advise(), name="advise"),
+            asyncio.create_task(collect_at_rest(lambda: True), name="garbage"),
             *([] if self._ear is None else [asyncio.create_task(self._ear.run(), name="ear")]),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")

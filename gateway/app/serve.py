@@ -20,7 +20,7 @@ import uvloop
 from gateway.app import link as linking
 from gateway.app.assembly import Assembly
 from gateway.app.logs import configure_logging
-from gateway.app.process import SWITCH_SECONDS, settle_garbage
+from gateway.app.process import SWITCH_SECONDS, collect_at_rest, settle_garbage
 from gateway.app.readiness import health
 from gateway.app.tasks import declared, ended, first
 from gateway.app.windows import make_windows
@@ -170,6 +170,7 @@ def _begin(group: asyncio.TaskGroup, parts: Assembly) -> _Tasks:
         group.create_task(parts.watch.run(), name="watch"),
         *(group.create_task(each.run(), name=each.name) for each in parts.layers.values()),
     ]
+    hands.append(group.create_task(collect_at_rest(lambda: _at_rest(parts)), name="garbage"))
     for name, part in (
         ("bypass", parts.bypass),
         ("documents", parts.documents),
@@ -186,6 +187,10 @@ def _begin(group: asyncio.TaskGroup, parts: Assembly) -> _Tasks:
     hinting = (*parts.hinting.runs(), *parts.listening.runs())
     hints = [group.create_task(run(), name=name) for name, run in hinting]
     return _Tasks(reload, hints, doors, clock, hands)
+
+
+def _at_rest(parts: Assembly) -> bool:
+    return not parts.admit.depth and parts.devices.at_rest
 
 
 async def _end(tasks: _Tasks, parts: Assembly) -> None:

@@ -480,6 +480,11 @@ class Devices:
             if judged is not None:
                 self.on_verdict(judged[0], transition, judged[1])
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no turn waits for its commit, and nothing is on its way to a backend."""
+        return not self._turns_under_way and not any(gate.busy for gate in self._gates)
+
     async def flush(self) -> None:
         """Wait until every turn is durable and its wishes are with the gates (orderly stop). The caller sets the
         time limit."""

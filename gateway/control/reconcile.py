@@ -222,6 +222,11 @@ class Reconciler:
             tasks.create_task(self._watch(), name=f"{self.target}-watch")
 
     @property
+    def busy(self) -> bool:
+        """Whether a batch is on its way to the backend."""
+        return bool(self._cutting or self._applying)
+
+    @property
     def failing(self) -> int:
         """Addresses whose last attempt failed."""
         return len(self._failing)
