@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.enforce.nft.events import Events
-from gateway.enforce.nft.inbox import SLOT, Inbox
+from gateway.enforce.nft.inbox import FEW, SLOT, Inbox
 from gateway.enforce.nft.messages import (
     HEADER,
     MAX_ELEMENTS,
@@ -277,7 +277,7 @@ def of_another_set(inbox: Inbox) -> None:
 
 
 def cut_short(inbox: Inbox) -> None:
-    inbox._lengths[1] -= 1
+    inbox.lengths[1] -= 1
 
 
 def numbered_otherwise(inbox: Inbox) -> None:
@@ -285,23 +285,25 @@ def numbered_otherwise(inbox: Inbox) -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
 @pytest.mark.parametrize("harm", [swapped, of_another_set, cut_short, numbered_otherwise])
-def test_an_answer_that_is_not_exactly_to_its_question_is_refused(harm: Callable[[Inbox], None]) -> None:
+def test_an_answer_that_is_not_exactly_to_its_question_is_refused(
+    harm: Callable[[Inbox], None], count: int
+) -> None:
     class Harmed(Inbox):
-        def receive(self, file: int, count: int) -> list[int]:
-            lengths = super().receive(file, count)
+        def receive(self, origin: socket.socket, count: int) -> None:
+            super().receive(origin, count)
             harm(self)
-            return lengths
 
     def story(netlink: NetlinkSocket) -> None:
         netlink.transact(element_messages(ADD, FOUR, [element(key(1)), element(key(2))]))
-        wanted = [(FOUR, key(1)), (FOUR, key(2))]
+        wanted = [(FOUR, key(1)), (FOUR, key(2)), (FOUR, key(3))][:count]
         sound = netlink._inbox
         netlink._inbox = Harmed(MAX_REQUESTS)
         netlink._buffer = netlink._inbox.buffer
         assert refusal(lambda: netlink.get_elements(wanted)).code == errno.EBADMSG
         netlink._inbox, netlink._buffer = sound, sound.buffer
-        assert netlink.get_elements(wanted) == [Element(None, None)] * 2
+        assert netlink.get_elements(wanted) == [Element(None, None), Element(None, None), None][:count]
 
     with_kernel(story)
 

@@ -205,6 +205,19 @@ def _element_list(where: SetName, elements: bytes) -> bytes:
     return where.prefix + ATTRIBUTE.pack(4 + len(elements), _ELEMENTS) + elements
 
 
+def transaction(messages: Sequence[Message], first: int) -> bytes:
+    """A batch: ``first`` is the number of its beginning, those behind have the next ones."""
+    pack = HEADER.pack
+    last = first + len(messages)
+    parts = [pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0), SUBSYSTEM]
+    for sequence, (kind, flags, body) in enumerate(messages, first + 1):
+        # one acknowledgement, of the last message: it comes after every refusal
+        flags |= NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK  # noqa: PLW2901
+        parts += (pack(HEADER.size + len(body), kind, flags, sequence, 0), body)
+    parts += (pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, last + 1, 0), SUBSYSTEM)
+    return b"".join(parts)
+
+
 def table_request(table: str) -> tuple[int, bytes]:
     """The question for a table: flags, use count, handle, comment."""
     return NFT_MSG_GETTABLE, INET + text_attribute(NFTA_TABLE_NAME, table)

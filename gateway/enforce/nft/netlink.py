@@ -19,18 +19,14 @@ from gateway.enforce.nft.messages import (
     FOR_EVER,
     GENMSG_LENGTH,
     HEADER,
-    NFNL_MSG_BATCH_BEGIN,
-    NFNL_MSG_BATCH_END,
     NFT_MSG_DESTROYSETELEM,
     NFT_MSG_GETSETELEM,
-    NLM_F_ACK,
     NLM_F_CAPPED,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
-    SUBSYSTEM,
     Element,
     Message,
     SetName,
@@ -39,6 +35,7 @@ from gateway.enforce.nft.messages import (
     element_of,
     element_question,
     listed_keys,
+    transaction,
 )
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -98,7 +95,6 @@ class NetlinkSocket:
         self._grow(SO_RCVBUFFORCE, socket.SO_RCVBUF)
         self._inbox = Inbox(MAX_REQUESTS)
         self._buffer = self._inbox.buffer  # of RECEIVE_BYTES at least: where other replies are received, too
-        self._file = self._socket.fileno()
         self.port: int = self._socket.getsockname()[
             0
         ]  # what the kernel tells others by whose socket a change was made
@@ -129,14 +125,7 @@ class NetlinkSocket:
             return
         first = self._reserve(len(messages) + 2)
         last = first + len(messages)
-        pack = HEADER.pack
-        parts = [pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0), SUBSYSTEM]
-        for sequence, (kind, flags, body) in enumerate(messages, first + 1):
-            # one acknowledgement, of the last message: it comes after every refusal
-            flags |= NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK  # noqa: PLW2901
-            parts += (pack(HEADER.size + len(body), kind, flags, sequence, 0), body)
-        parts += (pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, last + 1, 0), SUBSYSTEM)
-        self._send(b"".join(parts))
+        self._send(transaction(messages, first))
         refused = self._refusal(first, last)
         if refused is None:
             self._owed = False
@@ -149,13 +138,17 @@ class NetlinkSocket:
         """Return once every transaction that others had under way is over, and the kernel has told of it.
 
         A batch of nothing: it waits for the lock under which a transaction is committed and told of, and changes
-        nothing, not even the generation (nf_tables_api.c, nf_tables_commit). There is no reply: sending is the
-        whole of it. Raises ``NetlinkError``.
+        nothing, not even the generation (nf_tables_api.c, nf_tables_commit). No reply but a refusal comes, and it
+        has come when sending is over. Raises ``NetlinkError``: then others may still be at it.
         """
-        first = self._reserve(2)
-        pack = HEADER.pack
-        begin = pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0) + SUBSYSTEM
-        self._send(begin + pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, first + 1, 0) + SUBSYSTEM)
+        if self._owed:
+            self._inbox.clear(self._socket)
+        self._send(transaction((), self._reserve(2)))
+        if self._receive(wait=False):
+            raise NetlinkError(
+                -_ERRNO.unpack_from(self._buffer, HEADER.size)[0], "waiting for others' transactions"
+            )
+        self._owed = False
 
     def can_destroy(self, where: SetName) -> bool:
         """Whether the kernel knows deletes that are content with nothing to delete.
@@ -217,16 +210,16 @@ class NetlinkSocket:
         (af_netlink.c, netlink_rcv_skb). One that finds no room is lost: then the last does not come, and none is
         taken for another's.
         """
-        inbox, file = self._inbox, self._file
+        inbox = self._inbox
         if self._owed:
-            inbox.clear(file)
+            inbox.clear(self._socket)
         self._send(questions)
         try:
-            lengths = inbox.receive(file, count)
+            inbox.receive(self._socket, count)
         except OSError as error:
             raise _unreceived(error) from error
         self._owed = False
-        if min(lengths) < _REPLY.size:
+        if min(inbox.lengths) < _REPLY.size:
             raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
 
     def _answer(self, start: int, sequence: int) -> tuple[int, int | None]:
@@ -234,7 +227,7 @@ class NetlinkSocket:
         length, kind, _, answered, _, code = _REPLY.unpack_from(self._buffer, start)
         if answered != sequence:
             raise NetlinkError(errno.EBADMSG, "an answer to another question")
-        if not BODY <= length <= self._inbox.length(start // SLOT):
+        if not BODY <= length <= self._inbox.lengths[start // SLOT]:
             raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
         return length, -code if kind == NLMSG_ERROR else None
 
