@@ -297,13 +297,13 @@ def test_an_answer_that_is_not_exactly_to_its_question_is_refused(
 
     def story(netlink: NetlinkSocket) -> None:
         netlink.transact(element_messages(ADD, FOUR, [element(key(1)), element(key(2))]))
-        wanted = [(FOUR, key(1)), (FOUR, key(2)), (FOUR, key(3))][:count]
+        wanted = [(FOUR, key(number)) for number in range(1, count + 1)]
         sound = netlink._inbox
         netlink._inbox = Harmed(MAX_REQUESTS)
         netlink._buffer = netlink._inbox.buffer
         assert refusal(lambda: netlink.get_elements(wanted)).code == errno.EBADMSG
         netlink._inbox, netlink._buffer = sound, sound.buffer
-        assert netlink.get_elements(wanted) == [Element(None, None), Element(None, None), None][:count]
+        assert netlink.get_elements(wanted) == [Element(None, None)] * 2 + [None] * (count - 2)
 
     with_kernel(story)
 

@@ -74,6 +74,7 @@ NFTA_COUNTER_PACKETS = 2  # enum nft_counter_attributes
 #: Elements in one message: a nested attribute's length is 16 bits wide and an element takes at most 44 bytes.
 MAX_ELEMENTS = 1_400
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+SEQUENCE_OFFSET = 8
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 BE64 = struct.Struct(">Q")
 GENMSG_LENGTH = 4  # struct nfgenmsg
@@ -161,7 +162,7 @@ class SetName:
     ``key_length`` in bytes: of whole registers, as ``element`` takes them.
     """
 
-    __slots__ = ("answered", "key_length", "name", "named", "prefix", "question")
+    __slots__ = ("answered", "asking", "key_length", "name", "named", "numbered", "prefix", "question")
 
     def __init__(self, table: str, name: str, key_length: int) -> None:
         self.name = name
@@ -175,11 +176,9 @@ class SetName:
             self.question = _element_list(self, element(bytes(key_length)))[:-key_length]
         #: bytes of a message that asks for one key, and of its answer if the element stands for ever
         self.answered = HEADER.size + len(self.question) + key_length
-
-
-def element_question(where: SetName, sequence: int) -> bytes:
-    """The message that asks for one key of a set, up to the key."""
-    return HEADER.pack(where.answered, NFT_MSG_GETSETELEM, NLM_F_REQUEST, sequence, 0) + where.question
+        #: the message that asks for one key: what is before and behind its number, up to the key
+        whole = HEADER.pack(self.answered, NFT_MSG_GETSETELEM, NLM_F_REQUEST, 0, 0) + self.question
+        self.asking, self.numbered = whole[:SEQUENCE_OFFSET], whole[SEQUENCE_OFFSET + 4 :]
 
 
 def element_messages(kind: int, where: SetName, elements: Sequence[bytes]) -> list[Message]:

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Generator, Sequence
 
 from gateway.core.errors import BackendError
@@ -33,7 +34,6 @@ from gateway.enforce.nft.messages import (
     element,
     element_messages,
     element_of,
-    element_question,
     listed_keys,
     transaction,
 )
@@ -242,7 +242,9 @@ class NetlinkSocket:
         is also what a missing table or set answers.
         """
         found: list[Element | None] = []
-        step = MAX_REQUESTS // max((len(places) for places, _ in wanted), default=1)
+        if not wanted:
+            return found
+        step = MAX_REQUESTS // len(wanted[0][0])
         for start in range(0, len(wanted), step):
             self._look_up(wanted[start : start + step], found)
         return found
@@ -250,11 +252,13 @@ class NetlinkSocket:
     def _look_up(self, wanted: Sequence[tuple[tuple[SetName, ...], bytes]], found: list[Element | None]) -> None:
         # written out rather than composed: read-back is half of the cost of a verified change
         sequence = self._reserve(1)
+        number = sequence.to_bytes(4, sys.byteorder)
         heads: dict[tuple[SetName, ...], list[bytes]] = {}
         parts: list[bytes] = []
         for places, key in wanted:
             if (row := heads.get(places)) is None:
-                row = heads[places] = [*(element_question(where, sequence) for where in places), b""]
+                row = heads[places] = [where.asking + number + where.numbered for where in places]
+                row.append(b"")
             parts.append(key.join(row))
         asked = [(where, key) for places, key in wanted for where in places]
         self._exchange(b"".join(parts), len(asked))
