@@ -7,6 +7,8 @@ import ipaddress
 import json
 import platform
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.enforce.nft.events import Events
+from gateway.enforce.nft.inbox import FEW, SLOT, Inbox
 from gateway.enforce.nft.messages import (
     HEADER,
     MAX_ELEMENTS,
@@ -23,6 +26,7 @@ from gateway.enforce.nft.messages import (
     NFT_MSG_DESTROYSETELEM,
     NFT_MSG_NEWSETELEM,
     NLM_F_REQUEST,
+    Element,
     SetName,
     attribute,
     attributes,
@@ -32,7 +36,7 @@ from gateway.enforce.nft.messages import (
     generation_request,
     table_request,
 )
-from gateway.enforce.nft.netlink import Element, NetlinkError, NetlinkSocket
+from gateway.enforce.nft.netlink import MAX_REQUESTS, NetlinkError, NetlinkSocket
 from tests.netns import in_namespaces, run
 
 ADD, DELETE, DESTROY = NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM
@@ -259,6 +263,88 @@ def test_after_awaiting_commits_whatever_is_seen_to_be_gone_has_been_told() -> N
             events.drop()
         events.close()
         other.close()
+
+    with_kernel(story)
+
+
+def swapped(inbox: Inbox) -> None:
+    first, second = bytes(inbox.buffer[:SLOT]), bytes(inbox.buffer[SLOT : 2 * SLOT])
+    inbox.buffer[: 2 * SLOT] = second + first
+
+
+def of_another_set(inbox: Inbox) -> None:
+    inbox.buffer[:SLOT] = inbox.buffer[:SLOT].replace(b"four", b"five")
+
+
+def cut_short(inbox: Inbox) -> None:
+    inbox.lengths[1] -= 1
+
+
+def numbered_otherwise(inbox: Inbox) -> None:
+    inbox.buffer[8] ^= 1
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("count", [FEW, FEW + 1])
+@pytest.mark.parametrize("harm", [swapped, of_another_set, cut_short, numbered_otherwise])
+def test_an_answer_that_is_not_exactly_to_its_question_is_refused(
+    harm: Callable[[Inbox], None], count: int
+) -> None:
+    class Harmed(Inbox):
+        def receive(self, origin: socket.socket, count: int) -> None:
+            super().receive(origin, count)
+            harm(self)
+
+    def story(netlink: NetlinkSocket) -> None:
+        netlink.transact(element_messages(ADD, FOUR, [element(key(1)), element(key(2))]))
+        wanted = [(FOUR, key(number)) for number in range(1, count + 1)]
+        sound = netlink._inbox
+        netlink._inbox = Harmed(MAX_REQUESTS)
+        netlink._buffer = netlink._inbox.buffer
+        assert refusal(lambda: netlink.get_elements(wanted)).code == errno.EBADMSG
+        netlink._inbox, netlink._buffer = sound, sound.buffer
+        assert netlink.get_elements(wanted) == [Element(None, None)] * 2 + [None] * (count - 2)
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
+def test_of_answers_that_found_no_room_none_is_believed_then_or_later() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        netlink.transact(element_messages(ADD, FOUR, [element(key(number)) for number in range(0, 200, 2)]))
+        wanted = [(FOUR, key(number)) for number in range(100)]
+        other = NetlinkSocket()
+        other._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 10_000))
+        other._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that there is: a few answers
+        assert refusal(lambda: other.get_elements(wanted)).code in (errno.ETIMEDOUT, errno.ENOBUFS)
+        assert other.get_elements([(FOUR, key(1)), (FOUR, key(2))]) == [None, Element(None, None)]
+        other.close()
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
+def test_an_element_with_the_longest_comment_is_read_back() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        for number, more in enumerate(("", "timeout 1h ")):
+            words = f'10.0.0.{number} {more}comment "{"a" * 128}"'
+            run("nft", f"add element inet ragate timed {{ {words} }}")
+        plain, timed = netlink.get_elements([(TIMED, key(0)), (TIMED, key(1))])
+        assert plain == Element(None, None)
+        assert timed is not None
+        assert timed.timeout_ms == 3_600_000
+
+    with_kernel(story)
+
+
+@pytest.mark.netns
+def test_each_key_is_looked_up_in_each_of_its_sets() -> None:
+    def story(netlink: NetlinkSocket) -> None:
+        netlink.transact(element_messages(ADD, FOUR, [element(key(number)) for number in range(0, 300, 3)]))
+        netlink.transact(element_messages(ADD, TIMED, [element(key(number)) for number in range(0, 300, 2)]))
+        found = netlink.look_up([((FOUR, TIMED, SMALL), key(number)) for number in range(300)])
+        stands = [there for number in range(300) for there in (number % 3 == 0, number % 2 == 0, False)]
+        assert [one is not None for one in found] == stands
 
     with_kernel(story)
 

@@ -59,11 +59,17 @@ class Committer:
         Raises ``NetlinkError`` when read-back fails: nothing is known then.
         """
         failures = self._objections(changes)
-        tried = [place for place in range(len(changes)) if place not in failures]
+        tried = (
+            [place for place in range(len(changes)) if place not in failures] if failures else range(len(changes))
+        )
         details = self._attempt([changes[place] for place in tried])
-        again = [place for place, detail in zip(tried, details, strict=True) if detail]
-        failures.update(zip(again, self._one_by_one([changes[place] for place in again]), strict=True))
-        return [_outcome(change, failures.get(place, ""), self._accepted) for place, change in enumerate(changes)]
+        if any(details):
+            again = [place for place, detail in zip(tried, details, strict=True) if detail]
+            failures.update(zip(again, self._one_by_one([changes[place] for place in again]), strict=True))
+        accepted = self._accepted
+        if not failures:
+            return [ChangeOutcome(change, _VERIFIED, "", accepted) for change in changes]
+        return [_outcome(change, failures.get(place, ""), accepted) for place, change in enumerate(changes)]
 
     def observe(self, addresses: Sequence[Address]) -> list[Stands]:
         """Read back addresses one by one. Raises ``NetlinkError``."""
@@ -71,12 +77,15 @@ class Committer:
 
     def _objections(self, changes: Sequence[Change]) -> dict[int, str]:
         """Which changes, by place, cannot be carried out however often they are tried, and why."""
-        objections = {
-            place: f"the path gate has no profile {change.profile}"
-            for place, change in enumerate(changes)
-            if change.kind not in _LOWERING and change.profile not in self._sets.of
-        }
-        refreshed = [place for place, change in enumerate(changes) if change.kind is _REFRESH]
+        objections: dict[int, str] = {}
+        refreshed: list[int] = []
+        for place, change in enumerate(changes):
+            if change.kind in _LOWERING:
+                continue
+            if change.profile not in self._sets.of:
+                objections[place] = f"the path gate has no profile {change.profile}"
+            if change.kind is _REFRESH:
+                refreshed.append(place)
         wanted = [
             (self._sets.cut[changes[place].address.prefix], changes[place].address.packed) for place in refreshed
         ]

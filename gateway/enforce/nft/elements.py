@@ -17,12 +17,14 @@ from gateway.enforce.nft.messages import (
     NFT_MSG_DELSETELEM,
     NFT_MSG_DESTROYSETELEM,
     NFT_MSG_NEWSETELEM,
+    Element,
     Message,
     SetName,
     element,
     element_messages,
+    key_messages,
 )
-from gateway.enforce.nft.netlink import Element, NetlinkSocket
+from gateway.enforce.nft.netlink import NetlinkSocket
 from gateway.enforce.nft.ruleset import TABLE
 
 #: How much later than asked an element may end by read-back, in ms: the kernel counts in ticks of up to 10 ms, and
@@ -70,51 +72,54 @@ class DeviceSets:
         self.known = self._family("known")
         self.of: Mapping[str, Mapping[int, SetName]] = {name: self._family(name) for name in profiles}
 
+        self._place = {name: place for place, name in enumerate(profiles, 1)}  # in what is read of an address
+        self._rows = {
+            prefix: (self.cut[prefix], *(sets[prefix] for sets in self.of.values())) for prefix in _SUFFIX
+        }
+
     @staticmethod
     def _family(name: str) -> Mapping[int, SetName]:
         return {
             prefix: SetName(TABLE, f"{name}{suffix}", _KEY_LENGTH[prefix]) for prefix, suffix in _SUFFIX.items()
         }
 
-    def names(self, address: Address) -> list[SetName]:
+    def names(self, address: Address) -> Sequence[SetName]:
         """Where an address may stand: tombstones first, then each profile."""
-        return [self.cut[address.prefix], *(self.of[name][address.prefix] for name in self.profiles)]
+        return self._rows[address.prefix]
 
     def messages(self, steps: Sequence[Step], *, destroys: bool) -> list[Message]:
         """One transaction's messages. The steps' addresses must differ from each other. ``destroys``: the kernel
         knows deletes that are content with nothing to delete (half the work for it)."""
-        add: defaultdict[SetName, list[bytes]] = defaultdict(list)
-        delete: defaultdict[SetName, list[bytes]] = defaultdict(list)
+        cut: defaultdict[int, list[bytes]] = defaultdict(list)
+        forgotten: defaultdict[int, list[bytes]] = defaultdict(list)
+        lowered: defaultdict[int, list[bytes]] = defaultdict(list)
         admit: defaultdict[SetName, list[bytes]] = defaultdict(list)
-        for step in steps:
-            change = step.change
-            prefix, key = change.address.prefix, change.address.packed
-            plain = element(key)
-            cut = self.cut[prefix]
-            if change.kind is _CUT:
-                add[cut].append(plain)
-            elif change.kind is _FORGET or (change.kind is _ADMIT and step.admits):
-                delete[cut].append(plain)
-            for sets in self.of.values():
-                delete[sets[prefix]].append(plain)
-            if step.timeout_ms is not None:
-                admit[self.of[change.profile][prefix]].append(element(key, step.timeout_ms))
+        for (kind, (key, prefix), profile, _), timeout_ms in steps:
+            lowered[prefix].append(key)
+            if kind is _CUT:
+                cut[prefix].append(key)
+            elif kind is _FORGET or (kind is _ADMIT and timeout_ms is not None):
+                forgotten[prefix].append(key)
+            if timeout_ms is not None:
+                admit[self.of[profile][prefix]].append(element(key, timeout_ms))
+        add = [(self.cut[prefix], keys) for prefix, keys in cut.items()]
+        delete = [(self.cut[prefix], keys) for prefix, keys in forgotten.items()]
+        delete += [(sets[prefix], keys) for prefix, keys in lowered.items() for sets in self.of.values()]
         if not destroys:
-            for where, elements in delete.items():
-                add[where] += elements
+            add += delete
         remove = NFT_MSG_DESTROYSETELEM if destroys else NFT_MSG_DELSETELEM
-        phases = ((NFT_MSG_NEWSETELEM, add), (remove, delete), (NFT_MSG_NEWSETELEM, admit))
-        return [
-            message
-            for kind, sets in phases
-            for where, elements in sets.items()
-            for message in element_messages(kind, where, elements)
-        ]
+        messages: list[Message] = []
+        for kind_of_message, sets_of_keys in ((NFT_MSG_NEWSETELEM, add), (remove, delete)):
+            for where, keys in sets_of_keys:
+                messages += key_messages(kind_of_message, where, keys)
+        for where, elements in admit.items():
+            messages += element_messages(NFT_MSG_NEWSETELEM, where, elements)
+        return messages
 
     def read(self, netlink: NetlinkSocket, addresses: Sequence[Address]) -> list[list[Element | None]]:
         """Read back each address: tombstone first, then each profile. Raises ``NetlinkError``."""
-        wanted = [(where, address.packed) for address in addresses for where in self.names(address)]
-        found = netlink.get_elements(wanted)
+        rows = self._rows
+        found = netlink.look_up([(rows[prefix], key) for key, prefix in addresses])
         width = 1 + len(self.profiles)
         return [found[start : start + width] for start in range(0, len(found), width)]
 
@@ -137,6 +142,16 @@ class DeviceSets:
 
     def unverified(self, step: Step, found: Sequence[Element | None], boot: float) -> str:
         """Why read-back at ``boot`` does not show what the step wanted; "" when it does."""
+        change, timeout_ms = step
+        if found.count(None) == len(self.profiles):  # one element stands: nearly always the one that was wanted
+            if timeout_ms is None:
+                if change.kind is _CUT and found[0] is not None:
+                    return ""
+            elif (one := found[self._place[change.profile]]) is not None:
+                return self._unverified_end(step, one, boot)
+        return self._unverified_anyhow(step, found, boot)
+
+    def _unverified_anyhow(self, step: Step, found: Sequence[Element | None], boot: float) -> str:
         change = step.change
         cut = found[0] is not None
         standing = [name for name, one in zip(self.profiles, found[1:], strict=True) if one is not None]
@@ -149,7 +164,7 @@ class DeviceSets:
             if not standing and left <= END_TOLERANCE_MS:
                 return ""  # it has ended meanwhile, as asked
             return f"read-back shows {', '.join(standing) or 'no profile'} instead of {change.profile}"
-        return self._unverified_end(step, found[1 + self.profiles.index(change.profile)], boot)
+        return self._unverified_end(step, found[self._place[change.profile]], boot)
 
     @staticmethod
     def _unverified_end(step: Step, one: Element | None, boot: float) -> str:

@@ -51,13 +51,15 @@ _KINDS = frozenset({NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM})
 
 
 class Told(NamedTuple):
-    """What was told since the last time: elements as (set, key), and whether something was not told."""
+    """What was told since the last time: elements as (set, key), whether something was not told, and whether any
+    was: of every transaction at least the new generation is told (nf_tables_api.c, nf_tables_gen_notify)."""
 
     elements: frozenset[tuple[str, bytes]]
     lost: bool
+    any: bool = True
 
 
-_NOTHING = Told(frozenset(), lost=False)
+_NOTHING = Told(frozenset(), lost=False, any=False)
 
 
 def _program(own: Sequence[int]) -> bytes:
@@ -112,7 +114,7 @@ class Events:
     def take(self) -> Told:
         """What was told since the last time, without waiting. Raises ``NetlinkError``."""
         elements: set[tuple[str, bytes]] = set()
-        lost = False
+        lost = heard = False
         for _ in range(MOST_AT_ONCE):
             try:
                 received = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
@@ -123,8 +125,9 @@ class Events:
                     raise NetlinkError(error.errno or errno.EIO, "listening to nf_tables' notices") from error
                 lost = True
                 continue
+            heard = True
             self._read(memoryview(self._buffer)[:received], elements)
-        if not elements and not lost:
+        if not heard and not lost:
             return _NOTHING
         if len(elements) > MOST_TOLD:
             return Told(frozenset(), lost=True)

@@ -18,67 +18,53 @@ from gateway.control.storms import Storm
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft.chains import FILLED_SET
-from gateway.enforce.nft.elements import DeviceSets
 from gateway.enforce.nft.events import Events
 from gateway.enforce.nft.inspection import PATIENT_TRIES, standing_rules, undisturbed
 from gateway.enforce.nft.messages import (
     INET,
     NFT_MSG_GETCHAIN,
-    NFT_MSG_GETSETELEM,
     NFTA_CHAIN_TABLE,
     NFTA_CHAIN_USE,
     NFTA_TABLE_USE,
-    SetName,
     attributes,
     generation_request,
     table_request,
     text_attribute,
 )
 from gateway.enforce.nft.netlink import NetlinkError, NetlinkSocket
-from gateway.enforce.nft.ruleset import TABLE, Baseline, chains, static_sets
+from gateway.enforce.nft.ruleset import TABLE, Baseline, chains
 from gateway.enforce.nft.sources import Anchor
-from gateway.enforce.nft.standing import SENTINELS, Layer, sources_of
+from gateway.enforce.nft.standing import Layer
 from gateway.enforce.nft.watcher import Watcher
+from gateway.enforce.nft.witnesses import Witnesses, lost, of_devices
 
 #: Seconds between probes: with shutting (some 10 ms, most of it the kernel's) below the 50 ms for which traffic may
 #: stand open.
 PROBE_SECONDS = 0.010
-#: Probes between two listings of rules and static sets, about 2/3 s: a rule replaced by another, or an element
-#: added to a static set, shows only there.
+#: Probes between two listings of rules and static sets after others may have changed something, about 2/3 s: a rule
+#: replaced by another, or an element added to a static set, shows only there.
 LISTING_EVERY = 64
-#: Keys asked of one static set at each probe, and of one set of known addresses; all get their turn.
-STATIC_KEYS = 2
-KNOWN_KEYS = 2
-#: Every so many probes chains and witnesses are looked at; the table, which `flush ruleset` takes, each time.
+#: The same while nobody else changes anything, some 10 s: should not happen to be of use.
+LISTING_EVERY_AT_REST = 1_024
+#: Every so many probes chains and witnesses are looked at after others may have changed something; the table, which
+#: `flush ruleset` takes, at each probe.
 LOOK_EVERY = 2
-#: The same while the ruleset does not change any more and the remaining witnesses get their turn.
+#: The same while nobody else changes anything and the remaining witnesses get their turn.
 LOOK_EVERY_AT_REST = 16
 
 #: Seconds for which a table and chains may be counted otherwise than was learnt while nothing else differs: one
 #: transaction of 100,000 elements takes some 0.3 s.
 COUNTED_SECONDS = 2.0
 
-Request = tuple[int, bytes]
-
-
-def _question(where: SetName, key: bytes) -> Request:
-    return NFT_MSG_GETSETELEM, where.question + key
-
-
-def _lost(netlink: NetlinkSocket, witnesses: Sequence[tuple[SetName, bytes]]) -> str:
-    """Which set one of the ``witnesses`` is missing from, in words; "" when all stand."""
-    found = netlink.ask([_question(where, key) for where, key in witnesses])
-    for (where, _), answer in zip(witnesses, found, strict=True):
-        if answer == errno.ENOENT:
-            return f"set {where.name} lost an element"
-        if isinstance(answer, int):
-            raise NetlinkError(answer, f"looking at set {where.name}")
-    return ""
+_GENERATION_AND_TABLE = (generation_request(), table_request(TABLE))
 
 
 def _table(netlink: NetlinkSocket) -> frozenset[bytes]:
     """Our table as the kernel describes it: name, flags, use count, handle; nothing when it is gone."""
-    (table,) = netlink.ask([table_request(TABLE)])
+    return _as_described(*netlink.ask([table_request(TABLE)]))
+
+
+def _as_described(table: bytes | int) -> frozenset[bytes]:
     if table == errno.ENOENT:
         return frozenset()
     if isinstance(table, int):
@@ -98,23 +84,6 @@ def _uncounted(standing: frozenset[bytes], count: int) -> frozenset[tuple[tuple[
     return frozenset(tuple(each for each in attributes(one) if each[0] != count) for one in standing)
 
 
-_Group = tuple[SetName, list[bytes], int]
-"""A set, its keys, and how many of them are asked for at each probe."""
-
-
-def _of_devices(baseline: Baseline, known: Sequence[Address], anchors: Sequence[Anchor]) -> list[_Group]:
-    """Sentinels, the inventory's addresses and their anchors."""
-    sets = DeviceSets(())
-    groups: list[_Group] = []
-    for prefix, where in sets.cut.items():
-        groups.append((where, [one.packed for one in SENTINELS if one.prefix == prefix], STATIC_KEYS))
-    for prefix, where in sets.known.items():
-        if keys := [address.packed for address in known if address.prefix == prefix]:
-            groups.append((where, keys, KNOWN_KEYS))
-    groups += [(where, keys, KNOWN_KEYS) for where, keys in sources_of(baseline, known, anchors).items() if keys]
-    return groups
-
-
 class Order(NamedTuple):
     """A baseline to be laid, unless it is ``withdrawn`` before; ``done`` is called from the guard's thread with
     what kept it from that, or None."""
@@ -122,30 +91,6 @@ class Order(NamedTuple):
     baseline: Baseline
     done: Callable[[BaseException | None], None]
     withdrawn: threading.Event
-
-
-class _Witnesses:
-    """Keys of the sets that must not lose an element: some each time, so that all get their turn."""
-
-    def __init__(self, baseline: Baseline, known: Sequence[_Group]) -> None:
-        self._groups: list[_Group] = [
-            (SetName(TABLE, name, static.key_length), list(static.keys), STATIC_KEYS)
-            for name, static in static_sets(baseline).items()
-            if static.keys and static.single
-        ]
-        self._groups += known
-        self._turn = 0
-        #: probes after which each key has been asked for
-        self.turns = max(-(-len(keys) // most) for _, keys, most in self._groups)
-
-    def next(self) -> list[tuple[SetName, bytes]]:
-        """The keys to ask for this time."""
-        wanted = []
-        for where, keys, most in self._groups:
-            start = self._turn * most % (-(-len(keys) // most) * most)
-            wanted += [(where, key) for key in keys[start : start + most]]
-        self._turn += 1
-        return wanted
 
 
 class Guard:
@@ -178,15 +123,15 @@ class Guard:
         self._chain_count = len(chains(baseline))
         self._rules: dict[str, tuple[bytes, ...]] = {}
         self._counted: dict[str, float] = {}  # since when only counts of use differ, by what they say
-        self._generation: list[bytes | int] = []
-        self._listed: list[bytes | int] = []  # the generation at the last listing of rules
-        self._turns_left = 0  # probes until every witness was asked for since the ruleset last changed
+        self._generation: bytes | int = b""
+        self._unlisted = True  # whether others may have changed something since the last listing of rules
+        self._turns_left = 0  # looks until every witness was asked for since others may have changed something
         self._looked = False
         self._probes = 0
         #: packets dropped for their source since the table was laid, as of the newest look (about 2/3 s ago)
         self.spoofed = 0
-        self._devices = _of_devices(baseline, self._known, self._anchors)
-        self._witnesses = _Witnesses(baseline, self._devices)
+        self._devices = of_devices(baseline, self._known, self._anchors)
+        self._witnesses = Witnesses(baseline, self._devices)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
 
     def start(self) -> None:
@@ -202,7 +147,7 @@ class Guard:
 
     def listen(self, events: Events) -> None:
         """Watch what others change in the sets from the next probe on; the guard closes ``events`` at its end."""
-        self._watcher.events = events
+        self._watcher.listen(events)
 
     def stop(self, seconds: float) -> bool:
         """End the thread; False if it has not ended within ``seconds``."""
@@ -238,16 +183,17 @@ class Guard:
 
     def _watch(self, netlink: NetlinkSocket, layer: Layer) -> None:
         trouble = ""
-        while not self._stopping.wait(PROBE_SECONDS):
+        while True:
+            time.sleep(PROBE_SECONDS)  # to wait for being stopped would take as long as half a probe
+            if self._stopping.is_set():
+                return
             try:
-                if not self._due:  # first: what can be put right in place need not be laid again
-                    self._watcher.watch(layer)
                 self._repair(netlink, layer, self._damage(netlink, layer))
                 if not self._due:
                     layer = self._follow(netlink, layer)
                 trouble = ""
             except BackendError as error:  # tried again at the next probe
-                self._generation = []
+                self._generation = b""
                 if isinstance(error, NetlinkError) and error.code == errno.EINTR:
                     continue  # others keep changing the ruleset
                 if not trouble:
@@ -292,8 +238,8 @@ class Guard:
             self._baseline, self._chain_count = before
             done(error)
             return layer
-        self._witnesses = _Witnesses(baseline, self._devices)
-        self._turns_left, self._looked, self._listed = 0, False, []
+        self._witnesses = Witnesses(baseline, self._devices)
+        self._turns_left, self._looked, self._unlisted = self._witnesses.turns, False, True
         done(None)
         return moved
 
@@ -308,23 +254,41 @@ class Guard:
         self._chains = standing
         self._rules = rules
         self._counted.clear()
-        self._generation = []
+        self._generation = b""
 
     def _damage(self, netlink: NetlinkSocket, layer: Layer) -> str:
         """What is wrong with the static part; "" when nothing is."""
         # asked before the rest: a change in between shows as another generation next time
-        generation = netlink.ask([generation_request()])
+        generation, table = netlink.ask(_GENERATION_AND_TABLE)
+        moved = generation != self._generation
         self._probes += 1
+        if moved and (damage := self._glance(netlink, _as_described(table))):
+            return damage
         if self._due:  # shut and empty: that it stands is all there is to look at
-            return "" if generation == self._generation else self._stands(netlink, generation)
-        if generation != self._generation:
-            self._turns_left = self._witnesses.turns
+            damage = self._compare_chains(netlink) if moved else ""
+        else:
+            self._hear(netlink, layer, moved=moved)
+            damage = self._examine(netlink, layer)
+        if not damage and not self._counted:
+            self._generation = generation
+        return damage
+
+    def _hear(self, netlink: NetlinkSocket, layer: Layer, *, moved: bool) -> None:
+        """Learn whether somebody else may have changed anything.
+
+        What our own sockets change is not told, and moves the generation all the time. So the kernel is asked to
+        have told of every transaction up to the generation that was seen; what was not told then is our own.
+        """
+        if moved and self._watcher.listening:
+            netlink.await_commits()
+        if self._watcher.watch(layer):
             # chains and witnesses are due at one of the next probes even if nothing else changes until then
-            self._looked = False
-            if damage := self._glance(netlink):
-                return damage
-            if not self._counted:
-                self._generation = generation
+            self._turns_left, self._looked, self._unlisted = self._witnesses.turns, False, True
+        elif moved:
+            self._turns_left = max(self._turns_left, 1)
+
+    def _examine(self, netlink: NetlinkSocket, layer: Layer) -> str:
+        """Look at chains, witnesses, rules and static sets, each when it is due."""
         every = LOOK_EVERY_AT_REST if self._looked else LOOK_EVERY
         if (self._turns_left or self._counted) and self._probes % every == 0:
             if damage := self._look(netlink, layer):
@@ -332,11 +296,11 @@ class Guard:
             self._looked = not self._counted
         if self._probes % LISTING_EVERY == 0:
             self.spoofed = layer.spoofed()
-            if generation != self._listed:
-                return self._list(netlink, layer, generation)
+            if self._unlisted or self._probes % LISTING_EVERY_AT_REST == 0:
+                return self._list(netlink, layer)
         return ""
 
-    def _list(self, netlink: NetlinkSocket, layer: Layer, generation: list[bytes | int]) -> str:
+    def _list(self, netlink: NetlinkSocket, layer: Layer) -> str:
         """Compare rules and static sets with what was learnt."""
         if all(standing_rules(netlink) != self._rules for _ in range(2)):  # twice: see ``_compare``
             return "a rule was replaced"
@@ -344,37 +308,31 @@ class Guard:
             return f"set {name} was changed"
         if layer.unfilled():
             return f"set {FILLED_SET} was changed"
-        self._listed = generation
+        self._unlisted = False
         return ""
 
-    def _stands(self, netlink: NetlinkSocket, generation: list[bytes | int]) -> str:
-        damage = self._glance(netlink) or self._compare_chains(netlink)
-        if not damage and not self._counted:
-            self._generation = generation
-        return damage
-
-    def _glance(self, netlink: NetlinkSocket) -> str:
+    def _glance(self, netlink: NetlinkSocket, found: frozenset[bytes]) -> str:
         """Compare the table with what was learnt."""
-        return self._compare(netlink, "the table", _table, self._table, NFTA_TABLE_USE)
+        return self._compare(netlink, "the table", found, _table, self._table, NFTA_TABLE_USE)
 
     def _compare_chains(self, netlink: NetlinkSocket) -> str:
-        return self._compare(netlink, "a chain", _chains, self._chains, NFTA_CHAIN_USE)
+        return self._compare(netlink, "a chain", _chains(netlink), _chains, self._chains, NFTA_CHAIN_USE)
 
     def _compare(
         self,
         netlink: NetlinkSocket,
         what: str,
+        found: frozenset[bytes],
         ask: Callable[[NetlinkSocket], frozenset[bytes]],
         learnt: frozenset[bytes],
         count: int,
     ) -> str:
-        """Compare what stands with what was learnt.
+        """Compare what was found to stand with what was learnt.
 
         Where only the count of use differs, a transaction may be under way: the kernel counts what it will add
         before it is committed, and back when it is not, as with ``nft --check``. What is listed is committed; while
         that is whole, such a count is given some time.
         """
-        found = ask(netlink)
         if found == learnt:
             self._counted.pop(what, None)
             return ""
@@ -396,12 +354,12 @@ class Guard:
     def _look(self, netlink: NetlinkSocket, layer: Layer) -> str:
         """Compare chains with what was learnt, and ask for witnesses."""
         witnesses = self._witnesses.next()
-        damage = _lost(netlink, witnesses)
-        if damage and self._watcher.events is not None:
+        damage = lost(netlink, witnesses)
+        if damage and self._watcher.listening:
             # Taken out since the watcher listened, a moment ago? Then it is told now and put right in place.
             netlink.await_commits()
             self._watcher.watch(layer)
-            damage = _lost(netlink, witnesses)
+            damage = lost(netlink, witnesses)
         if damage := damage or self._compare_chains(netlink):
             return damage
         self._turns_left = max(0, self._turns_left - 1)

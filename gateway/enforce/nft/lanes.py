@@ -36,12 +36,8 @@ class Job(NamedTuple):
     sets: DeviceSets | None = None
 
 
-class _Slot(NamedTuple):
-    """One change and where its outcome goes."""
-
-    dated: Dated
-    outcomes: list[ChangeOutcome | None]
-    place: int
+Outcomes = list[ChangeOutcome | None]
+"""Of each change its outcome, or None as long as there is none."""
 
 
 class Lane:
@@ -124,31 +120,33 @@ class Lane:
         return found
 
     def _change(self, jobs: Sequence[Job]) -> list[tuple[Job, Result | BaseException]]:
-        sinks: list[list[ChangeOutcome | None]] = [[None] * len(job.changes) for job in jobs]
-        slots = [
-            _Slot(Dated(change, job.serial), sink, place)
-            for job, sink in zip(jobs, sinks, strict=True)
-            for place, change in enumerate(job.changes)
-        ]
+        if not jobs:
+            return []
+        changes = [change for job in jobs for change in job.changes]
+        serials = [job.serial for job in jobs for _ in job.changes]
+        outcomes: Outcomes = []
         failed: BackendError | None = None
         try:
-            for chunk in _chunks(slots, self._committer.max_changes):
+            for start, end in _chunks(changes, self._committer.max_changes):
+                part: Outcomes = [None] * (end - start)
                 try:
-                    self._carry_out(chunk)
+                    self._carry_out(changes[start:end], serials[start:end], part)
                 except BackendError as error:  # the chunks behind it still get their turn
                     failed = error
+                outcomes += part
         finally:
             self._done_with(jobs)
         settled: list[tuple[Job, Result | BaseException]] = []
-        for job, sink in zip(jobs, sinks, strict=True):
-            outcomes = [outcome for outcome in sink if outcome is not None]
-            if failed is not None and len(outcomes) < len(sink):
-                settled.append((job, failed))
-            else:
-                settled.append((job, outcomes))
+        start = 0
+        for job in jobs:
+            end = start + len(job.changes)
+            known = [outcome for outcome in outcomes[start:end] if outcome is not None]
+            settled.append((job, known if failed is None or len(known) == len(job.changes) else failed))
+            start = end
         return settled
 
-    def _carry_out(self, slots: Sequence[_Slot]) -> None:
+    def _carry_out(self, changes: Sequence[Change], serials: Sequence[int], outcomes: Outcomes) -> None:
+        """Carry out changes of distinct addresses, fitting one transaction; fills in ``outcomes``."""
         raise NotImplementedError
 
     def _done_with(self, jobs: Sequence[Job]) -> None:
@@ -158,16 +156,23 @@ class Lane:
 class CutLane(Lane):
     """Lowers. Waits for the other lane only where that one has the very same address on its way."""
 
-    def _carry_out(self, slots: Sequence[_Slot]) -> None:
-        flying = self._fence.flying([slot.dated.change for slot in slots])
-        self._commit([slot for slot in slots if slot.dated.change.address not in flying])
-        if flying:
-            self._fence.wait_landed(flying)
-            self._commit([slot for slot in slots if slot.dated.change.address in flying])
+    def _carry_out(
+        self,
+        changes: Sequence[Change],
+        serials: Sequence[int],  # noqa: ARG002 - no lowering is too old to be carried out
+        outcomes: Outcomes,
+    ) -> None:
+        flying = self._fence.flying(changes)
+        if not flying:
+            outcomes[:] = self._committer.commit(changes)
+            return
+        self._commit([place for place, one in enumerate(changes) if one.address not in flying], changes, outcomes)
+        self._fence.wait_landed(flying)
+        self._commit([place for place, one in enumerate(changes) if one.address in flying], changes, outcomes)
 
-    def _commit(self, slots: Sequence[_Slot]) -> None:
-        if slots:
-            _fill(slots, self._committer.commit([slot.dated.change for slot in slots]))
+    def _commit(self, places: Sequence[int], changes: Sequence[Change], outcomes: Outcomes) -> None:
+        if places:
+            _fill(outcomes, places, self._committer.commit([changes[place] for place in places]))
 
     def _done_with(self, jobs: Sequence[Job]) -> None:
         self._fence.landed([change for job in jobs for change in job.changes])
@@ -176,57 +181,65 @@ class CutLane(Lane):
 class OrdinaryLane(Lane):
     """Everything else. Carries nothing out that a later lowering has overtaken."""
 
-    def _carry_out(self, slots: Sequence[_Slot]) -> None:
-        full = self._pass(slots)
+    def _carry_out(self, changes: Sequence[Change], serials: Sequence[int], outcomes: Outcomes) -> None:
+        dated = list(map(Dated, changes, serials))
+        full = self._pass(dated, range(len(dated)), outcomes)
         if full and not self._stopping.wait(COLLECTION_SECONDS):
-            self._pass(full)
+            self._pass([dated[place] for place in full], full, outcomes)
 
-    def _pass(self, slots: Sequence[_Slot]) -> list[_Slot]:
-        """Carry out what the fence lets through; returns what found its set full."""
-        reasons = self._fence.enter([slot.dated for slot in slots])
-        for slot, reason in zip(slots, reasons, strict=True):
-            if reason:
-                slot.outcomes[slot.place] = ChangeOutcome(slot.dated.change, Applied.FAILED, reason)
-        let = [slot for slot, reason in zip(slots, reasons, strict=True) if not reason]
-        if not let:
-            return []
+    def _pass(self, dated: Sequence[Dated], places: Sequence[int], outcomes: Outcomes) -> list[int]:
+        """Carry out what the fence lets through, whose outcomes have these places; returns the places of what found
+        its set full."""
+        reasons = self._fence.enter(dated)
+        if any(reasons):
+            for one, place, reason in zip(dated, places, reasons, strict=True):
+                if reason:
+                    outcomes[place] = ChangeOutcome(one.change, Applied.FAILED, reason)
+            places = [place for place, reason in zip(places, reasons, strict=True) if not reason]
+            dated = [one for one, reason in zip(dated, reasons, strict=True) if not reason]
+            if not dated:
+                return []
         try:
-            _fill(let, self._committer.commit([slot.dated.change for slot in let]))
+            _fill(outcomes, places, self._committer.commit([one.change for one in dated]))
         finally:
-            overtaken = self._fence.leave([slot.dated for slot in let])
+            overtaken = self._fence.leave(dated)
             if overtaken:
                 self._committer.commit(overtaken)
-        addresses = {change.address for change in overtaken}
-        for slot in let:
-            if slot.dated.change.address in addresses:
-                slot.outcomes[slot.place] = ChangeOutcome(slot.dated.change, Applied.FAILED, SUPERSEDED)
-        return [slot for slot in let if _is_full(slot.outcomes[slot.place])]
+        if overtaken:
+            addresses = {change.address for change in overtaken}
+            for one, place in zip(dated, places, strict=True):
+                if one.change.address in addresses:
+                    outcomes[place] = ChangeOutcome(one.change, Applied.FAILED, SUPERSEDED)
+        return [place for place in places if _is_full(outcomes[place])]
 
     def _done_with(self, jobs: Sequence[Job]) -> None:
         self._fence.close_jobs(len(jobs))
 
 
 def _is_full(outcome: ChangeOutcome | None) -> bool:
-    return outcome is not None and outcome.state is Applied.FAILED and outcome.detail == FULL
+    return outcome is not None and outcome.detail == FULL and outcome.state is Applied.FAILED
 
 
-def _fill(slots: Sequence[_Slot], outcomes: Sequence[ChangeOutcome]) -> None:
-    for slot, outcome in zip(slots, outcomes, strict=True):
-        slot.outcomes[slot.place] = outcome
+def _fill(outcomes: Outcomes, places: Sequence[int], found: Sequence[ChangeOutcome]) -> None:
+    for place, outcome in zip(places, found, strict=True):
+        outcomes[place] = outcome
 
 
-def _chunks(slots: Sequence[_Slot], most: int) -> Iterator[Sequence[_Slot]]:
-    """Split into transactions: at most ``most`` changes, and no address twice, so that order is kept."""
+def _chunks(changes: Sequence[Change], most: int) -> Iterator[tuple[int, int]]:
+    """Split into transactions, each from one place to before another: at most ``most`` changes, and no address
+    twice, so that order is kept."""
+    if len(changes) <= most and len({change.address for change in changes}) == len(changes):
+        yield 0, len(changes)
+        return
     start = 0
     seen: set[Address] = set()
-    for place, slot in enumerate(slots):
-        if len(seen) == most or slot.dated.change.address in seen:
-            yield slots[start:place]
+    for place, change in enumerate(changes):
+        if len(seen) == most or change.address in seen:
+            yield start, place
             start = place
             seen = set()
-        seen.add(slot.dated.change.address)
-    if start < len(slots):
-        yield slots[start:]
+        seen.add(change.address)
+    yield start, len(changes)
 
 
 def _settle(settled: Sequence[tuple[Job, Result | BaseException]]) -> None:

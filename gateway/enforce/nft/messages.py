@@ -16,6 +16,7 @@ NLM_F_REQUEST = 0x1  # linux/netlink.h
 NLM_F_ACK = 0x4  # linux/netlink.h
 NLM_F_DUMP_INTR = 0x10  # linux/netlink.h
 NLM_F_DUMP = 0x300  # linux/netlink.h: NLM_F_ROOT | NLM_F_MATCH
+NLM_F_CAPPED = 0x100  # linux/netlink.h: an error without the request it answers
 NLM_F_CREATE = 0x400  # linux/netlink.h
 
 NFNL_SUBSYS_NFTABLES = 10  # linux/netfilter/nfnetlink.h
@@ -73,6 +74,7 @@ NFTA_COUNTER_PACKETS = 2  # enum nft_counter_attributes
 #: Elements in one message: a nested attribute's length is 16 bits wide and an element takes at most 44 bytes.
 MAX_ELEMENTS = 1_400
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+SEQUENCE_OFFSET = 8
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 BE64 = struct.Struct(">Q")
 GENMSG_LENGTH = 4  # struct nfgenmsg
@@ -80,6 +82,16 @@ BODY = HEADER.size + GENMSG_LENGTH  # where a reply's attributes begin
 INET = struct.pack(">BBH", NFPROTO_INET, 0, 0)  # struct nfgenmsg: family, version, resource
 SUBSYSTEM = struct.pack(">BBH", 0, 0, NFNL_SUBSYS_NFTABLES)
 _ELEMENTS = NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED
+
+
+class Element(NamedTuple):
+    """One element as read back: its timeout and what is left of it, in ms; ``None``: it stands for ever."""
+
+    timeout_ms: int | None
+    remaining_ms: int | None
+
+
+FOR_EVER = Element(None, None)
 
 
 class Message(NamedTuple):
@@ -150,18 +162,23 @@ class SetName:
     ``key_length`` in bytes: of whole registers, as ``element`` takes them.
     """
 
-    __slots__ = ("key_length", "name", "prefix", "question")
+    __slots__ = ("answered", "asking", "key_length", "name", "named", "numbered", "prefix", "question")
 
     def __init__(self, table: str, name: str, key_length: int) -> None:
         self.name = name
         self.key_length = key_length
-        self.prefix = (
-            INET + text_attribute(NFTA_SET_ELEM_LIST_TABLE, table) + text_attribute(NFTA_SET_ELEM_LIST_SET, name)
-        )
+        #: the attributes that name it, as in a reply
+        self.named = text_attribute(NFTA_SET_ELEM_LIST_TABLE, table) + text_attribute(NFTA_SET_ELEM_LIST_SET, name)
+        self.prefix = INET + self.named
         #: the question for one key, up to the key; none for keys of other lengths: such sets are only listed
         self.question = b""
         if key_length in _PLAIN_HEAD:
             self.question = _element_list(self, element(bytes(key_length)))[:-key_length]
+        #: bytes of a message that asks for one key, and of its answer if the element stands for ever
+        self.answered = HEADER.size + len(self.question) + key_length
+        #: the message that asks for one key: what is before and behind its number, up to the key
+        whole = HEADER.pack(self.answered, NFT_MSG_GETSETELEM, NLM_F_REQUEST, 0, 0) + self.question
+        self.asking, self.numbered = whole[:SEQUENCE_OFFSET], whole[SEQUENCE_OFFSET + 4 :]
 
 
 def element_messages(kind: int, where: SetName, elements: Sequence[bytes]) -> list[Message]:
@@ -173,8 +190,31 @@ def element_messages(kind: int, where: SetName, elements: Sequence[bytes]) -> li
     ]
 
 
+def key_messages(kind: int, where: SetName, keys: Sequence[bytes]) -> list[Message]:
+    """As ``element_messages``, of plain elements with these keys."""
+    flags = NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0
+    head = _PLAIN_HEAD[where.key_length]
+    return [
+        Message(kind, flags, _element_list(where, head + head.join(keys[start : start + MAX_ELEMENTS])))
+        for start in range(0, len(keys), MAX_ELEMENTS)
+    ]
+
+
 def _element_list(where: SetName, elements: bytes) -> bytes:
     return where.prefix + ATTRIBUTE.pack(4 + len(elements), _ELEMENTS) + elements
+
+
+def transaction(messages: Sequence[Message], first: int) -> bytes:
+    """A batch: ``first`` is the number of its beginning, those behind have the next ones."""
+    pack = HEADER.pack
+    last = first + len(messages)
+    parts = [pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0), SUBSYSTEM]
+    for sequence, (kind, flags, body) in enumerate(messages, first + 1):
+        # one acknowledgement, of the last message: it comes after every refusal
+        flags |= NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK  # noqa: PLW2901
+        parts += (pack(HEADER.size + len(body), kind, flags, sequence, 0), body)
+    parts += (pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, last + 1, 0), SUBSYSTEM)
+    return b"".join(parts)
 
 
 def table_request(table: str) -> tuple[int, bytes]:
@@ -201,3 +241,56 @@ def counter_request(table: str, name: str) -> tuple[int, bytes]:
 def generation_request() -> tuple[int, bytes]:
     """The question for the number of the ruleset's generation, which every commit raises."""
     return NFT_MSG_GETGEN, INET
+
+
+def listed_keys(where: SetName, replies: Sequence[bytes]) -> list[bytes]:
+    """The keys of a set in replies to a question for all its elements."""
+    keys: list[bytes] = []
+    # an element's key is its first attribute, inside three headers (nf_tables_api.c)
+    start, size = 3 * ATTRIBUTE.size, where.key_length
+    for reply in replies:
+        for kind, elements in attributes(reply):
+            if kind != NFTA_SET_ELEM_LIST_ELEMENTS:
+                continue
+            offset, end = 0, len(elements)
+            while offset < end:
+                keys.append(elements[offset + start : offset + start + size])
+                offset += max(ATTRIBUTE.size, (ATTRIBUTE.unpack_from(elements, offset)[0] + 3) & ~3)
+    return keys
+
+
+#: Behind the key of an element with an end, nearly always: nothing but how long it stands, and what is left of it.
+_TIMES = struct.Struct(">IQIQ")
+_TIMES_HEADS = struct.unpack(
+    ">II", _TIMEOUT_HEAD + ATTRIBUTE.pack(_TIMEOUT_LENGTH, NFTA_SET_ELEM_EXPIRATION)
+)  # as _TIMES reads them
+_ENDS = frozenset({NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION})
+
+
+def element_of(reply: bytearray, offset: int, end: int) -> Element:
+    """Read what stands behind the key in a one-element reply: from ``offset`` to ``end``. Raises ``ValueError``."""
+    if offset > end:  # it would otherwise read as an element without an end
+        msg = "a reply that ends before its key"
+        raise ValueError(msg)
+    if end - offset == _TIMES.size:
+        first, timeout, second, remaining = _TIMES.unpack_from(reply, offset)
+        if (first, second) == _TIMES_HEADS:
+            return Element(timeout, remaining)
+    timeout = remaining = None
+    while offset + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(reply, offset)
+        if length < ATTRIBUTE.size or offset + length > end:
+            msg = "an attribute of impossible length"
+            raise ValueError(msg)
+        if kind in _ENDS and length != ATTRIBUTE.size + BE64.size:
+            msg = "a time of impossible length"
+            raise ValueError(msg)
+        if kind == NFTA_SET_ELEM_TIMEOUT:
+            (timeout,) = BE64.unpack_from(reply, offset + 4)
+        elif kind == NFTA_SET_ELEM_EXPIRATION:
+            (remaining,) = BE64.unpack_from(reply, offset + 4)
+        offset += (length + 3) & ~3
+    if timeout is None:
+        return FOR_EVER
+    # the kernel leaves out an end that is now
+    return Element(timeout, 0 if remaining is None else remaining)

@@ -10,35 +10,32 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
 
 from gateway.core.errors import BackendError
+from gateway.enforce.nft.inbox import SLOT, Inbox
 from gateway.enforce.nft.messages import (
-    ATTRIBUTE,
-    BE64,
     BODY,
+    FOR_EVER,
     GENMSG_LENGTH,
     HEADER,
-    NFNL_MSG_BATCH_BEGIN,
-    NFNL_MSG_BATCH_END,
     NFT_MSG_DESTROYSETELEM,
     NFT_MSG_GETSETELEM,
-    NFTA_SET_ELEM_EXPIRATION,
-    NFTA_SET_ELEM_LIST_ELEMENTS,
-    NFTA_SET_ELEM_TIMEOUT,
-    NLM_F_ACK,
+    NLM_F_CAPPED,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
-    SUBSYSTEM,
+    Element,
     Message,
     SetName,
-    attributes,
     element,
     element_messages,
+    element_of,
+    listed_keys,
+    transaction,
 )
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -52,11 +49,13 @@ REPLY_TIMEOUT = 5.0
 #: Bytes asked for as socket buffers: a transaction is one datagram and must fit (1,000 changes are ~0.3 MiB).
 BUFFER_BYTES = 4 << 20
 #: Requests sent at once: their replies (each ~1.3 KiB of buffer accounting) fit the smallest usual buffer.
-MAX_REQUESTS = 64
+MAX_REQUESTS = 128
 #: Bytes of the receive buffer: more than the kernel puts into one datagram (32 KiB, af_netlink.c).
 RECEIVE_BYTES = 65_536
 
 _ERRNO = struct.Struct("=i")  # struct nlmsgerr.error
+#: What a reply begins with: struct nlmsghdr, and behind it an errno if it is an error.
+_REPLY = struct.Struct("=IHHIIi")
 _SEQUENCE_LIMIT = 1 << 31
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENFILE})
 
@@ -74,13 +73,6 @@ class NetlinkError(BackendError):
         super().__init__("nft", f"{what}: {said}", transient=code in _TRANSIENT)
         self.code = code
         self.index = index
-
-
-class Element(NamedTuple):
-    """One element as read back: its timeout and what is left of it, in ms; ``None``: it stands for ever."""
-
-    timeout_ms: int | None
-    remaining_ms: int | None
 
 
 class NetlinkSocket:
@@ -101,8 +93,12 @@ class NetlinkSocket:
         )
         self._grow(SO_SNDBUFFORCE, socket.SO_SNDBUF)
         self._grow(SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
+        self._inbox = Inbox(MAX_REQUESTS)
+        self._buffer = self._inbox.buffer  # of RECEIVE_BYTES at least: where other replies are received, too
+        self.port: int = self._socket.getsockname()[
+            0
+        ]  # what the kernel tells others by whose socket a change was made
+        self._owed = False  # whether an answer may wait that nobody fetched
         self._sequence = 0
 
     def _grow(self, force: int, ask: int) -> None:
@@ -112,18 +108,12 @@ class NetlinkSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, ask, BUFFER_BYTES)
 
     @property
-    def port(self) -> int:
-        """What the kernel tells others by whose socket a change was made."""
-        return int(self._socket.getsockname()[0])
-
-    @property
     def largest_transaction(self) -> int:
         """Bytes that one transaction may have (af_netlink.c: the send buffer less 32)."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - 32
 
     def close(self) -> None:
         """Release the socket."""
-        self._view.release()
         self._socket.close()
 
     def transact(self, messages: Sequence[Message]) -> None:
@@ -135,16 +125,11 @@ class NetlinkSocket:
             return
         first = self._reserve(len(messages) + 2)
         last = first + len(messages)
-        pack = HEADER.pack
-        parts = [pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0), SUBSYSTEM]
-        for sequence, (kind, flags, body) in enumerate(messages, first + 1):
-            # one acknowledgement, of the last message: it comes after every refusal
-            flags |= NLM_F_REQUEST if sequence != last else NLM_F_REQUEST | NLM_F_ACK  # noqa: PLW2901
-            parts += (pack(HEADER.size + len(body), kind, flags, sequence, 0), body)
-        parts += (pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, last + 1, 0), SUBSYSTEM)
-        self._send(b"".join(parts))
+        self._send(transaction(messages, first))
         refused = self._refusal(first, last)
-        if refused is not None:
+        if refused is None:
+            self._owed = False
+        else:
             sequence, code = refused
             index = sequence - first - 1
             raise NetlinkError(code, "transaction refused", index if index >= 0 else None)
@@ -153,13 +138,17 @@ class NetlinkSocket:
         """Return once every transaction that others had under way is over, and the kernel has told of it.
 
         A batch of nothing: it waits for the lock under which a transaction is committed and told of, and changes
-        nothing, not even the generation (nf_tables_api.c, nf_tables_commit). There is no reply: sending is the
-        whole of it. Raises ``NetlinkError``.
+        nothing, not even the generation (nf_tables_api.c, nf_tables_commit). No reply but a refusal comes, and it
+        has come when sending is over. Raises ``NetlinkError``: then others may still be at it.
         """
-        first = self._reserve(2)
-        pack = HEADER.pack
-        begin = pack(BODY, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0) + SUBSYSTEM
-        self._send(begin + pack(BODY, NFNL_MSG_BATCH_END, NLM_F_REQUEST, first + 1, 0) + SUBSYSTEM)
+        if self._owed:
+            self._inbox.clear(self._socket)
+        self._send(transaction((), self._reserve(2)))
+        if self._receive(wait=False):
+            raise NetlinkError(
+                -_ERRNO.unpack_from(self._buffer, HEADER.size)[0], "waiting for others' transactions"
+            )
+        self._owed = False
 
     def can_destroy(self, where: SetName) -> bool:
         """Whether the kernel knows deletes that are content with nothing to delete.
@@ -203,64 +192,102 @@ class NetlinkSocket:
         return answers
 
     def _ask(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | int]:
-        first = self._reserve(len(requests))
-        pack = HEADER.pack
+        sequence, pack = self._reserve(1), HEADER.pack
         parts: list[bytes] = []
-        for sequence, (kind, body) in enumerate(requests, first):
+        for kind, body in requests:
             parts += (pack(HEADER.size + len(body), kind, NLM_F_REQUEST, sequence, 0), body)
-        self._send(b"".join(parts))
+        self._exchange(b"".join(parts), len(requests))
         answers: list[bytes | int] = []
-        while len(answers) < len(requests):
-            for kind, _, sequence, offset, end in self._replies(self._receive(wait=True)):
-                if sequence != first + len(answers):
-                    continue  # the answer to an older request whose wait was given up
-                if kind == NLMSG_ERROR:
-                    answers.append(-_ERRNO.unpack_from(self._buffer, offset)[0])
-                else:
-                    answers.append(bytes(self._view[offset + GENMSG_LENGTH : end]))
+        for start in range(0, len(requests) * SLOT, SLOT):
+            length, code = self._answer(start, sequence)
+            answers.append(bytes(self._buffer[start + BODY : start + length]) if code is None else code)
         return answers
 
-    def get_elements(self, wanted: Sequence[tuple[SetName, bytes]]) -> list[Element | None]:
-        """Read back these keys, each by one look-up; ``None``: the set has no such element.
+    def _exchange(self, questions: bytes, count: int) -> None:
+        """Send questions that all have one number and receive their answers, each into its slot, in order.
 
-        Raises ``NetlinkError`` for any other answer than the element or ENOENT. ENOENT is also what a missing
-        table or set answers.
+        Each question has exactly one answer, and the kernel has queued all of them in order before ``send`` returns
+        (af_netlink.c, netlink_rcv_skb). One that finds no room is lost: then the last does not come, and none is
+        taken for another's.
         """
-        found: list[Element | None] = []
-        for start in range(0, len(wanted), MAX_REQUESTS):
-            self._get_elements(wanted[start : start + MAX_REQUESTS], found)
-        return found
-
-    def _get_elements(self, wanted: Sequence[tuple[SetName, bytes]], found: list[Element | None]) -> None:
-        # written out rather than composed: read-back is two thirds of the cost of a verified change
-        first = sequence = self._reserve(len(wanted))
-        buffer, pack, unpack = self._buffer, HEADER.pack, HEADER.unpack_from
-        parts: list[bytes] = []
-        for where, key in wanted:
-            length = HEADER.size + len(where.question) + where.key_length
-            parts += (pack(length, NFT_MSG_GETSETELEM, NLM_F_REQUEST, sequence, 0), where.question, key)
-            sequence += 1
-        self._send(b"".join(parts))
-        receive = self._socket.recv_into
-        sequence = first
+        inbox = self._inbox
+        if self._owed:
+            inbox.clear(self._socket)
+        self._send(questions)
         try:
-            for where, _ in wanted:
-                while True:
-                    received = receive(buffer)
-                    length, kind, _, answered, _ = unpack(buffer)
-                    if answered == sequence:  # else the answer to an older request whose wait was given up
-                        break
-                sequence += 1
-                if length > received:
-                    raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
-                if kind != NLMSG_ERROR:  # up to the key a reply is as long as the question
-                    found.append(_element_of(buffer, length, HEADER.size + len(where.question) + where.key_length))
-                elif (code := -_ERRNO.unpack_from(buffer, HEADER.size)[0]) == errno.ENOENT:
-                    found.append(None)
-                else:
-                    raise NetlinkError(code, "read-back refused")
+            inbox.receive(self._socket, count)
         except OSError as error:
             raise _unreceived(error) from error
+        self._owed = False
+        if min(inbox.lengths) < _REPLY.size:
+            raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
+
+    def _answer(self, start: int, sequence: int) -> tuple[int, int | None]:
+        """How long the answer at ``start`` is, and its errno if it is an error."""
+        length, kind, _, answered, _, code = _REPLY.unpack_from(self._buffer, start)
+        if answered != sequence:
+            raise NetlinkError(errno.EBADMSG, "an answer to another question")
+        if not BODY <= length <= self._inbox.lengths[start // SLOT]:
+            raise NetlinkError(errno.EBADMSG, "a reply of impossible length")
+        return length, -code if kind == NLMSG_ERROR else None
+
+    def get_elements(self, wanted: Sequence[tuple[SetName, bytes]]) -> list[Element | None]:
+        """Read back these keys, each by one look-up. As ``look_up``."""
+        return self.look_up([((where,), key) for where, key in wanted])
+
+    def look_up(self, wanted: Sequence[tuple[tuple[SetName, ...], bytes]]) -> list[Element | None]:
+        """Read back each key in each of its sets, by one look-up each; ``None``: the set has no such element.
+
+        Every key has as many sets. Raises ``NetlinkError`` for any other answer than the element or ENOENT. ENOENT
+        is also what a missing table or set answers.
+        """
+        found: list[Element | None] = []
+        if not wanted:
+            return found
+        step = MAX_REQUESTS // len(wanted[0][0])
+        for start in range(0, len(wanted), step):
+            self._look_up(wanted[start : start + step], found)
+        return found
+
+    def _look_up(self, wanted: Sequence[tuple[tuple[SetName, ...], bytes]], found: list[Element | None]) -> None:
+        # written out rather than composed: read-back is half of the cost of a verified change
+        sequence = self._reserve(1)
+        number = sequence.to_bytes(4, sys.byteorder)
+        heads: dict[tuple[SetName, ...], list[bytes]] = {}
+        parts: list[bytes] = []
+        for places, key in wanted:
+            if (row := heads.get(places)) is None:
+                row = heads[places] = [where.asking + number + where.numbered for where in places]
+                row.append(b"")
+            parts.append(key.join(row))
+        asked = [(where, key) for places, key in wanted for where in places]
+        self._exchange(b"".join(parts), len(asked))
+        missing = _REPLY.pack(
+            _REPLY.size + HEADER.size, NLMSG_ERROR, NLM_F_CAPPED, sequence, self.port, -errno.ENOENT
+        )
+        start = 0
+        for (head,) in self._inbox.heads(len(asked)):
+            found.append(None if head == missing else self._element(start, sequence, asked[start // SLOT]))
+            start += SLOT
+
+    def _element(self, start: int, sequence: int, asked: tuple[SetName, bytes]) -> Element | None:
+        """The answer at ``start`` to the question for one key."""
+        where, key = asked
+        length, code = self._answer(start, sequence)
+        if code == errno.ENOENT:
+            return None
+        if code is not None:
+            raise NetlinkError(code, "read-back refused")
+        # up to the key a reply is as long as the question, and names the same
+        buffer, end = self._buffer, start + where.answered
+        if not (buffer.startswith(where.named, start + BODY) and buffer.startswith(key, end - len(key))):
+            raise NetlinkError(errno.EBADMSG, "a reply about something else")
+        if length == where.answered:
+            return FOR_EVER
+        try:
+            return element_of(buffer, end, start + length)
+        except ValueError as error:
+            raise NetlinkError(errno.EBADMSG, str(error)) from error
 
     def get_element(self, where: SetName, key: bytes) -> Element | None:
         """Read back one key; ``None``: absent. Raises ``NetlinkError``."""
@@ -301,22 +328,23 @@ class NetlinkSocket:
                     code = -_ERRNO.unpack_from(self._buffer, offset)[0] if end - offset >= 4 else 0
                     if code not in (0, errno.EINTR):
                         raise NetlinkError(code, "dump refused")
+                    self._owed = False
                     if objects:
                         yield objects
                     return not (code or interrupted)
-                objects.append(bytes(self._view[offset + GENMSG_LENGTH : end]))
+                objects.append(bytes(self._buffer[offset + GENMSG_LENGTH : end]))
             yield objects
 
     def dump_keys(self, where: SetName) -> list[bytes]:
         """The keys of a set as one dump shows them: each was there, some may be missing. As ``dump``."""
-        return _keys(where, self.dump(NFT_MSG_GETSETELEM, where.prefix))
+        return listed_keys(where, self.dump(NFT_MSG_GETSETELEM, where.prefix))
 
     def key_pieces(self, where: SetName) -> Generator[list[bytes], None, bool]:
         """The keys of a set, a piece of a dump at a time. As ``pieces``."""
         pieces = self.pieces(NFT_MSG_GETSETELEM, where.prefix)
         while True:
             try:
-                yield _keys(where, next(pieces))
+                yield listed_keys(where, next(pieces))
             except StopIteration as end:
                 return bool(end.value)
 
@@ -329,6 +357,7 @@ class NetlinkSocket:
         return first
 
     def _send(self, data: bytes) -> None:
+        self._owed = True
         try:
             self._socket.send(data)
         except OSError as error:
@@ -361,50 +390,7 @@ class NetlinkSocket:
         return replies
 
 
-def _keys(where: SetName, replies: Sequence[bytes]) -> list[bytes]:
-    keys: list[bytes] = []
-    # an element's key is its first attribute, inside three headers (nf_tables_api.c)
-    start, size = 3 * ATTRIBUTE.size, where.key_length
-    for reply in replies:
-        for kind, elements in attributes(reply):
-            if kind != NFTA_SET_ELEM_LIST_ELEMENTS:
-                continue
-            offset, end = 0, len(elements)
-            while offset < end:
-                keys.append(elements[offset + start : offset + start + size])
-                offset += max(ATTRIBUTE.size, (ATTRIBUTE.unpack_from(elements, offset)[0] + 3) & ~3)
-    return keys
-
-
 def _unreceived(error: OSError) -> NetlinkError:
     if isinstance(error, BlockingIOError):
         return NetlinkError(errno.ETIMEDOUT, f"no reply within {REPLY_TIMEOUT:g} s")
     return NetlinkError(error.errno or errno.EIO, "receiving")
-
-
-_FOR_EVER = Element(None, None)
-_ENDS = frozenset({NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPIRATION})
-
-
-def _element_of(reply: bytearray, end: int, offset: int) -> Element:
-    """Read what stands behind the key in a one-element reply: from ``offset`` to ``end``."""
-    if offset == end:
-        return _FOR_EVER
-    if offset > end:  # it would otherwise read as an element without an end
-        raise NetlinkError(errno.EBADMSG, "a reply that ends before its key")
-    timeout = remaining = None
-    while offset + ATTRIBUTE.size <= end:
-        length, kind = ATTRIBUTE.unpack_from(reply, offset)
-        if length < ATTRIBUTE.size or offset + length > end:
-            raise NetlinkError(errno.EBADMSG, "an attribute of impossible length")
-        if kind in _ENDS and length != ATTRIBUTE.size + BE64.size:
-            raise NetlinkError(errno.EBADMSG, "a time of impossible length")
-        if kind == NFTA_SET_ELEM_TIMEOUT:
-            (timeout,) = BE64.unpack_from(reply, offset + 4)
-        elif kind == NFTA_SET_ELEM_EXPIRATION:
-            (remaining,) = BE64.unpack_from(reply, offset + 4)
-        offset += (length + 3) & ~3
-    if timeout is None:
-        return _FOR_EVER
-    # the kernel leaves out an end that is now
-    return Element(timeout, 0 if remaining is None else remaining)

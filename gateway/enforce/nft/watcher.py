@@ -40,33 +40,52 @@ class Watcher:
         self._survey: Iterator[None] | None = None
         self._dumps: NetlinkSocket | None = None
         self._again = False  # more was lost since the survey began: it is followed by another
-        self.events: Events | None = None
+        self._events: Events | None = None
+        self._new = False  # what was changed before listening began is told by nobody
+
+    @property
+    def listening(self) -> bool:
+        """Whether anything can be told."""
+        return self._events is not None
+
+    def listen(self, events: Events) -> None:
+        """Take from here on what these tell."""
+        self._new = True
+        self._events = events
 
     def close(self) -> None:
         """Stop listening."""
         self._end_survey()
-        if self.events is not None:
-            self.events.close()
-            self.events = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def forget(self) -> None:
         """The table was laid anew: whatever was told before is of no interest any more."""
         self._end_survey()
         self._quiet = True
 
-    def watch(self, layer: Layer) -> None:
-        """Take what was told since the last probe; when it cannot be put right, survey everything."""
-        if self.events is None:
-            return
+    def watch(self, layer: Layer) -> bool:
+        """Take what was told since the last probe; when it cannot be put right, survey everything.
+
+        Returns whether somebody else may have changed anything, in whatever table, of which nothing was returned
+        before: False only if all that the kernel had to tell was taken, and there was nothing.
+        """
+        if self._events is None:
+            return True
+        changed, self._new = self._new, False
         try:
-            if (now := time.monotonic()) >= self._deaf_until:
-                self._listen(layer, self.events, now)
+            if (now := time.monotonic()) < self._deaf_until or self._listen(layer, self._events, now):
+                changed = True
             if self._survey is not None:
                 self._step(layer, self._survey, now + STEP_SECONDS)
         except BackendError:  # what ails the table is found by the guard's own probe
             self._begin(layer)
+            return True
+        return changed
 
-    def _listen(self, layer: Layer, events: Events, now: float) -> None:
+    def _listen(self, layer: Layer, events: Events, now: float) -> bool:
+        """Whether anything was told, or could not be."""
         try:
             told = events.take()
         except NetlinkError:
@@ -81,9 +100,9 @@ class Watcher:
                 self._begin(layer)
             else:
                 self._again = True
-            return
+            return True
         if not told.elements:
-            return
+            return told.any
         if addresses := layer.addresses(told.elements):
             self._strayed(Strayed(f"somebody else changed elements of {len(addresses):,} addresses", addresses))
         mended = layer.mend(told.elements)
@@ -93,6 +112,7 @@ class Watcher:
             named = ", ".join(list(mended)[:MOST_NAMED])
             count = sum(mended.values())
             self._strayed(Strayed(f"somebody else changed {count:,} elements of {named}: put right"))
+        return True
 
     def _step(self, layer: Layer, survey: Iterator[None], until: float) -> None:
         while next(survey, self) is not self:

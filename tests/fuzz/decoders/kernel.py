@@ -14,6 +14,7 @@ from typing import Any
 from gateway.core.errors import BackendError
 from gateway.core.model import Address
 from gateway.enforce.nft import sockets
+from gateway.enforce.nft.inbox import SLOT, Inbox
 from gateway.enforce.nft.messages import (
     ATTRIBUTE,
     HEADER,
@@ -27,7 +28,7 @@ from gateway.enforce.nft.messages import (
     element,
     element_messages,
 )
-from gateway.enforce.nft.netlink import NetlinkSocket
+from gateway.enforce.nft.netlink import MAX_REQUESTS, NetlinkSocket
 from gateway.enforce.nft.ruleset import Endpoint
 from gateway.watch.bypass import rtnetlink
 from tests.fuzz.decoders.shape import Attempt, Target, joined, pieces
@@ -43,7 +44,7 @@ class AnyKernel:
     """A socket that answers with datagrams given beforehand, and then not at all."""
 
     def __init__(self, datagrams: Sequence[bytes]) -> None:
-        self._left = list(datagrams)
+        self.left = list(datagrams)
 
     def send(self, data: bytes) -> int:
         return len(data)
@@ -52,19 +53,40 @@ class AnyKernel:
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        if not self._left:
+        if not self.left:
             raise TimeoutError
-        return self._left.pop(0)[:size]
+        return self.left.pop(0)[:size]
 
     def recv_into(self, buffer: bytearray, size: int = 0, _flags: int = 0) -> int:
-        if not self._left:
+        if not self.left:
             raise BlockingIOError
-        data = self._left.pop(0)[: size or len(buffer)]
+        data = self.left.pop(0)[: size or len(buffer)]
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        self._left.clear()
+        self.left.clear()
+
+
+class AnyInbox(Inbox):
+    """Slots that are filled by such a socket."""
+
+    def __init__(self, kernel: AnyKernel) -> None:
+        super().__init__(MAX_REQUESTS)
+        self.kernel = kernel
+
+    def clear(self, origin: Any) -> None:
+        """Nothing: what is given beforehand is meant for what is asked next."""
+
+    def receive(self, origin: Any, count: int) -> None:
+        self.lengths = []
+        for slot in range(count):
+            data = self.kernel.recv(SLOT) if self.kernel.left else self._nothing()
+            self.buffer[slot * SLOT : slot * SLOT + len(data)] = data
+            self.lengths.append(len(data))
+
+    def _nothing(self) -> bytes:
+        raise BlockingIOError
 
 
 def _listening(datagrams: Sequence[bytes], kept: NetlinkSocket, before: bytes) -> NetlinkSocket:
@@ -72,6 +94,10 @@ def _listening(datagrams: Sequence[bytes], kept: NetlinkSocket, before: bytes) -
     told: Any = kept
     told._socket.close()
     told._socket = AnyKernel(datagrams)
+    if not isinstance(told._inbox, AnyInbox):
+        told._inbox = AnyInbox(told._socket)
+        told._buffer = told._inbox.buffer
+    told._inbox.kernel = told._socket
     told._sequence = 0
     told._buffer[: len(before)] = before
     return kept
@@ -109,14 +135,15 @@ def _element_seeds() -> Sequence[bytes]:
     stands = reply(NFT_MSG_NEWSETELEM, 1, SET4.question + KEY4)
     timed = SET6.question + KEY6 + attribute(4, struct.pack(">Q", 9)) + attribute(5, struct.pack(">Q", 7))
     done = reply(NLMSG_DONE, 1, bytes(4))
-    fine, missing = reply(NLMSG_ERROR, 3, bytes(4)), reply(NLMSG_ERROR, 2, struct.pack("=i", -2))
+    fine, missing = reply(NLMSG_ERROR, 3, bytes(4)), reply(NLMSG_ERROR, 1, struct.pack("=i", -2))
+    refused = reply(NLMSG_ERROR, 2, struct.pack("=i", -2))
     listed = SET4.prefix + ATTRIBUTE.pack(4 + 16, 3 | 0x8000) + element(KEY4)
     return [
-        joined(stands, reply(NFT_MSG_NEWSETELEM, 2, timed)),
+        joined(stands, reply(NFT_MSG_NEWSETELEM, 1, timed)),
         joined(stands, missing),
         joined(reply(NFT_MSG_NEWSETELEM, 1, listed) + done),
         joined(fine),
-        joined(reply(NLMSG_ERROR, 1, struct.pack("=i", -28)), missing + fine),
+        joined(reply(NLMSG_ERROR, 1, struct.pack("=i", -28)), refused + fine),
     ]
 
 
