@@ -71,9 +71,9 @@ async def test_a_little_is_not_worth_a_look() -> None:
 async def test_what_has_grown_is_taken_for_what_stays() -> None:
     """Else every later look at all would take longer than the one before."""
     before = gc.get_freeze_count()
-    stays = [Node() for _ in range(process.YOUNG_OBJECTS - 1_000)]
+    stays = [Node() for _ in range(process.GROWN_AT_REST // 4)]
     assert not await looked(lambda: True, lambda: gc.get_freeze_count() > before, rounds=5)
-    stays += [Node() for _ in range(process.YOUNG_OBJECTS + 2_000)]
+    stays += [Node() for _ in range(process.GROWN_AT_REST)]
     assert await looked(lambda: True, lambda: gc.get_freeze_count() >= before + len(stays))
     assert all(gc.is_tracked(node) for node in stays)
 
