@@ -14,8 +14,8 @@ SWITCH_SECONDS = 0.0005
 (journal and lane, there and back), and Python's 5 ms each time would be the whole latency under load."""
 
 YOUNG_OBJECTS = 5_000
-"""Allocations after which garbage is looked for among young objects whatever goes on: 1 to 5 ms, in which nothing is
-cut or opened (of 50,000 it was 10 to 70). A posted verdict leaves three such objects, so that this is seldom."""
+"""Allocations after which garbage is looked for among young objects whatever goes on: 1 to 5 ms, in which nothing
+is cut or opened (of 50,000 it was 10 to 70). A posted verdict leaves three such objects, so that this is seldom."""
 
 NEVER = (1 << 31) - 1
 """Looking at older generations takes the longer the more devices there are; the interpreter never does it by
@@ -46,16 +46,17 @@ async def collect_at_rest(at_rest: Callable[[], bool]) -> None:
     Ordinary work leaves none (values refer to no one in circles), so that what is young then is mostly new state,
     and looking at it often costs no more than looking seldom, but never long.
     """
-    grown = looks = 0
+    looked = seen = 0  # objects that were young in looks of ours; all looks, as of ours
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        young, all_looks, _ = gc.get_count()
-        if young < YOUNG_AT_REST or not at_rest():
+        young, looks, _ = gc.get_count()
+        grown = looked + young + YOUNG_OBJECTS * max(0, looks - seen)  # the interpreter has looked by itself, too
+        if (young < YOUNG_AT_REST and grown < GROWN_AT_REST) or not at_rest():
             continue
-        grown += young + YOUNG_OBJECTS * max(0, all_looks - looks)  # the interpreter has looked by itself, too
         if grown < GROWN_AT_REST:
             gc.collect(0)
+            looked = grown
         else:
             settle_garbage()
-            grown = 0
-        looks = gc.get_count()[1]
+            looked = 0
+        seen = gc.get_count()[1]
