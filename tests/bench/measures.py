@@ -395,7 +395,7 @@ def held(bench: Bench) -> None:
     found: dict[str, dict[str, Any]] = {}
     kinds = {"none": (0, False), "silent": (IDLE_CONNECTIONS, False), "in TLS": (IDLE_IN_TLS, True)}
     for name, (count, tls) in kinds.items():
-        with running(site, bench.net.router.descriptor) as gateway:
+        with posts.running(site, bench.net.router.descriptor) as gateway:
             warm = posts.load(bench.net, gateway, "rest", verdicts=site.count, turn=turn, **shape)
             with posts.holding(bench.net, gateway, "rest", count, tls=tls) as idle:
                 told = posts.load(bench.net, gateway, "rest", verdicts=verdicts, turn=turn + 1, **shape)
@@ -425,7 +425,7 @@ def _posted(bench: Bench, door: str, lanes: int, window: int) -> None:
         many = f"{batch} verdict{'s' if batch > 1 else ''} a document"
         shape = {"batch": batch, "lanes": lanes, "window": window}
         full, half = [], []
-        with running(site, bench.net.router.descriptor) as gateway:
+        with posts.running(site, bench.net.router.descriptor) as gateway:
             # Every device's first verdict flips it; from the second turn on half of them do.
             posts.load(bench.net, gateway, door, verdicts=site.count, **{**shape, "batch": 32})
             turn = 1

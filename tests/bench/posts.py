@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.simulate.child import command
 from gateway.simulate.keys import Keys
 from gateway.simulate.namespaces import Network
-from tests.bench.site import _BOOK, CLIENT_CPU, VERIFIERS, BenchError, Gateway, Site, address, device_name, running
+from tests.bench import site as sites
+from tests.bench.site import _BOOK, CLIENT_CPU, VERIFIERS, BenchError, Gateway, Site, address, device_name
 from tests.posting import Authority, key_for, public_pem
 
 HOST = "10.77.2.1"
@@ -80,6 +81,13 @@ def make_site(folder: Path, count: int) -> Site:
     (folder / "book.yaml").write_text(_BOOK)
     (folder / "ragate.yaml").write_text(_SETTINGS)
     return Site(folder, count, keys)
+
+
+def running(
+    site: Site, namespace: int, program: Sequence[str] = ("-m", "gateway")
+) -> AbstractContextManager[Gateway]:
+    """The service on every CPU, as where it is deployed; the sender shares one of them with it."""
+    return sites.running(site, namespace, program, sites.EVERY_CPU)
 
 
 def load(net: Network, gateway: Gateway, door: str, **more: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _THREADS = ("loop", "log", "checkpoint", "journal", "guard", "sockets", "cut", "
 _CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU: tuple[int, ...] = (_CPUS[0],)
 CLIENT_CPU: tuple[int, ...] = (_CPUS[-1],)
+EVERY_CPU: tuple[int, ...] = tuple(_CPUS)
 
 
 class BenchError(Exception):
@@ -177,7 +178,13 @@ book: book.yaml
 class Gateway:
     """One running service. ``ready_seconds``: from starting the process to its first ready answer."""
 
-    def __init__(self, site: Site, namespace: int, program: Sequence[str] = ("-m", "gateway")) -> None:
+    def __init__(
+        self,
+        site: Site,
+        namespace: int,
+        program: Sequence[str] = ("-m", "gateway"),
+        cpus: Sequence[int] = SERVER_CPU,
+    ) -> None:
         self.site = site
         self._console = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._console.getsockname()[1]
@@ -190,7 +197,7 @@ class Gateway:
                 command(argv, namespace), stdout=log, stderr=log, pass_fds=(fd, namespace)
             )
         self.pid = self._process.pid
-        os.sched_setaffinity(self.pid, SERVER_CPU)
+        os.sched_setaffinity(self.pid, cpus)
         # A descriptor of our own would keep the listener alive behind the service's back.
         self._console.close()
         try:
@@ -268,10 +275,12 @@ class Gateway:
 
 
 @contextmanager
-def running(site: Site, namespace: int, program: Sequence[str] = ("-m", "gateway")) -> Iterator[Gateway]:
+def running(
+    site: Site, namespace: int, program: Sequence[str] = ("-m", "gateway"), cpus: Sequence[int] = SERVER_CPU
+) -> Iterator[Gateway]:
     """A service on an empty path gate and an empty journal."""
     forget(site, namespace)
-    with Gateway(site, namespace, program) as gateway:
+    with Gateway(site, namespace, program, cpus) as gateway:
         yield gateway
     forget(site, namespace)
 
