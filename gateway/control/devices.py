@@ -245,7 +245,8 @@ class Devices:
         transitions = [self.apply(slot, source, event, now, 0.0) for source in list(slot.records)]
         if kind is EventKind.RELEASED:
             slot.held = None
-        elif transitions[0].effect is not Effect.NONE:  # who holds a device again changes nothing
+        elif slot.held is None or transitions[0].effect is not Effect.NONE:
+            # Who holds a device again changes nothing, unless a restart has forgotten who held it before.
             slot.held = transitions[0]
         self.commit()
         return transitions[0]

@@ -153,6 +153,22 @@ async def test_an_operator_holds_and_releases_and_the_device_must_attest_again()
             world.devices.hold(DeviceId("nobody"), "unix:ann", "no such device")
 
 
+async def test_who_held_a_device_before_a_restart_is_not_known_and_who_holds_it_again_is() -> None:
+    name = DeviceId("cam-1")
+    async with running() as before:
+        before.devices.hold(name, "unix:ann", "smoke from the housing")
+        await before.settle()
+    async with running(disk=before.disk) as world:
+        assert world.standing("cam-1") is Standing.HELD
+        assert (forgotten := world.devices.view(name)) is not None
+        assert forgotten.held is None
+        for actor in ("unix:bob", "unix:cid"):
+            world.devices.hold(name, actor, "the smoke is still there")
+            assert (view := world.devices.view(name)) is not None
+            assert view.held is not None
+            assert view.held.event.actor == "unix:bob"
+
+
 async def test_devices_that_share_an_address_are_judged_by_the_lowest_of_them() -> None:
     inventory = (device("cam-1", "10.0.0.1"), device("cam-2", "10.0.0.1", "10.0.0.2"))
     async with running(inventory=inventory) as world:
