@@ -117,7 +117,7 @@ class Devices:
         self.followed: dict[int, Callable[[Enforced], None]] = {}
         for device in inventory:
             ruled = policy.ruled_by(device, self.book)
-            decision = policy.decide_by(ruled, device, Standing.UNKNOWN, None, self.book)
+            decision = policy.decide_by(ruled, device, Standing.UNKNOWN, None, self.book, None, None, None)
             slot = Slot(device, decision, self.book, ruled)
             slot.records.update(dict.fromkeys(device.sources, _FRESH))
             self._slots[device.id] = slot

@@ -459,7 +459,7 @@ def test_event_of_keeps_failures_and_never_raises_on_stale_passes(outcome: Outco
         }[outcome]
     )
     assert (event.at, event.issued_at, event.valid_until) == (T + 1.0, T, T + 60)
-    assert (event.nonce, event.reason, event.cut) == (b"n", "WORD", False)
+    assert (event.nonce, event.reason, event.actor, event.cut) == (b"n", "WORD", "", False)
     assert event.solicited is (outcome is Outcome.REQUESTED)
 
 

@@ -61,9 +61,9 @@ def decide_by(
     standing: Standing,
     deadline: float | None,
     book: Book,
-    conflict: tuple[DeviceId, Standing] | None = None,
-    override: Override | None = None,
-    now: float | None = None,
+    conflict: tuple[DeviceId, Standing] | None,
+    override: Override | None,
+    now: float | None,
 ) -> Decision:
     """``decide`` for who has looked up what the book says of the device."""
     rulings = ruled.without if deadline is None else ruled.running
