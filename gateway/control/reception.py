@@ -327,8 +327,9 @@ class Reception:
         if not done:
             return Denied(Refusal.DEGRADED, "not durable yet; ask again with the same bytes", BUSY_RETRY)
         error = receipt.durable.result()
-        # From those of ``charge``, unless it was enforced and shortened meanwhile.
-        results = tuple(map(_result, known.rows or map(_row, receipt.items)))
+        # Those of ``charge``, unless it was enforced meanwhile.
+        fresh = receipt.enforced.done() or not known.rows
+        results = tuple(map(_result, map(_row, receipt.items) if fresh else known.rows))
         if receipt.refused is not None:
             self._forget(digest)
             return Denied(receipt.refused.refusal, receipt.refused.detail)
