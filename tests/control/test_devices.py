@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from gateway.control.devices import TOLD_AT_ONCE
+from gateway.control.followed import Cause
 from gateway.core.errors import BackendError
 from gateway.core.model import AnchorKind, Applied, DeviceId, Effect, Outcome, Standing, Timeliness
-from tests.control.world import INVENTORY, SOURCE, device, running
+from tests.control.world import INVENTORY, SOURCE, World, device, running
 from tests.fakes.backend import FakeBackend
 from tests.fakes.clock import ManualClock
 
@@ -167,6 +171,44 @@ async def test_who_held_a_device_before_a_restart_is_not_known_and_who_holds_it_
             assert (view := world.devices.view(name)) is not None
             assert view.held is not None
             assert view.held.event.actor == "unix:bob"
+
+
+def _report(world: World, number: int) -> None:
+    cause = Cause(0, DeviceId(f"cam-{number}"), "admitted", world.clock.boot, 0)
+    world.devices.enforced(world.gate, cause, Applied.VERIFIED, world.clock.boot)
+
+
+async def test_what_came_of_verdicts_is_told_by_and_by_and_others_have_their_turn_between() -> None:
+    async with running() as world:
+        for number in range(5 * TOLD_AT_ONCE):
+            _report(world, number)
+        assert not world.facts.enforced
+        told = []
+        for _ in range(10):
+            await asyncio.sleep(0)
+            told.append(len(world.facts.enforced))
+        assert told[:6] == [TOLD_AT_ONCE * turn for turn in (1, 2, 3, 4, 5, 5)]
+        assert [fact.device for fact in world.facts.enforced] == [f"cam-{n}" for n in range(5 * TOLD_AT_ONCE)]
+
+
+async def test_the_more_is_untold_the_more_is_told_at_once() -> None:
+    async with running() as world:
+        for number in range(100 * TOLD_AT_ONCE):
+            _report(world, number)
+        assert not world.devices.at_rest
+        await asyncio.sleep(0)
+        assert len(world.facts.enforced) == 100 * TOLD_AT_ONCE // 8
+        await asyncio.wait_for(world.devices.flush(), 5.0)
+        assert len(world.facts.enforced) == 100 * TOLD_AT_ONCE
+        assert world.devices.at_rest
+
+
+async def test_at_the_stop_everything_is_told() -> None:
+    async with running() as world:
+        for number in range(3 * TOLD_AT_ONCE):
+            _report(world, number)
+        world.devices.stop()
+        assert len(world.facts.enforced) == 3 * TOLD_AT_ONCE
 
 
 async def test_devices_that_share_an_address_are_judged_by_the_lowest_of_them() -> None:

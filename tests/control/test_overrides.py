@@ -392,6 +392,13 @@ class Model:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.ends = 0.0
+        self.highest = machine.clock.wall
+
+    def killed(self) -> None:
+        """A limit: the journal dates by the wall clock alone. Where that was set back (by less than ``BEHIND``,
+        else nobody is admitted) and the service is killed before it has caught up, nobody knows what has passed."""
+        if self.ends:
+            self.ends += max(0.0, self.highest - self.machine.clock.wall)
 
     async def take(self, world: World, step: Step) -> None:
         if isinstance(step, tuple):
@@ -419,6 +426,7 @@ class Model:
             }[step]()
         world.clockwork.turn()
         await world.settle()
+        self.highest = max(self.highest, world.clock.wall)
 
     async def _take_with(self, world: World, step: tuple[str, float] | tuple[str, str, float]) -> None:
         if step[0] == "advance":
@@ -464,6 +472,7 @@ def test_whatever_happens_an_override_gives_no_more_and_no_longer(steps: list[St
                     model.check(world)
                 else:
                     return
+            model.killed()
             parts = machine.restarted()
 
     asyncio.run(scenario())
