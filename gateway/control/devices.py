@@ -393,8 +393,8 @@ class Devices:
                     ends.append(end)
                     break
             else:
-                left, most = deadline - now.wall, self.rules_of(slot, source).max_age
-                ends.append((source, deadline, now.boot + (min(most, left))))
+                left = min(deadline - now.wall, self.rules_of(slot, source).max_age)
+                ends.append((source, deadline, now.boot + left))
         if not ends:
             if slot.ends:
                 slot.ends = ()
@@ -489,7 +489,7 @@ class Devices:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no turn waits for its commit, and nothing is on its way to a backend."""
+        """Whether no turn waits for its commit, nothing is on its way to a backend, and every outcome is told."""
         return not self._turns_under_way and not self._outcomes and not any(gate.busy for gate in self._gates)
 
     async def flush(self) -> None:

@@ -390,6 +390,7 @@ def _digest(source: SourceName, data: bytes, presented: Presented) -> bytes:
     return made.digest()
 
 
+# ``Result(*row)`` costs twice as much, and this is made for every verdict.
 _result: Callable[[_Row], Result] = partial(tuple.__new__, Result)
 
 

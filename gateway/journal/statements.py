@@ -15,7 +15,8 @@ _WIDTHS = (64, 32, 16, 8, 4, 2, 1)
 times; on a busy machine that taking is the dearest part, so many rows share one."""
 
 LOOK_UP = -1
-"""For a device's row before: ``devices`` may know it. Not None, for which sqlite3 seeks an adapter every time."""
+"""For a device's row before, as ``_FACT_ROW`` has it: ``devices`` may know it. Not None, for which sqlite3 seeks an
+adapter every time."""
 
 _FACT_ROW = (
     "({0},{1},{2},{3},{4},{5},{6},{7},"

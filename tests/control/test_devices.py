@@ -203,6 +203,24 @@ async def test_the_more_is_untold_the_more_is_told_at_once() -> None:
         assert world.devices.at_rest
 
 
+async def test_a_verdict_under_way_is_no_rest() -> None:
+    async with running() as world:
+        await world.settle()
+        assert world.devices.at_rest
+        world.journal.delay()
+        world.verdict("cam-1", Outcome.PASSED)
+        await world.settle()
+        assert not world.devices.at_rest  # its commit has not come back
+        world.backend.hold_apply.clear()
+        world.journal.release()
+        await world.settle()
+        assert not world.devices.at_rest  # the backend has not answered
+        world.backend.hold_apply.set()
+        await world.settle()
+        assert world.admitted("10.0.0.1")
+        assert world.devices.at_rest
+
+
 async def test_at_the_stop_everything_is_told() -> None:
     async with running() as world:
         for number in range(3 * TOLD_AT_ONCE):

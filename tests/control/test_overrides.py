@@ -392,13 +392,16 @@ class Model:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.ends = 0.0
+        self.length = 0.0
         self.highest = machine.clock.wall
 
     def killed(self) -> None:
         """A limit: the journal dates by the wall clock alone. Where that was set back (by less than ``BEHIND``,
-        else nobody is admitted) and the service is killed before it has caught up, nobody knows what has passed."""
+        else nobody is admitted) and the service is killed before it has caught up, nobody knows what has passed.
+        Never more than that, and never more than its whole length anew."""
+        behind = max(0.0, self.highest - self.machine.clock.wall)
         if self.ends:
-            self.ends += max(0.0, self.highest - self.machine.clock.wall)
+            self.ends = min(self.ends + behind, self.machine.clock.boot + self.length)
 
     async def take(self, world: World, step: Step) -> None:
         if isinstance(step, tuple):
@@ -438,6 +441,7 @@ class Model:
             with suppress(NotNow):
                 world.overrides.override(CAM, str(profile), float(seconds), "unix:ann", "x")
                 self.ends = world.clock.boot + float(seconds) if profile == ADMITTED else 0.0
+                self.length = float(seconds)
 
     def check(self, world: World) -> None:
         stands, now = world.stands(ADDRESS), world.clock.boot

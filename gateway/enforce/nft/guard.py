@@ -44,7 +44,7 @@ PROBE_SECONDS = 0.010
 #: Probes between two listings of rules and static sets after others may have changed something, about 2/3 s: a rule
 #: replaced by another, or an element added to a static set, shows only there.
 LISTING_EVERY = 64
-#: The same while nobody else changes anything, some 10 s: should not happen to be of use.
+#: The same while nobody else changes anything, some 10 s: a second look, for what others change is told.
 LISTING_EVERY_AT_REST = 1_024
 #: Every so many probes chains and witnesses are looked at after others may have changed something; the table, which
 #: `flush ruleset` takes, at each probe.
