@@ -22,7 +22,7 @@ NEVER = (1 << 31) - 1
 itself."""
 
 LOOK_SECONDS = 0.02
-"""Seconds between two looks: some thousand values are new then at 4,000 verdicts a second, half a millisecond."""
+"""Seconds between two looks: a quarter of a millisecond each at 4,000 verdicts a second (docs/adr/0025)."""
 
 LOOKS_LEFT_OUT = 5
 """After so many moments at which something was under way, one look does not wait for rest."""
