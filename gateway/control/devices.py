@@ -8,15 +8,15 @@ them what loosens only when the unit is durable. What must not live here: readin
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
-from gateway.control.reconcile import Reconciler
+from gateway.control.reconcile import Reconciler, Report
 from gateway.control.shown import Beside, shown
 from gateway.control.slots import Slot, rule_of
+from gateway.control.telling import Telling
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
 from gateway.core.binding import AddressBook
@@ -25,12 +25,10 @@ from gateway.core.lifecycle import Rules
 from gateway.core.model import (
     DENY,
     Address,
-    Applied,
     Decision,
     Device,
     DeviceId,
     Effect,
-    Enforced,
     Event,
     EventKind,
     Hint,
@@ -50,10 +48,6 @@ from gateway.core.policy import Book, Override
 _FAILED_LATE = EventKind.FAILED_LATE
 _REQUESTED = Outcome.REQUESTED
 _RETIRED = Standing.RETIRED
-_VERIFIED = Applied.VERIFIED
-
-TOLD_AT_ONCE = 16
-"""Outcomes told between two other things that the loop does (some 0.3 ms); more, where many wait."""
 
 _FRESH = Record()
 """What every device starts with; shared, because records never change."""
@@ -92,21 +86,19 @@ class Devices:
         self._rules = rules
         self._journal = journal
         self._clock = clock
-        self._observers = observers
         self._gates: list[Reconciler] = []
         #: The targets that answer for each event, one for each gate.
         self.targets: tuple[str, ...] = ()
         self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
+        self.telling = Telling(journal, observers, self._slots)
+        #: A gate's report of what came of a cause; told by and by.
+        self.enforced: Report = self.telling.enforced
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
-        # In this turn, in order, and what authenticated verdict it was, if it was one.
-        self._stepped: list[tuple[Transition, tuple[Verdict, Instant] | None]] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
-        #: Told of every authenticated verdict that was stepped, behind the observers.
-        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
         #: Whether a REQUESTED answers a request of ours.
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
@@ -115,12 +107,8 @@ class Devices:
         self.beside: list[Beside] = []
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
-        self._outcomes: deque[tuple[Reconciler, Cause, Applied, float]] = deque()  # not told yet
-        self._telling = False
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
-        #: Who waits to hear, by journal row, what came of it at each target.
-        self.followed: dict[int, Callable[[Enforced], None]] = {}
         for device in inventory:
             ruled = policy.ruled_by(device, self.book)
             decision = policy.decide_by(ruled, device, Standing.UNKNOWN, None, self.book, None, None, None)
@@ -214,7 +202,7 @@ class Devices:
         solicited = requested and self.solicited(verdict.device, verdict.source, received)
         event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
         transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
-        self._stepped[-1] = (transition, (verdict, received))
+        self.telling.by(verdict, received)
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
@@ -291,7 +279,7 @@ class Devices:
         slot.last = transition
         self._touched.append((slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
-        self._stepped.append((transition, None))
+        self.telling.stepped(transition)
         return transition
 
     def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:
@@ -302,8 +290,7 @@ class Devices:
     def notice(self, fact: Notice) -> None:
         """Tell the windows and the journal something about the service itself."""
         self._entries.append(Entry(fact._asdict()))
-        for observer in self._observers:
-            observer.observe(fact)
+        self.telling.notice(fact)
 
     # --- decisions out ----------------------------------------------------------------------------------
 
@@ -476,34 +463,24 @@ class Devices:
                     rising.append((slot, slot.version, rule_of(slot), slot.under))
                 else:
                     self._follower.tightens(device.id, rule_of(slot))
-        self._show()
-
-    def _show(self) -> None:
-        """Tell the windows what was stepped in this turn: last, because none of them may delay a cut."""
-        stepped, self._stepped = self._stepped, []
-        for transition, judged in stepped:
-            for observer in self._observers:
-                observer.observe(transition)
-            if judged is not None:
-                self.on_verdict(judged[0], transition, judged[1])
+        self.telling.show()  # last: no window may delay a cut
 
     @property
     def at_rest(self) -> bool:
         """Whether no turn waits for its commit, nothing is on its way to a backend, and every outcome is told."""
-        return not self._turns_under_way and not self._outcomes and not any(gate.busy for gate in self._gates)
+        return not self._turns_under_way and self.telling.at_rest and not any(gate.busy for gate in self._gates)
 
     async def flush(self) -> None:
         """Wait until every turn is durable, its wishes are with the gates and every outcome is told (orderly stop).
         The caller sets the time limit."""
-        while self._turns_under_way or self._outcomes:  # noqa: ASYNC110 - only at stop
+        while self._turns_under_way or not self.telling.at_rest:  # noqa: ASYNC110 - only at stop
             await asyncio.sleep(0.005)
 
     def stop(self) -> None:
         """Follow nothing any more: gates and journal are about to close, and what becomes durable from here on is
         found at the next start."""
         self._stopped = True
-        while self._outcomes:
-            self._tell_outcome(*self._outcomes.popleft())
+        self.telling.tell_all()
 
     def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause]) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
@@ -564,50 +541,6 @@ class Devices:
                 self._entries.append(Entry(fact | {"source": source}, transition.before))
         if self._entries:
             self.commit()
-
-    def enforced(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
-        """A gate reports what came of a cause: a fact for journal and windows, by and by.
-
-        It has happened already; what still waits to be judged, answered or enforced goes before telling of it.
-        """
-        self._outcomes.append((gate, cause, state, now))
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell_outcomes)
-
-    def _tell_outcomes(self) -> None:
-        outcomes = self._outcomes
-        for _ in range(min(len(outcomes), max(TOLD_AT_ONCE, len(outcomes) // 8))):
-            self._tell_outcome(*outcomes.popleft())
-        self._telling = bool(outcomes)
-        if outcomes:
-            asyncio.get_running_loop().call_soon(self._tell_outcomes)
-
-    def _tell_outcome(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
-        device, received, verified = cause.device, cause.received, cause.verified or now
-        fact = Enforced(  # by place: twice as fast as by name, and made for every alert
-            device,
-            gate.target,
-            gate.backend.name,
-            cause.profile,
-            state,
-            cause.detail,
-            received,
-            cause.accepted or verified,
-            verified,
-            cause.durable,
-        )
-        if received and state is _VERIFIED:
-            slot = self._slots.get(device)
-            if slot is not None:
-                slot.last_ms = (verified - received) * 1_000
-        self._journal.enforced(cause.seq, fact)
-        for observer in self._observers:
-            observer.observe(fact)
-        if self.followed:
-            waits = self.followed.get(cause.seq)
-            if waits is not None:
-                waits(fact)
 
 
 def _lesser(rule: Rule | None, anew: Rule | None) -> Rule | None:

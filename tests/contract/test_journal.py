@@ -234,9 +234,9 @@ async def test_a_row_says_what_happened_and_what_came_of_it(bench: Bench) -> Non
         "outcome": None,
     }
     assert {key: row[key] for key in expected} == expected
-    journal.enforced(seq, samples.enforced(Applied.ACCEPTED))
+    journal.enforced([(seq, samples.enforced(Applied.ACCEPTED))])
     await durable(journal, samples.passed(1, samples.device(2)))
-    journal.enforced(seq, samples.enforced(Applied.VERIFIED))
+    journal.enforced([(seq, samples.enforced(Applied.VERIFIED))])
     await durable(journal, samples.passed(2, samples.device(2)))
     (row,) = await rows(history)
     assert row["outcome"] == {
@@ -255,9 +255,9 @@ async def test_a_row_says_what_happened_and_what_came_of_it(bench: Bench) -> Non
 async def test_an_outcome_without_a_row_gets_one_only_when_it_tells_something(bench: Bench) -> None:
     journal, history = bench.make()
     journal.load()
-    journal.enforced(0, samples.enforced(Applied.VERIFIED, received=0.0))  # a renewal
-    journal.enforced(0, samples.enforced(Applied.VERIFIED, "drift repaired", received=0.0))
-    journal.enforced(0, samples.enforced(Applied.FAILED, "no such table"))
+    journal.enforced([(0, samples.enforced(Applied.VERIFIED, received=0.0))])  # a renewal
+    journal.enforced([(0, samples.enforced(Applied.VERIFIED, "drift repaired", received=0.0))])
+    journal.enforced([(0, samples.enforced(Applied.FAILED, "no such table"))])
     await durable(journal, samples.passed(1, samples.device(2)))
     shown = [(row["kind"], row["outcome"]["state"], row["outcome"]["detail"]) for row in await rows(history)]
     assert shown == [("outcome", "failed", "no such table"), ("outcome", "verified", "drift repaired")]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.control.ports import Clock, Entry, Loaded, Running
+from gateway.control.ports import Answered, Clock, Entry, Loaded, Running
 from gateway.core.errors import JournalError
 from gateway.core.model import Applied, DeviceId, Enforced, Record, Rejected, SourceName, Transition
 from gateway.core.policy import Override
@@ -99,15 +99,16 @@ class FakeJournal:
         self._schedule()
         return range(first, first + len(entries))
 
-    def enforced(self, seq: int, fact: Enforced) -> None:
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
         self._must_be_open()
-        if not seq:
-            if fact.state is not Applied.FAILED and (fact.received > 0 or not fact.detail):
-                return
-            seq = self.disk.next_seq
-            self.disk.next_seq += 1
-            self.disk.rows[seq] = _row(seq, self._clock.now().wall, "outcome", fact.device, "")
-        self._late.append((seq, fact))
+        for seq, fact in outcomes:
+            if seq:
+                self._late.append((seq, fact))
+            elif fact.state is Applied.FAILED or (fact.received <= 0 and fact.detail):
+                own = self.disk.next_seq
+                self.disk.next_seq += 1
+                self.disk.rows[own] = _row(own, self._clock.now().wall, "outcome", fact.device, "")
+                self._late.append((own, fact))
         self._schedule()
 
     async def close(self) -> None:

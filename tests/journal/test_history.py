@@ -69,7 +69,7 @@ async def test_a_whole_journal_verifies_beside_the_writer_and_alone(make: Make, 
     journal.load()
     for number in range(5):
         await durable(journal, samples.passed(number), samples.refused())
-        journal.enforced(number + 1, samples.enforced())
+        journal.enforced([(number + 1, samples.enforced())])
     assert await journal.history.verify_chain() == []
     await journal.close()
     alone = SqliteHistory(path)

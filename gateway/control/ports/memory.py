@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from gateway.control.ports.facts import Answered
 from gateway.core.errors import JournalError
-from gateway.core.model import DeviceId, Enforced, Record, Rejected, SourceName, Transition
+from gateway.core.model import DeviceId, Record, Rejected, SourceName, Transition
 from gateway.core.policy import Override
 
 
@@ -75,8 +76,8 @@ class Journal(Protocol):
         """
         ...
 
-    def enforced(self, seq: int, fact: Enforced) -> None:
-        """Add the outcome to row ``seq`` with a later commit group; nobody waits for it. 0: a row of its own."""
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Add each outcome to its row with a later commit group; nobody waits for it. 0: a row of its own."""
         ...
 
     async def close(self) -> None:
