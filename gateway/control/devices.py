@@ -201,8 +201,8 @@ class Devices:
         requested = verdict.outcome is _REQUESTED
         solicited = requested and self.solicited(verdict.device, verdict.source, received)
         event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
-        transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
-        self.telling.by(verdict, received)
+        slot = self._slots[verdict.device]
+        transition = self.apply(slot, verdict.source, event, received, received.boot, verdict)
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
@@ -263,8 +263,19 @@ class Devices:
         )
         self._arm(slot, now)
 
-    def apply(self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float) -> Transition:
-        """Step one (device, source) and decide anew. The caller ends its turn with ``commit``."""
+    def apply(
+        self,
+        slot: Slot,
+        source: SourceName,
+        event: Event,
+        now: Instant,
+        received: float,
+        verdict: Verdict | None = None,
+    ) -> Transition:
+        """Step one (device, source) and decide anew. The caller ends its turn with ``commit``.
+
+        ``received``: boot seconds of the envelope, 0 without one. ``verdict``: what the event was made of, if any.
+        """
         before = slot.records[source]
         step = lifecycle.step(before, event, self.rules_of(slot, source))
         transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
@@ -279,7 +290,7 @@ class Devices:
         slot.last = transition
         self._touched.append((slot, transition, received, len(self._entries)))
         self._entries.append(Entry(transition, step.record if changed else None))
-        self.telling.stepped(transition)
+        self.telling.stepped(transition, verdict, now)
         return transition
 
     def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:

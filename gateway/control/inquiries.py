@@ -336,7 +336,7 @@ class Inquiries:
                 inquirer = self._by_source.get(transition.source)
                 if inquirer is not None:
                     inquirer.suspected(transition.device, self._clock.now())
-            if verdict is not None and received is not None:
+            if verdict is not None:
                 self.judged(verdict, transition, received)
 
     def enforced(self, outcomes: Sequence[Answered]) -> None:

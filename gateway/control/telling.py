@@ -14,7 +14,7 @@ from gateway.control.followed import Cause
 from gateway.control.ports import Answered, Journal, Notice, Observer, Step
 from gateway.control.reconcile import Reconciler
 from gateway.control.slots import Slot
-from gateway.core.model import Applied, DeviceId, Enforced, Instant, Transition, Verdict
+from gateway.core.model import Applied, DeviceId, Enforced
 
 _VERIFIED = Applied.VERIFIED  # read for every alert; a member read from its Enum costs fifteen times as much
 
@@ -52,13 +52,9 @@ class Telling:
 
     # --- steps ------------------------------------------------------------------------------------------
 
-    def stepped(self, transition: Transition) -> None:
+    def stepped(self, transition: Transition, verdict: Verdict | None, came: Instant) -> None:
         """A device was stepped in this turn."""
-        self._steps.append((transition, None, None))
-
-    def by(self, verdict: Verdict, received: Instant) -> None:
-        """What stepped it last was this authenticated verdict."""
-        self._steps[-1] = (self._steps[-1][0], verdict, received)
+        self._steps.append((transition, verdict, came))
 
     def show(self) -> None:
         """Tell of the steps of this turn, in order."""

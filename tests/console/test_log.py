@@ -20,6 +20,7 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Instant,
     Record,
     Rejected,
     SourceName,
@@ -81,7 +82,11 @@ def test_a_storm_is_counted_and_not_written() -> None:
 def _step(effect: Effect) -> Step:
     event = Event(EventKind.FAILED, 1.0)
     records = Record(Standing.TRUSTED), Record(Standing.DISTRUSTED)
-    return Transition(DeviceId("cam-1"), SOURCE, event, *records, effect, "a signed failure"), None, None
+    return (
+        Transition(DeviceId("cam-1"), SOURCE, event, *records, effect, "a signed failure"),
+        None,
+        Instant(1.0, 1.0),
+    )
 
 
 def test_standings_that_changed_are_told_and_what_extends_a_deadline_is_not() -> None:

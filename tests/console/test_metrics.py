@@ -34,6 +34,7 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Instant,
     Record,
     Rejected,
     SourceName,
@@ -45,6 +46,7 @@ from gateway.kubearmor.render import Library
 
 DEVICE = DeviceId("cam-77")
 SOURCE = SourceName("verifier")
+NOW = Instant(1.0, 1.0)
 
 Scrape = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -94,8 +96,8 @@ async def test_every_series_of_a_source_exists_from_the_start(metrics: Metrics) 
 
 
 async def test_verdicts_count_by_result_and_other_events_do_not(metrics: Metrics) -> None:
-    metrics.stepped([(transition(kind), None, None) for kind in EventKind])
-    metrics.stepped([(transition(EventKind.FAILED), None, None)])
+    metrics.stepped([(transition(kind), None, NOW) for kind in EventKind])
+    metrics.stepped([(transition(EventKind.FAILED), None, NOW)])
     found = await scrape(metrics)
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="failed") == 2
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="passed") == 1
@@ -104,7 +106,7 @@ async def test_verdicts_count_by_result_and_other_events_do_not(metrics: Metrics
 
 
 async def test_an_unknown_source_counts_as_other(metrics: Metrics) -> None:
-    metrics.stepped([(transition(EventKind.PASSED, "stranger"), None, None)])
+    metrics.stepped([(transition(EventKind.PASSED, "stranger"), None, NOW)])
     metrics.observe(Rejected(SourceName("stranger"), Refusal.PEER, "", "192.0.2.1", 1.0))
     metrics.observe(Rejected(SOURCE, Refusal.HMAC, "", "192.0.2.1", 1.0, device="cam-77"))
     found = await scrape(metrics)
@@ -240,7 +242,7 @@ async def test_process_and_build(metrics: Metrics) -> None:
 async def test_text_is_the_same_when_made_on_another_thread(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics.stepped([(transition(EventKind.PASSED), None, None)])
+    metrics.stepped([(transition(EventKind.PASSED), None, NOW)])
     here = await scrape(metrics)
     monkeypatch.setattr(module, "SAMPLES_ON_LOOP", 0)
     there = await scrape(metrics)
@@ -302,9 +304,9 @@ def test_many_told_at_once_count_as_one_by_one(outcomes: list[Enforced], steps: 
     for fact in outcomes:
         alone.enforced([(1, fact)])
     for transition_ in steps:
-        alone.stepped([(transition_, None, None)])
+        alone.stepped([(transition_, None, NOW)])
     together.enforced([(1, fact) for fact in outcomes])
-    together.stepped([(transition_, None, None) for transition_ in steps])
+    together.stepped([(transition_, None, NOW) for transition_ in steps])
     assert together.verdicts == alone.verdicts
     assert together.latencies.keys() == alone.latencies.keys()
     for pair, tallies in alone.latencies.items():

@@ -50,7 +50,7 @@ class Site:
     def becomes_suspect(self, device: DeviceId = CAM, before: Standing = Standing.TRUSTED) -> None:
         event = Event(EventKind.HINTED, self.clock.wall)
         step = Transition(device, SOURCE, event, Record(before), Record(Standing.SUSPECT), Effect.LOWERED, "")
-        self.inquiries.stepped([(step, None, None)])
+        self.inquiries.stepped([(step, None, self.clock.now())])
 
     def remembers(self, address: str = "10.0.0.1", *, good: bool = True) -> None:
         self.verifier.memory[address] = Confirmed(int(self.clock.wall), good)
@@ -250,7 +250,7 @@ async def test_a_source_that_cannot_be_asked_is_left_alone() -> None:
     inquiries = Inquiries([], ManualClock())
     event = Event(EventKind.HINTED, 1.0)
     step = Transition(CAM, SOURCE, event, Record(Standing.TRUSTED), Record(Standing.SUSPECT), Effect.LOWERED, "")
-    inquiries.stepped([(step, None, None)])
+    inquiries.stepped([(step, None, ManualClock().now())])
     assert not inquiries.solicited(CAM, SOURCE, ManualClock().now())
     with pytest.raises(SourceError, match="no api is configured"):
         await inquiries.attest(CAM, [SOURCE])

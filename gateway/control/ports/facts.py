@@ -23,8 +23,8 @@ class Notice(NamedTuple):
 Fact = Rejected | Notice
 """What is told one by one."""
 
-Step = tuple[Transition, Verdict | None, Instant | None]
-"""A transition, and the authenticated verdict that caused it and when that was received (None: another event)."""
+Step = tuple[Transition, Verdict | None, Instant]
+"""A transition, the authenticated verdict that caused it (None: another event), and when that came."""
 
 Answered = tuple[int, Enforced]
 """The journal's row of an event (0: none), and what came of it at one target."""
