@@ -14,7 +14,7 @@ from gateway.control.followed import Cause
 from gateway.control.ports import Answered, Journal, Notice, Observer, Step
 from gateway.control.reconcile import Reconciler
 from gateway.control.slots import Slot
-from gateway.core.model import Applied, DeviceId, Enforced
+from gateway.core.model import Applied, DeviceId, Enforced, Instant, Transition, Verdict
 
 _VERIFIED = Applied.VERIFIED  # read for every alert; a member read from its Enum costs fifteen times as much
 
