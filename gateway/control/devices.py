@@ -15,7 +15,7 @@ from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler, Report
 from gateway.control.shown import Beside, shown
-from gateway.control.slots import Slot, rule_of
+from gateway.control.slots import Ends, Slot, rule_of
 from gateway.control.telling import Telling
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -52,15 +52,17 @@ _RETIRED = Standing.RETIRED
 _FRESH = Record()
 """What every device starts with; shared, because records never change."""
 
+_EVER = float("inf")
+
 _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
 
 
 Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
 """Takes the rows of a turn's facts; returns what to call once they are durable."""
 
-_Touch = tuple[Slot, Transition, float, int]
+_Touch = tuple[Slot, Transition, float, int, Ends]
 """A slot and what stepped it; boot seconds of the envelope (0: no envelope caused it); place of its fact in this
-turn's entries (-1: another device's fact bears on this one)."""
+turn's entries (-1: another device's fact bears on this one); its deadlines before."""
 
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
@@ -276,20 +278,23 @@ class Devices:
 
         ``received``: boot seconds of the envelope, 0 without one. ``verdict``: what the event was made of, if any.
         """
-        before = slot.records[source]
+        before, ends, until_boot = slot.records[source], slot.ends, None
         step = lifecycle.step(before, event, self.rules_of(slot, source))
         transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
         changed = step.record is not before
         if changed:
             slot.records[source] = step.record
             self._decide(slot, now)
+            for end in slot.ends:
+                if end[0] == source:
+                    until_boot = end[2]
             if self.addresses.shared:
                 for other in self.addresses.affected(slot.device.id):
                     self._decide(self._slots[other], now)
-                    self._touched.append((self._slots[other], transition, 0.0, -1))
+                    self._touched.append((self._slots[other], transition, 0.0, -1, ()))
         slot.last = transition
-        self._touched.append((slot, transition, received, len(self._entries)))
-        self._entries.append(Entry(transition, step.record if changed else None))
+        self._touched.append((slot, transition, received, len(self._entries), ends))
+        self._entries.append(Entry(transition, step.record if changed else None, until_boot))
         self.telling.stepped(transition, verdict, now)
         return transition
 
@@ -380,19 +385,23 @@ class Devices:
         return lowest
 
     def _arm(self, slot: Slot, now: Instant) -> None:
-        """Set the timer of a device. A deadline that did not change keeps the boot time it was given first."""
+        """Set the timer of a device. A deadline that did not change keeps the boot time it was given first, and one
+        that came nearer comes no later: the wall clock may have been set back in between."""
         ends = []
         for source, record in slot.records.items():
             deadline = record.deadline
             if deadline is None:
                 continue
+            latest = _EVER
             for end in slot.ends:
-                if end[0] == source and end[1] == deadline:
-                    ends.append(end)
-                    break
+                if end[0] == source and end[1] >= deadline:
+                    if end[1] == deadline:
+                        ends.append(end)
+                        break
+                    latest = end[2]
             else:
                 left = min(deadline - now.wall, self.rules_of(slot, source).max_age)
-                ends.append((source, deadline, now.boot + left))
+                ends.append((source, deadline, min(now.boot + left, latest)))
         if not ends:
             if slot.ends:
                 slot.ends = ()
@@ -453,7 +462,7 @@ class Devices:
         seqs = self._journal.record(entries, durable)
         if told is not None:
             after.append(told(seqs))
-        for slot, transition, received, entry in touched:
+        for slot, transition, received, entry, _ in touched:
             seq = seqs[entry] if entry >= 0 else 0
             device, profile = slot.device, slot.decision.profile
             addresses = device.binding.addresses
@@ -543,13 +552,17 @@ class Devices:
     def _take_back(self, raised: Sequence[_Touch]) -> None:
         """The journal could not keep these: nothing was opened by them, and the records forget them."""
         now = self._clock.now()
-        for slot, transition, _, _ in reversed(raised):
+        for slot, transition, _, _, ends in reversed(raised):
             source = transition.source
             if slot.records.get(source) is transition.after:
                 slot.records[source] = transition.before
+                # The wall clock may have been set back since: what was due keeps the boot time it had.
+                slot.ends = (*[e for e in slot.ends if e[0] != source], *[e for e in ends if e[0] == source])
+                self.rearm(slot, now)
                 self._decide(slot, now)
                 fact = {"kind": "taken-back", "device": transition.device, "at": now.wall, "why": "not durable"}
-                self._entries.append(Entry(fact | {"source": source}, transition.before))
+                until_boot = next((due for name, _, due in slot.ends if name == source), None)
+                self._entries.append(Entry(fact | {"source": source}, transition.before, until_boot))
         if self._entries:
             self.commit()
 

@@ -13,6 +13,10 @@ _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, S
 """Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
 
 
+Ends = tuple[tuple[SourceName, float, float], ...]
+"""The deadlines of a device: source, UNIX seconds, boot seconds."""
+
+
 class Slot:
     """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
     of the last one and ``ruled`` what that says of the device; ``opening`` counts wishes that loosen and wait for
@@ -47,9 +51,7 @@ class Slot:
         self.under = under
         self.ruled = ruled
         self.opening = 0
-        self.ends: tuple[
-            tuple[SourceName, float, float], ...
-        ] = ()  # source, deadline (wall), the same on boot time
+        self.ends: Ends = ()
         self.until_boot = 0.0
         self.version = 0
         self.floor = 0

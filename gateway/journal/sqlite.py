@@ -99,7 +99,15 @@ class SqliteJournal:
         if self._on_commit is not None:
             self._writer.committed = self._on_commit
         self._writer.start()
-        return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id, known.overrides)
+        return Loaded(
+            known.records,
+            known.remaining,
+            known.highest,
+            known.clean,
+            known.boot_id,
+            known.overrides,
+            known.until_boot,
+        )
 
     async def close(self) -> None:
         """Commit what is queued, mark the stop as clean, release the file. Again: nothing happens.
@@ -219,13 +227,13 @@ class SqliteJournal:
 
 
 def _ready(entry: Entry) -> Prepared:
-    fact, left = entry
+    fact, left, until_boot = entry
     if isinstance(left, Override):
         if isinstance(fact, tuple):
             msg = f"a transition leaves a record, not an override: {entry!r}"
             raise TypeError(msg)
-        return Prepared(prepare(fact, left), None)
-    return Prepared(fact if isinstance(fact, tuple) else prepare(fact), left)
+        return Prepared(prepare(fact, left), None, until_boot)
+    return Prepared(fact if isinstance(fact, tuple) else prepare(fact), left, until_boot)
 
 
 def _call(dones: Sequence[Done], error: JournalError | None) -> None:

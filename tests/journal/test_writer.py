@@ -14,7 +14,7 @@ import pytest
 
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
-from gateway.core.model import DeviceId
+from gateway.core.model import DeviceId, Instant
 from gateway.journal import SqliteJournal, fold, store, writer
 from tests.fakes.clock import ManualClock
 from tests.journal import samples
@@ -153,9 +153,9 @@ async def test_attempts_are_spaced_out_and_answers_do_not_wait_for_them(
     attempts: list[int] = []
     plain = store.Store.commit
 
-    def counted(self: store.Store, group: store.Group, wall: float, *, fold: bool = True) -> None:
+    def counted(self: store.Store, group: store.Group, now: Instant, *, fold: bool = True) -> None:
         attempts.append(len(group.facts))
-        plain(self, group, wall, fold=fold)
+        plain(self, group, now, fold=fold)
 
     monkeypatch.setattr(store.Store, "commit", counted)
     journal = make()
