@@ -77,12 +77,15 @@ class Overrides:
     def remember(self, loaded: Loaded) -> None:
         """Put back what the journal remembers. Only before standings are restored."""
         now = self._clock.now()
-        known = max(now.wall, loaded.highest_wall)  # a clock that was set back gives nobody time
+        # Without a boot time a clock that was set back gives nobody time. With one it takes none away, either: who is
+        # shut out by an override would be let in too soon.
+        known = max(now.wall, loaded.highest_wall)
         for device, running in loaded.overrides.items():
             slot, word = self._devices.slot(device), running.override
             if slot is None or running.left <= 0:
                 continue
-            left = min(running.left_at(now.boot), word.until - known, LONGEST)
+            by_wall = word.until - (known if running.until_boot is None else now.wall)
+            left = min(running.left_at(now.boot), by_wall, LONGEST)
             if left > 0:
                 capped = word._replace(until=min(word.until, now.wall + left))
                 self._put(_Act(slot, capped, now.boot + left, waits=False, causes=[]), now)

@@ -379,6 +379,17 @@ async def test_a_clock_set_back_before_the_commit_gives_no_time() -> None:
     await ends_at(machine, end)
 
 
+async def test_an_override_of_after_the_clock_was_set_back_outlives_a_kill() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await world.passes("cam-1")  # the journal knows of this wall time
+        world.clock.jump(-100.0)
+        await override(world, DENY, 50.0)
+        end = world.clock.boot + 50.0
+        world.clock.advance(20.0)
+    await ends_at(machine, end)
+
+
 async def test_an_override_that_stays_because_another_was_taken_back_keeps_its_end() -> None:
     machine = Machine()
     async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
