@@ -15,7 +15,7 @@ from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
 from gateway.control.reconcile import Reconciler, Report
 from gateway.control.shown import Beside, shown
-from gateway.control.slots import Ends, Slot, rule_of
+from gateway.control.slots import Ends, Slot, less_of, less_than, rule_of
 from gateway.control.telling import Telling
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
@@ -60,9 +60,9 @@ _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
 Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
 """Takes the rows of a turn's facts; returns what to call once they are durable."""
 
-_Touch = tuple[Slot, Transition, float, int, Ends]
+_Touch = tuple[Slot, Transition, float, int, Ends, Decision]
 """A slot and what stepped it; boot seconds of the envelope (0: no envelope caused it); place of its fact in this
-turn's entries (-1: another device's fact bears on this one); its deadlines before."""
+turn's entries (-1: another device's fact bears on this one); its deadlines before, and what was decided then."""
 
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
@@ -109,6 +109,8 @@ class Devices:
         self.beside: list[Beside] = []
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
+        # Whose pass the journal could not keep though the record has moved on since.
+        self._unkept: set[tuple[DeviceId, SourceName]] = set()
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
         for device in inventory:
@@ -290,10 +292,11 @@ class Devices:
                     until_boot = end[2]
             if self.addresses.shared:
                 for other in self.addresses.affected(slot.device.id):
-                    self._decide(self._slots[other], now)
-                    self._touched.append((self._slots[other], transition, 0.0, -1, ()))
+                    each = self._slots[other]
+                    self._decide(each, now)
+                    self._touched.append((each, transition, 0.0, -1, (), each.decision))
         slot.last = transition
-        self._touched.append((slot, transition, received, len(self._entries), ends))
+        self._touched.append((slot, transition, received, len(self._entries), ends, slot.decision))
         self._entries.append(Entry(transition, step.record if changed else None, until_boot))
         self.telling.stepped(transition, verdict, now)
         return transition
@@ -357,7 +360,7 @@ class Devices:
         for address in slot.device.binding.addresses:
             rule = self.rule(slot, address)
             for gate in self._gates:
-                gate.want(address, rule)
+                gate.want(address, self.at_once(gate, slot, address, rule))
         if self._follower is not None:
             # A raise that is on its way to the disk opens when it is there.
             told = self._follower.tightens if slot.opening else self._follower.stands
@@ -434,6 +437,12 @@ class Devices:
             living, key=lambda rule: (self.book.rank(rule.profile), not rule.tombstone, rule.until), default=None
         )
 
+    def at_once(self, gate: Reconciler, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
+        """What of ``rule`` a gate may be told now: no more than it was told before while the journal does not have
+        the raise that the rule rests on."""
+        # A raise of a device that shares the address is one of this device, too: ``apply`` says so to both.
+        return less_of(self.book, gate.wished(address), rule) if slot.opening else rule
+
     # --- the end of a turn ------------------------------------------------------------------------------
 
     def commit(self, told: Committed | None = None) -> None:
@@ -462,7 +471,11 @@ class Devices:
         seqs = self._journal.record(entries, durable)
         if told is not None:
             after.append(told(seqs))
-        for slot, transition, received, entry, _ in touched:
+        for slot, transition, _, _, _, _ in touched:
+            # Before anything of this turn is told: an event of it must not tell what another one of it raised.
+            if transition.effect in _RAISES and slot.decision.profile != DENY:
+                slot.opening += len(slot.device.binding.addresses)
+        for slot, transition, received, entry, _, decision in touched:
             seq = seqs[entry] if entry >= 0 else 0
             device, profile = slot.device, slot.decision.profile
             addresses = device.binding.addresses
@@ -470,20 +483,31 @@ class Devices:
             causes = [Cause(seq, device.id, profile, received, left) for _ in self._gates]
             followed.append(causes)
             loosens = transition.effect in _RAISES and profile != DENY
-            for address in addresses:
-                rule = self.rule(slot, address)
-                if loosens:
-                    slot.opening += 1
-                    opening.append((slot, slot.version, address, rule, causes, slot.under))
-                else:
-                    self._tell(address, rule, causes)
+            if loosens:
+                opening += [
+                    (slot, slot.version, address, self.rule(slot, address), causes, slot.under)
+                    for address in addresses
+                ]
+            else:
+                self._tighten(slot, decision, causes)
             if self._follower is not None:
                 self._follower.happened(transition)
                 if loosens:
                     rising.append((slot, slot.version, rule_of(slot), slot.under))
-                else:
-                    self._follower.tightens(device.id, rule_of(slot))
         self.telling.show()  # last: no window may delay a cut
+
+    def _tighten(self, slot: Slot, decision: Decision, causes: Sequence[Cause]) -> None:
+        """Tell at once what was decided, which a later event of the same turn may have raised."""
+        passing = decision is not slot.decision
+        for address in slot.device.binding.addresses:
+            rule = self.rule(slot, address)
+            if passing:
+                rule = less_than(self.book, decision, rule)
+            for gate, cause in zip(self._gates, causes, strict=True):
+                gate.want(address, self.at_once(gate, slot, address, rule), cause)
+        if self._follower is not None:
+            own = rule_of(slot)
+            self._follower.tightens(slot.device.id, less_than(self.book, decision, own) if passing else own)
 
     @property
     def at_rest(self) -> bool:
@@ -529,16 +553,26 @@ class Devices:
                 self._gave_up(causes, "the journal could not be written", now)
             self._take_back([each for each in touched if each[1].effect in _RAISES])
             return
-        for slot, version, address, rule, causes, book in opening:
-            if slot.floor > version:
-                # Something tightened after this was decided; that wish already went out and stands.
-                self._gave_up(causes, "overtaken by a later verdict", now)
-            else:
-                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+        if self._unkept:
+            self._unkept.difference_update([(slot.device.id, step.source) for slot, step, _, _, _, _ in touched])
+        self._open(opening, now)
         for slot, version, risen, book in rising:
             if self._follower is not None and slot.floor <= version:
                 anew = risen if slot.under is book else _lesser(risen, rule_of(slot))
                 self._follower.stands(slot.device.id, anew)
+
+    def _open(self, opening: Sequence[_Opening], now: float) -> None:
+        """These are durable."""
+        for slot, version, address, rule, causes, book in opening:
+            if slot.floor > version:
+                # Something tightened after this was decided; that wish already went out, cut to what was durable.
+                self._gave_up(causes, "overtaken by a later verdict", now)
+                if not slot.opening:
+                    anew = self.rule(slot, address)
+                    for gate in self._gates:
+                        gate.want(address, self.at_once(gate, slot, address, anew))
+            else:
+                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
 
     def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
         """What was wished under the book before, under this one: never longer than what has become durable."""
@@ -550,9 +584,13 @@ class Devices:
             gate.count_down(cause, now)
 
     def _take_back(self, raised: Sequence[_Touch]) -> None:
-        """The journal could not keep these: nothing was opened by them, and the records forget them."""
+        """The journal could not keep these: nothing was opened by them, and the records forget them.
+
+        Where a record has moved on since, it rests on what was not kept, and may admit no longer.
+        """
         now = self._clock.now()
-        for slot, transition, _, _, ends in reversed(raised):
+        keys = {(slot.device.id, transition.source) for slot, transition, *_ in raised}
+        for slot, transition, _, _, ends, _ in reversed(raised):
             source = transition.source
             if slot.records.get(source) is transition.after:
                 slot.records[source] = transition.before
@@ -563,6 +601,16 @@ class Devices:
                 fact = {"kind": "taken-back", "device": transition.device, "at": now.wall, "why": "not durable"}
                 until_boot = next((due for name, _, due in slot.ends if name == source), None)
                 self._entries.append(Entry(fact | {"source": source}, transition.before, until_boot))
+            else:
+                self._unkept.add((slot.device.id, source))
+        for device, source in keys & self._unkept:
+            slot = self._slots[device]
+            if slot.opening:
+                continue  # another raise is on its way: what becomes of that one decides
+            self._unkept.discard((device, source))
+            if slot.records[source].deadline is not None:
+                reason = "a pass that it rests on could not be made durable"
+                self.apply(slot, source, Event(EventKind.WITHHELD, now.wall, reason=reason), now, 0.0)
         if self._entries:
             self.commit()
 

@@ -77,8 +77,8 @@ class Overrides:
     def remember(self, loaded: Loaded) -> None:
         """Put back what the journal remembers. Only before standings are restored."""
         now = self._clock.now()
-        # Without a boot time a clock that was set back gives nobody time. With one it takes none away, either: who is
-        # shut out by an override would be let in too soon.
+        # Without a boot time a clock that was set back gives nobody time. With one it takes none away, either: who
+        # is shut out by an override would be let in too soon.
         known = max(now.wall, loaded.highest_wall)
         for device, running in loaded.overrides.items():
             slot, word = self._devices.slot(device), running.override
@@ -248,7 +248,7 @@ class Overrides:
     def _tell(self, act: _Act, rules: _Rules) -> None:
         for address, rule in rules:
             for gate, cause in zip(self._gates, act.causes, strict=True):
-                gate.want(address, rule, cause)
+                gate.want(address, self._devices.at_once(gate, act.slot, address, rule), cause)
 
     def _open(self, act: _Act) -> None:
         """Tell the gates once the journal has everything that the present decision rests on: this act, and

@@ -62,6 +62,23 @@ class Slot:
         self.override_boot = 0.0
 
 
+def less_of(book: Book, told: Rule | None, rule: Rule | None) -> Rule | None:
+    """The less of what a gate was told before (None: nothing) and of a new rule: what may be told at once."""
+    if rule is None or rule.profile == DENY or told is None or told.profile == DENY:
+        return rule if rule is None or rule.profile == DENY else told
+    least = min(told.profile, rule.profile, key=book.rank)
+    return rule._replace(profile=least, until=min(told.until, rule.until))
+
+
+def less_than(book: Book, decision: Decision, rule: Rule | None) -> Rule | None:
+    """A rule cut to what was decided for a while, before it was made."""
+    if rule is None or rule.profile == DENY:
+        return rule
+    if decision.profile == DENY or decision.until is None:
+        return Rule(rule.device, DENY, 0.0, decision.standing in _TOMBSTONED)
+    return rule._replace(profile=min(decision.profile, rule.profile, key=book.rank))
+
+
 def rule_of(slot: Slot) -> Rule | None:
     """What a device's decision asks of its own addresses; None once it is retired."""
     decision = slot.decision

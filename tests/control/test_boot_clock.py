@@ -214,6 +214,8 @@ class Model:
         if stands.profile and not stands.tombstone:
             assert stands.remaining is not None
             assert now + stands.remaining <= self.ends[record.newest] + 0.001
+            kept = world.disk.records[CAM, SOURCE]  # and it rests on a pass that the journal has
+            assert now + stands.remaining <= self.ends[kept.newest] + 0.001
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
