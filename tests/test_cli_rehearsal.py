@@ -18,7 +18,7 @@ from gateway.cli.rehearsing import EVENTS
 from gateway.console.operator import OperatorWindow
 from gateway.core import lifecycle
 from gateway.core.lifecycle import Rules
-from gateway.core.model import DeviceId, Event, EventKind, Record, SourceName, Standing, Transition
+from gateway.core.model import DeviceId, Event, EventKind, Instant, Record, SourceName, Standing, Transition
 from gateway.core.rehearsal import IMAGINABLE
 from gateway.journal.rows import encode_entry
 from gateway.journal.schema import open_journal
@@ -64,7 +64,7 @@ def write_journal(path: Path, *events: tuple[str, EventKind, float]) -> None:
         step = lifecycle.step(before, event, Rules())
         records[name] = step.record
         fact = Transition(DeviceId(name), SourceName("verifier"), event, before, step.record, step.effect, step.why)
-        store.commit(Group([encode_entry(seq, fact, step.record, at)], (), ()), at)
+        store.commit(Group([encode_entry(seq, fact, step.record, at)], (), ()), Instant(at, at))
         seq += 1
     store.close(seq)
     os.close(opened.lock)

@@ -18,8 +18,8 @@ from gateway.control.admit import Admit
 from gateway.control.claims import Claims
 from gateway.control.devices import Devices
 from gateway.control.inquiries import Inquirer, Inquiries, InquiryLimits
-from gateway.control.ports import Authenticator, Clock, Health, Notice
-from gateway.core.model import Binding, Device, DeviceId, Instant, SourceName, Transition, Verdict
+from gateway.control.ports import Authenticator, Clock, Health, Notice, Step
+from gateway.core.model import Binding, Device, DeviceId, SourceName
 from gateway.intake.feed import FeedSettings, FeedSubscriber, VerifierApi
 from gateway.intake.hook.door import KIND, HookDoor, HookSettings
 from gateway.sediment.hints import FeedHints, HookHints
@@ -78,13 +78,13 @@ class Hinting:
             self._hook = HookDoor(self._file.open(), admit, clock, settings)
         devices.solicited = asked.solicited
         devices.replayable = self.replayable
-        devices.on_verdict = self._judged
+        if self._sediment:
+            devices.telling.on_stepped = self._stepped
 
-    def _judged(self, verdict: Verdict, transition: Transition, received: Instant) -> None:
-        if verdict.source not in self._sediment:
-            return  # nobody else can be asked, or claims an address
-        self.inquiries.judged(verdict, transition, received)
-        self.claims.judged(verdict)
+    def _stepped(self, steps: Sequence[Step]) -> None:
+        for _, verdict, _ in steps:
+            if verdict is not None and verdict.source in self._sediment:  # nobody else's devices claim an address
+                self.claims.judged(verdict)
 
     def replayable(self, device: Device, sources: Iterable[SourceName]) -> Sequence[SourceName]:
         """The sources of a device at whose verifier its old evidence can be replayed."""

@@ -5,15 +5,16 @@ What lives here: their names, labels and counters. What must not: deciding anyth
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.console.families import Tally, counters
-from gateway.control.ports import Fact, Notice
+from gateway.control.ports import Answered, Fact, Notice, Step
 from gateway.core.errors import Refusal
-from gateway.core.model import Applied, Enforced, EventKind, Rejected, Transition
+from gateway.core.model import Applied, Enforced, EventKind, Rejected
 
 #: Seconds, 0.2 ms to 10 s; with bounds on the promised 1, 3, 5 and 20 ms, so that these can be read off exactly.
 VERDICT_BUCKETS = (
@@ -128,45 +129,43 @@ class FactCollector(Collector):
 
     # --- the fold -------------------------------------------------------------------------------------------------
 
-    def observe(self, fact: Fact) -> None:
-        """Take one fact. Bare events move nothing: the transition that they cause does."""
-        # The most frequent first.
-        if isinstance(fact, Transition):
-            self._transition(fact)
-        elif isinstance(fact, Enforced):
-            self._enforced(fact)
-        elif isinstance(fact, Rejected):
-            self._rejected(fact)
-        elif isinstance(fact, Notice):
-            self._notice(fact)
-
-    def _transition(self, fact: Transition) -> None:
-        kind = fact.event.kind
+    def stepped(self, steps: Sequence[Step]) -> None:
+        """Count verdicts; what no verdict caused is counted elsewhere."""
         verdicts = self.verdicts
-        key = (fact.source, kind)
-        if key in verdicts:
-            verdicts[key] += 1
-        elif kind in VERDICT_KINDS:
-            verdicts[OTHER, kind] += 1
+        for key, count in Counter([(step[0].source, step[0].event.kind) for step in steps]).items():
+            if key in verdicts:
+                verdicts[key] += count
+            elif key[1] in VERDICT_KINDS:
+                verdicts[OTHER, key[1]] += count
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Measure how long it took, where a message caused it and something came of it."""
+        timed: dict[tuple[str, str], list[Enforced]] = {}
+        for _, fact in outcomes:
+            if fact.received > 0.0 and fact.state is not _FAILED:
+                timed.setdefault((fact.target, fact.backend), []).append(fact)
+        for pair, facts in timed.items():
+            accepted, verified = self.latencies.get(pair) or self._learn(*pair)
+            accepted.observe_all(_waits([fact.accepted - fact.received for fact in facts]))
+            verified.observe_all(
+                _waits([fact.verified - fact.received for fact in facts if fact.state is _VERIFIED])
+            )
+
+    def observe(self, fact: Fact) -> None:
+        """Count a refusal or a notice."""
+        if isinstance(fact, Rejected):
+            self._rejected(fact)
+        else:
+            self._notice(fact)
 
     def _rejected(self, fact: Rejected) -> None:
         rejections = self.rejections
         key = (fact.source, fact.refusal)
         rejections[key if key in rejections else (OTHER, fact.refusal)] += 1
 
-    def _enforced(self, fact: Enforced) -> None:
-        _, target, backend, _, state, _, received, accepted, verified, _ = fact
-        if received <= 0.0 or state is _FAILED:
-            return
-        tallies = self.latencies.get((target, backend)) or self._learn(fact)
-        # Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum.
-        tallies[0].observe(accepted - received if accepted > received else 0.0)
-        if state is _VERIFIED:
-            tallies[1].observe(verified - received if verified > received else 0.0)
-
-    def _learn(self, fact: Enforced) -> tuple[Tally, Tally]:
+    def _learn(self, target: str, backend: str) -> tuple[Tally, Tally]:
         full = len(self.latencies) >= LEARNT_PAIRS
-        pair = (OTHER, OTHER) if full else (fact.target, fact.backend)
+        pair = (OTHER, OTHER) if full else (target, backend)
         self.add_target(*pair)
         return self.latencies[pair]
 
@@ -240,3 +239,8 @@ class FactCollector(Collector):
             for pair, tallies in self.latencies.items():
                 family.add_metric(pair, tallies[index].buckets(), tallies[index].total)
             yield family
+
+
+def _waits(seconds: list[float]) -> Sequence[float]:
+    """Boot seconds of one clock: a negative difference is a caller's mistake and must not undo the sum."""
+    return seconds if not seconds or min(seconds) >= 0.0 else [max(each, 0.0) for each in seconds]

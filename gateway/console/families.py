@@ -25,8 +25,14 @@ class Tally:
 
     def observe(self, value: float) -> None:
         """Take one value; a bound is inclusive (``le``)."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        self.observe_all((value,))
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Take many."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts per upper bound, as the exposition wants them."""

@@ -7,13 +7,14 @@ so that a storm of verdicts costs a counter and not a disk: what was left out is
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TextIO
 
 import structlog
 
 from gateway.console.text import clean
-from gateway.control.ports import Clock, Fact, Notice
-from gateway.core.model import Applied, Effect, Enforced, Rejected, Transition
+from gateway.control.ports import Answered, Clock, Fact, Notice, Step
+from gateway.core.model import Applied, Effect, Transition
 
 LINES_PER_SECOND = 20
 """Enough to follow a site by eye; 20 lines of 200 bytes are 350 MB in a day at the very worst."""
@@ -61,20 +62,26 @@ class Log:
         self._lines = 0
         self._left_out = 0
 
-    def observe(self, fact: Fact) -> None:
-        """Write one line when the fact is worth one and there is room for it."""
-        if isinstance(fact, Transition):
-            if fact.effect in _TOLD:
-                self._transition(fact)
-        elif isinstance(fact, Enforced):
+    def stepped(self, steps: Sequence[Step]) -> None:
+        """Write a line for each standing that changed, while there is room."""
+        for transition, _, _ in steps:
+            if transition.effect in _TOLD:
+                self._transition(transition)
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Write a line for each failure, while there is room."""
+        for _, fact in outcomes:
             if fact.state is _FAILED and self._room(self._clock.now().wall):
                 self._log.error(
                     "not enforced", device=fact.device, target=fact.target, backend=fact.backend, detail=fact.detail
                 )
-        elif isinstance(fact, Notice):
+
+    def observe(self, fact: Fact) -> None:
+        """Write a line, if there is room for it."""
+        if isinstance(fact, Notice):
             if self._room(fact.at):
                 self._log.warning("notice", kind=fact.kind, subject=fact.subject, detail=fact.detail)
-        elif isinstance(fact, Rejected) and self._room(fact.at):
+        elif self._room(fact.at):
             # Whoever sent it wrote the id: it is a claim, and must not reach a terminal as it is.
             claimed = {"claimed": clean(fact.device[:CLAIMED_MOST])} if fact.device else {}
             self._log.warning(

@@ -20,7 +20,7 @@ from gateway.console.hinting import HintCollector
 from gateway.console.host import HostCollector, HostView
 from gateway.console.live import LiveCollector
 from gateway.console.relaying import RelyingCounts
-from gateway.control.ports import Fact, SiteNow
+from gateway.control.ports import Answered, Fact, SiteNow, Step
 from gateway.control.running import Books
 
 #: Seconds: a group commit is one fsync, 0.1 ms on fast flash to seconds on a failing disk.
@@ -63,7 +63,9 @@ class Metrics:
         self.journal_committed: Callable[[float], None] = commit.observe
         #: Take the lateness of one wake-up in seconds.
         self.loop_lagged: Callable[[float], None] = self._facts.lag.observe
-        #: Take one fact: the fold's own, because this is called for every one.
+        #: Take facts: the fold's own, because these are called for every verdict.
+        self.stepped: Callable[[Sequence[Step]], None] = self._facts.stepped
+        self.enforced: Callable[[Sequence[Answered]], None] = self._facts.enforced
         self.observe: Callable[[Fact], None] = self._facts.observe
         for source in (*sources, OTHER):
             self.add_source(source)

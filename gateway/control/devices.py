@@ -8,15 +8,15 @@ them what loosens only when the unit is durable. What must not live here: readin
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.control.census import Census
 from gateway.control.followed import Cause
 from gateway.control.ports import Clock, DeviceView, Entry, Journal, Notice, Observer, StandingsFollower
-from gateway.control.reconcile import Reconciler
+from gateway.control.reconcile import Reconciler, Report
 from gateway.control.shown import Beside, shown
-from gateway.control.slots import Slot, rule_of
+from gateway.control.slots import Ends, Slot, less_of, less_than, rule_of
+from gateway.control.telling import Telling
 from gateway.control.timers import Deadlines
 from gateway.core import lifecycle, policy
 from gateway.core.binding import AddressBook
@@ -25,12 +25,10 @@ from gateway.core.lifecycle import Rules
 from gateway.core.model import (
     DENY,
     Address,
-    Applied,
     Decision,
     Device,
     DeviceId,
     Effect,
-    Enforced,
     Event,
     EventKind,
     Hint,
@@ -50,13 +48,11 @@ from gateway.core.policy import Book, Override
 _FAILED_LATE = EventKind.FAILED_LATE
 _REQUESTED = Outcome.REQUESTED
 _RETIRED = Standing.RETIRED
-_VERIFIED = Applied.VERIFIED
-
-TOLD_AT_ONCE = 16
-"""Outcomes told between two other things that the loop does (some 0.3 ms); more, where many wait."""
 
 _FRESH = Record()
 """What every device starts with; shared, because records never change."""
+
+_EVER = float("inf")
 
 _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
 
@@ -64,9 +60,9 @@ _RAISES = frozenset({Effect.RAISED, Effect.EXTENDED})
 Committed = Callable[[Sequence[int]], Callable[[JournalError | None], None]]
 """Takes the rows of a turn's facts; returns what to call once they are durable."""
 
-_Touch = tuple[Slot, Transition, float, int]
+_Touch = tuple[Slot, Transition, float, int, Ends, Decision]
 """A slot and what stepped it; boot seconds of the envelope (0: no envelope caused it); place of its fact in this
-turn's entries (-1: another device's fact bears on this one)."""
+turn's entries (-1: another device's fact bears on this one); its deadlines before, and what was decided then."""
 
 _Opening = tuple[Slot, int, Address, Rule | None, Sequence[Cause], Book]
 """A wish that loosens and waits for its commit: slot, version of the decision, address, rule, causes, book."""
@@ -92,21 +88,19 @@ class Devices:
         self._rules = rules
         self._journal = journal
         self._clock = clock
-        self._observers = observers
         self._gates: list[Reconciler] = []
         #: The targets that answer for each event, one for each gate.
         self.targets: tuple[str, ...] = ()
         self._follower: StandingsFollower | None = None
         self._slots: dict[DeviceId, Slot] = {}
+        self.telling = Telling(journal, observers, self._slots)
+        #: A gate's report of what came of a cause; told by and by.
+        self.enforced: Report = self.telling.enforced
         self.census = Census(book)
         self._entries: list[Entry] = []
         self._touched: list[_Touch] = []
-        # In this turn, in order, and what authenticated verdict it was, if it was one.
-        self._stepped: list[tuple[Transition, tuple[Verdict, Instant] | None]] = []
         self.deadlines: Deadlines[DeviceId] = Deadlines()
         self.on_armed: Callable[[], None] = lambda: None
-        #: Told of every authenticated verdict that was stepped, behind the observers.
-        self.on_verdict: Callable[[Verdict, Transition, Instant], None] = lambda *_: None
         #: Whether a REQUESTED answers a request of ours.
         self.solicited: Callable[[DeviceId, SourceName, Instant], bool] = lambda *_: False
         #: At which of a device's sources its old evidence can be replayed; for windows only.
@@ -115,12 +109,10 @@ class Devices:
         self.beside: list[Beside] = []
         self.on_moved: Callable[[Slot, str], None] | None = None  # slot, and the profile that it had until now
         self._turns_under_way = 0
-        self._outcomes: deque[tuple[Reconciler, Cause, Applied, float]] = deque()  # not told yet
-        self._telling = False
+        # Whose pass the journal could not keep though the record has moved on since.
+        self._unkept: set[tuple[DeviceId, SourceName]] = set()
         self._stopped = False
         self.barrier = "starting"  # why nothing may be raised now; "" when raising is allowed
-        #: Who waits to hear, by journal row, what came of it at each target.
-        self.followed: dict[int, Callable[[Enforced], None]] = {}
         for device in inventory:
             ruled = policy.ruled_by(device, self.book)
             decision = policy.decide_by(ruled, device, Standing.UNKNOWN, None, self.book, None, None, None)
@@ -213,8 +205,8 @@ class Devices:
         requested = verdict.outcome is _REQUESTED
         solicited = requested and self.solicited(verdict.device, verdict.source, received)
         event = lifecycle.event_of(verdict, received.wall, solicited=solicited)
-        transition = self.apply(self._slots[verdict.device], verdict.source, event, received, received.boot)
-        self._stepped[-1] = (transition, (verdict, received))
+        slot = self._slots[verdict.device]
+        transition = self.apply(slot, verdict.source, event, received, received.boot, verdict)
         if event.kind is _FAILED_LATE and verdict.timeliness is not Timeliness.FRESH:
             detail = f"{verdict.device}: an authentic failure is {verdict.timeliness.value}: {transition.why}"
             self.notice(Notice("late-failure", verdict.device, detail, received.wall))
@@ -275,23 +267,38 @@ class Devices:
         )
         self._arm(slot, now)
 
-    def apply(self, slot: Slot, source: SourceName, event: Event, now: Instant, received: float) -> Transition:
-        """Step one (device, source) and decide anew. The caller ends its turn with ``commit``."""
-        before = slot.records[source]
+    def apply(
+        self,
+        slot: Slot,
+        source: SourceName,
+        event: Event,
+        now: Instant,
+        received: float,
+        verdict: Verdict | None = None,
+    ) -> Transition:
+        """Step one (device, source) and decide anew. The caller ends its turn with ``commit``.
+
+        ``received``: boot seconds of the envelope, 0 without one. ``verdict``: what the event was made of, if any.
+        """
+        before, ends, until_boot = slot.records[source], slot.ends, None
         step = lifecycle.step(before, event, self.rules_of(slot, source))
         transition = Transition(slot.device.id, source, event, before, step.record, step.effect, step.why)
         changed = step.record is not before
         if changed:
             slot.records[source] = step.record
             self._decide(slot, now)
+            for end in slot.ends:
+                if end[0] == source:
+                    until_boot = end[2]
             if self.addresses.shared:
                 for other in self.addresses.affected(slot.device.id):
-                    self._decide(self._slots[other], now)
-                    self._touched.append((self._slots[other], transition, 0.0, -1))
+                    each = self._slots[other]
+                    self._decide(each, now)
+                    self._touched.append((each, transition, 0.0, -1, (), each.decision))
         slot.last = transition
-        self._touched.append((slot, transition, received, len(self._entries)))
-        self._entries.append(Entry(transition, step.record if changed else None))
-        self._stepped.append((transition, None))
+        self._touched.append((slot, transition, received, len(self._entries), ends, slot.decision))
+        self._entries.append(Entry(transition, step.record if changed else None, until_boot))
+        self.telling.stepped(transition, verdict, now)
         return transition
 
     def restore(self, slot: Slot, source: SourceName, record: Record, now: Instant) -> None:
@@ -302,8 +309,7 @@ class Devices:
     def notice(self, fact: Notice) -> None:
         """Tell the windows and the journal something about the service itself."""
         self._entries.append(Entry(fact._asdict()))
-        for observer in self._observers:
-            observer.observe(fact)
+        self.telling.notice(fact)
 
     # --- decisions out ----------------------------------------------------------------------------------
 
@@ -354,7 +360,7 @@ class Devices:
         for address in slot.device.binding.addresses:
             rule = self.rule(slot, address)
             for gate in self._gates:
-                gate.want(address, rule)
+                gate.want(address, self.at_once(gate, slot, address, rule))
         if self._follower is not None:
             # A raise that is on its way to the disk opens when it is there.
             told = self._follower.tightens if slot.opening else self._follower.stands
@@ -382,19 +388,23 @@ class Devices:
         return lowest
 
     def _arm(self, slot: Slot, now: Instant) -> None:
-        """Set the timer of a device. A deadline that did not change keeps the boot time it was given first."""
+        """Set the timer of a device. A deadline that did not change keeps the boot time it was given first, and one
+        that came nearer comes no later: the wall clock may have been set back in between."""
         ends = []
         for source, record in slot.records.items():
             deadline = record.deadline
             if deadline is None:
                 continue
+            latest = _EVER
             for end in slot.ends:
-                if end[0] == source and end[1] == deadline:
-                    ends.append(end)
-                    break
+                if end[0] == source and end[1] >= deadline:
+                    if end[1] == deadline:
+                        ends.append(end)
+                        break
+                    latest = end[2]
             else:
                 left = min(deadline - now.wall, self.rules_of(slot, source).max_age)
-                ends.append((source, deadline, now.boot + left))
+                ends.append((source, deadline, min(now.boot + left, latest)))
         if not ends:
             if slot.ends:
                 slot.ends = ()
@@ -427,6 +437,12 @@ class Devices:
             living, key=lambda rule: (self.book.rank(rule.profile), not rule.tombstone, rule.until), default=None
         )
 
+    def at_once(self, gate: Reconciler, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
+        """What of ``rule`` a gate may be told now: no more than it was told before while the journal does not have
+        the raise that the rule rests on."""
+        # A raise of a device that shares the address is one of this device, too: ``apply`` says so to both.
+        return less_of(self.book, gate.wished(address), rule) if slot.opening else rule
+
     # --- the end of a turn ------------------------------------------------------------------------------
 
     def commit(self, told: Committed | None = None) -> None:
@@ -455,7 +471,11 @@ class Devices:
         seqs = self._journal.record(entries, durable)
         if told is not None:
             after.append(told(seqs))
-        for slot, transition, received, entry in touched:
+        for slot, transition, _, _, _, _ in touched:
+            # Before anything of this turn is told: an event of it must not tell what another one of it raised.
+            if transition.effect in _RAISES and slot.decision.profile != DENY:
+                slot.opening += len(slot.device.binding.addresses)
+        for slot, transition, received, entry, _, decision in touched:
             seq = seqs[entry] if entry >= 0 else 0
             device, profile = slot.device, slot.decision.profile
             addresses = device.binding.addresses
@@ -463,47 +483,48 @@ class Devices:
             causes = [Cause(seq, device.id, profile, received, left) for _ in self._gates]
             followed.append(causes)
             loosens = transition.effect in _RAISES and profile != DENY
-            for address in addresses:
-                rule = self.rule(slot, address)
-                if loosens:
-                    slot.opening += 1
-                    opening.append((slot, slot.version, address, rule, causes, slot.under))
-                else:
-                    self._tell(address, rule, causes)
+            if loosens:
+                opening += [
+                    (slot, slot.version, address, self.rule(slot, address), causes, slot.under)
+                    for address in addresses
+                ]
+            else:
+                self._tighten(slot, decision, causes)
             if self._follower is not None:
                 self._follower.happened(transition)
                 if loosens:
                     rising.append((slot, slot.version, rule_of(slot), slot.under))
-                else:
-                    self._follower.tightens(device.id, rule_of(slot))
-        self._show()
+        self.telling.show()  # last: no window may delay a cut
 
-    def _show(self) -> None:
-        """Tell the windows what was stepped in this turn: last, because none of them may delay a cut."""
-        stepped, self._stepped = self._stepped, []
-        for transition, judged in stepped:
-            for observer in self._observers:
-                observer.observe(transition)
-            if judged is not None:
-                self.on_verdict(judged[0], transition, judged[1])
+    def _tighten(self, slot: Slot, decision: Decision, causes: Sequence[Cause]) -> None:
+        """Tell at once what was decided, which a later event of the same turn may have raised."""
+        passing = decision is not slot.decision
+        for address in slot.device.binding.addresses:
+            rule = self.rule(slot, address)
+            if passing:
+                rule = less_than(self.book, decision, rule)
+            for gate, cause in zip(self._gates, causes, strict=True):
+                gate.want(address, self.at_once(gate, slot, address, rule), cause)
+        if self._follower is not None:
+            own = rule_of(slot)
+            self._follower.tightens(slot.device.id, less_than(self.book, decision, own) if passing else own)
 
     @property
     def at_rest(self) -> bool:
         """Whether no turn waits for its commit, nothing is on its way to a backend, and every outcome is told."""
-        return not self._turns_under_way and not self._outcomes and not any(gate.busy for gate in self._gates)
+        return not self._turns_under_way and self.telling.at_rest and not any(gate.busy for gate in self._gates)
 
     async def flush(self) -> None:
         """Wait until every turn is durable, its wishes are with the gates and every outcome is told (orderly stop).
         The caller sets the time limit."""
-        while self._turns_under_way or self._outcomes:  # noqa: ASYNC110 - only at stop
+        while self._turns_under_way or not self.telling.at_rest:  # noqa: ASYNC110 - only at stop
             await asyncio.sleep(0.005)
 
     def stop(self) -> None:
         """Follow nothing any more: gates and journal are about to close, and what becomes durable from here on is
         found at the next start."""
         self._stopped = True
-        while self._outcomes:
-            self._tell_outcome(*self._outcomes.popleft())
+        self.telling.tell_all()
 
     def _tell(self, address: Address, rule: Rule | None, causes: Sequence[Cause]) -> None:
         for gate, cause in zip(self._gates, causes, strict=True):
@@ -532,16 +553,26 @@ class Devices:
                 self._gave_up(causes, "the journal could not be written", now)
             self._take_back([each for each in touched if each[1].effect in _RAISES])
             return
-        for slot, version, address, rule, causes, book in opening:
-            if slot.floor > version:
-                # Something tightened after this was decided; that wish already went out and stands.
-                self._gave_up(causes, "overtaken by a later verdict", now)
-            else:
-                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
+        if self._unkept:
+            self._unkept.difference_update([(slot.device.id, step.source) for slot, step, _, _, _, _ in touched])
+        self._open(opening, now)
         for slot, version, risen, book in rising:
             if self._follower is not None and slot.floor <= version:
                 anew = risen if slot.under is book else _lesser(risen, rule_of(slot))
                 self._follower.stands(slot.device.id, anew)
+
+    def _open(self, opening: Sequence[_Opening], now: float) -> None:
+        """These are durable."""
+        for slot, version, address, rule, causes, book in opening:
+            if slot.floor > version:
+                # Something tightened after this was decided; that wish already went out, cut to what was durable.
+                self._gave_up(causes, "overtaken by a later verdict", now)
+                if not slot.opening:
+                    anew = self.rule(slot, address)
+                    for gate in self._gates:
+                        gate.want(address, self.at_once(gate, slot, address, anew))
+            else:
+                self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
 
     def _under_now(self, slot: Slot, address: Address, rule: Rule | None) -> Rule | None:
         """What was wished under the book before, under this one: never longer than what has become durable."""
@@ -553,61 +584,35 @@ class Devices:
             gate.count_down(cause, now)
 
     def _take_back(self, raised: Sequence[_Touch]) -> None:
-        """The journal could not keep these: nothing was opened by them, and the records forget them."""
+        """The journal could not keep these: nothing was opened by them, and the records forget them.
+
+        Where a record has moved on since, it rests on what was not kept, and may admit no longer.
+        """
         now = self._clock.now()
-        for slot, transition, _, _ in reversed(raised):
+        keys = {(slot.device.id, transition.source) for slot, transition, *_ in raised}
+        for slot, transition, _, _, ends, _ in reversed(raised):
             source = transition.source
             if slot.records.get(source) is transition.after:
                 slot.records[source] = transition.before
+                # The wall clock may have been set back since: what was due keeps the boot time it had.
+                slot.ends = (*[e for e in slot.ends if e[0] != source], *[e for e in ends if e[0] == source])
+                self.rearm(slot, now)
                 self._decide(slot, now)
                 fact = {"kind": "taken-back", "device": transition.device, "at": now.wall, "why": "not durable"}
-                self._entries.append(Entry(fact | {"source": source}, transition.before))
+                until_boot = next((due for name, _, due in slot.ends if name == source), None)
+                self._entries.append(Entry(fact | {"source": source}, transition.before, until_boot))
+            else:
+                self._unkept.add((slot.device.id, source))
+        for device, source in keys & self._unkept:
+            slot = self._slots[device]
+            if slot.opening:
+                continue  # another raise is on its way: what becomes of that one decides
+            self._unkept.discard((device, source))
+            if slot.records[source].deadline is not None:
+                reason = "a pass that it rests on could not be made durable"
+                self.apply(slot, source, Event(EventKind.WITHHELD, now.wall, reason=reason), now, 0.0)
         if self._entries:
             self.commit()
-
-    def enforced(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
-        """A gate reports what came of a cause: a fact for journal and windows, by and by.
-
-        It has happened already; what still waits to be judged, answered or enforced goes before telling of it.
-        """
-        self._outcomes.append((gate, cause, state, now))
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell_outcomes)
-
-    def _tell_outcomes(self) -> None:
-        outcomes = self._outcomes
-        for _ in range(min(len(outcomes), max(TOLD_AT_ONCE, len(outcomes) // 8))):
-            self._tell_outcome(*outcomes.popleft())
-        self._telling = bool(outcomes)
-        if outcomes:
-            asyncio.get_running_loop().call_soon(self._tell_outcomes)
-
-    def _tell_outcome(self, gate: Reconciler, cause: Cause, state: Applied, now: float) -> None:
-        device, received, verified = cause.device, cause.received, cause.verified or now
-        fact = Enforced(  # by place: twice as fast as by name, and made for every alert
-            device,
-            gate.target,
-            gate.backend.name,
-            cause.profile,
-            state,
-            cause.detail,
-            received,
-            cause.accepted or verified,
-            verified,
-            cause.durable,
-        )
-        if received and state is _VERIFIED:
-            slot = self._slots.get(device)
-            if slot is not None:
-                slot.last_ms = (verified - received) * 1_000
-        self._journal.enforced(cause.seq, fact)
-        for observer in self._observers:
-            observer.observe(fact)
-        if self.followed:
-            waits = self.followed.get(cause.seq)
-            if waits is not None:
-                waits(fact)
 
 
 def _lesser(rule: Rule | None, anew: Rule | None) -> Rule | None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.control.ports import Clock, Fact, Verifier
+from gateway.control.ports import Answered, Clock, Fact, Step, Verifier
 from gateway.core.errors import SourceError
 from gateway.core.model import (
     DeviceId,
@@ -326,14 +326,24 @@ class Inquiries:
         if transition.event.kind is EventKind.PASSED:
             inquirer.passed(verdict, received)
 
-    def observe(self, fact: Fact) -> None:
-        """Ask for a device that has just become suspect."""
-        if not self._by_source or not isinstance(fact, Transition) or fact.after.standing is not Standing.SUSPECT:
+    def stepped(self, steps: Sequence[Step]) -> None:
+        """Ask for a device that has just become suspect, and about one that has passed."""
+        if not self._by_source:
             return
-        if fact.before.standing is not Standing.SUSPECT:
-            inquirer = self._by_source.get(fact.source)
-            if inquirer is not None:
-                inquirer.suspected(fact.device, self._clock.now())
+        for transition, verdict, received in steps:
+            after, before = transition.after.standing, transition.before.standing
+            if after is Standing.SUSPECT and before is not Standing.SUSPECT:
+                inquirer = self._by_source.get(transition.source)
+                if inquirer is not None:
+                    inquirer.suspected(transition.device, self._clock.now())
+            if verdict is not None:
+                self.judged(verdict, transition, received)
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Nothing is asked because of them."""
+
+    def observe(self, fact: Fact) -> None:
+        """Nor because of these."""
 
     async def attest(self, device: DeviceId, sources: Iterable[SourceName]) -> Sequence[Asked]:
         """Have a device attest again, at each of its sources, as an operator wishes. Never waits longer than

@@ -77,12 +77,15 @@ class Overrides:
     def remember(self, loaded: Loaded) -> None:
         """Put back what the journal remembers. Only before standings are restored."""
         now = self._clock.now()
-        known = max(now.wall, loaded.highest_wall)  # a clock that was set back gives nobody time
-        for device, (word, left_then) in loaded.overrides.items():
-            slot = self._devices.slot(device)
-            if slot is None or left_then <= 0:
+        # Without a boot time a clock that was set back gives nobody time. With one it takes none away, either: who
+        # is shut out by an override would be let in too soon.
+        known = max(now.wall, loaded.highest_wall)
+        for device, running in loaded.overrides.items():
+            slot, word = self._devices.slot(device), running.override
+            if slot is None or running.left <= 0:
                 continue
-            left = min(left_then, word.until - known, LONGEST)
+            by_wall = word.until - (known if running.until_boot is None else now.wall)
+            left = min(running.left_at(now.boot), by_wall, LONGEST)
             if left > 0:
                 capped = word._replace(until=min(word.until, now.wall + left))
                 self._put(_Act(slot, capped, now.boot + left, waits=False, causes=[]), now)
@@ -201,7 +204,7 @@ class Overrides:
             "reason": reason,
             "why": why,
         }
-        entry = Entry(fact, leaves)
+        entry = Entry(fact, leaves, _until_boot(slot, leaves, act, now))
         for observer in self._observers:
             observer.observe(Notice("override", device, f"{device}: {why}", now.wall))
         if act is None:
@@ -245,7 +248,7 @@ class Overrides:
     def _tell(self, act: _Act, rules: _Rules) -> None:
         for address, rule in rules:
             for gate, cause in zip(self._gates, act.causes, strict=True):
-                gate.want(address, rule, cause)
+                gate.want(address, self._devices.at_once(gate, act.slot, address, rule), cause)
 
     def _open(self, act: _Act) -> None:
         """Tell the gates once the journal has everything that the present decision rests on: this act, and
@@ -301,6 +304,14 @@ class Overrides:
         stays = slot.override or Override(slot.device.id, "", now.wall, "", "not durable")
         why = f"taken back, it could not be made durable: {error}"
         self._fact(slot, stays, "override-taken-back", why, stays.actor, stays.reason, now)
+
+
+def _until_boot(slot: Slot, leaves: Override, act: _Act | None, now: Instant) -> float:
+    """When what an act leaves ends, boot seconds. The clock that counts down is asked, not the one that can be set
+    while the row waits for its commit."""
+    if act is not None and act.word is leaves:
+        return act.until_boot
+    return slot.override_boot if slot.override is leaves else now.boot
 
 
 def _over(word: Override, wall: float) -> Override:

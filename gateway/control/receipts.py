@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.control.devices import Committed, Devices
-from gateway.control.ports import Opener
+from gateway.control.ports import Answered, Opener
 from gateway.core.errors import JournalError
 from gateway.core.model import (
     Applied,
-    Enforced,
     Envelope,
     Outcome,
     Rejected,
@@ -113,6 +112,9 @@ class Bundles:
         self._queue: deque[Bundle] = deque()
         self._loop = asyncio.get_running_loop()
         self._statements = 0  # that wait in documents opened already
+        #: By journal row: who waits for what comes of it at each target.
+        self._followed: dict[int, tuple[Bundle, Said]] = {}
+        devices.telling.on_enforced = self._enforced
 
     def __len__(self) -> int:
         return len(self._queue) + self._statements
@@ -195,23 +197,27 @@ class Bundles:
 
     def _follow(self, bundle: Bundle, item: Said) -> None:
         item.pending = self._devices.targets
-        if not item.pending:
-            return
-        bundle.left += 1
-        followed = self._devices.followed
+        if item.pending:
+            bundle.left += 1
+            self._followed[item.seq] = (bundle, item)
 
-        def enforced(fact: Enforced) -> None:
+    def _enforced(self, outcomes: Sequence[Answered]) -> None:
+        followed = self._followed
+        if not followed:
+            return
+        for seq, fact in outcomes:
+            if seq not in followed:
+                continue
+            bundle, item = followed[seq]
             pending = item.pending
             item.pending = () if len(pending) == 1 else tuple([each for each in pending if each != fact.target])
             if fact.state is not _VERIFIED:
                 item.failed = f"{fact.target}: {fact.detail or 'not verified'}"
             if item.pending:
-                return
-            del followed[item.seq]
+                continue
+            del followed[seq]
             if not item.failed:
                 item.milliseconds = (fact.verified - fact.received) * 1_000
             bundle.left -= 1
             if not bundle.left:
                 bundle.settle()
-
-        followed[item.seq] = enforced

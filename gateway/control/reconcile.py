@@ -155,6 +155,10 @@ class Reconciler:
         """Addresses whose opening waits for another target."""
         return len(self._parked)
 
+    def wished(self, address: Address) -> Rule | None:
+        """The newest wish for an address; None: no trace of it."""
+        return self._want.get(address)
+
     def stands(self, address: Address) -> Rule | None:
         """What was verified to stand for an address; None: nothing, or not known."""
         return self._have.get(address)

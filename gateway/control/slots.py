@@ -13,6 +13,10 @@ _TOMBSTONED = frozenset({Standing.DISTRUSTED, Standing.SUSPECT, Standing.HELD, S
 """Standings that are negative evidence: their denial leaves a mark in the kernel that outranks the journal."""
 
 
+Ends = tuple[tuple[SourceName, float, float], ...]
+"""The deadlines of a device: source, UNIX seconds, boot seconds."""
+
+
 class Slot:
     """One device's living state. ``floor`` is the version of the last decision that tightened, ``under`` the book
     of the last one and ``ruled`` what that says of the device; ``opening`` counts wishes that loosen and wait for
@@ -47,9 +51,7 @@ class Slot:
         self.under = under
         self.ruled = ruled
         self.opening = 0
-        self.ends: tuple[
-            tuple[SourceName, float, float], ...
-        ] = ()  # source, deadline (wall), the same on boot time
+        self.ends: Ends = ()
         self.until_boot = 0.0
         self.version = 0
         self.floor = 0
@@ -58,6 +60,23 @@ class Slot:
         self.last_ms: float | None = None
         self.override: Override | None = None
         self.override_boot = 0.0
+
+
+def less_of(book: Book, told: Rule | None, rule: Rule | None) -> Rule | None:
+    """The less of what a gate was told before (None: nothing) and of a new rule: what may be told at once."""
+    if rule is None or rule.profile == DENY or told is None or told.profile == DENY:
+        return rule if rule is None or rule.profile == DENY else told
+    least = min(told.profile, rule.profile, key=book.rank)
+    return rule._replace(profile=least, until=min(told.until, rule.until))
+
+
+def less_than(book: Book, decision: Decision, rule: Rule | None) -> Rule | None:
+    """A rule cut to what was decided for a while, before it was made."""
+    if rule is None or rule.profile == DENY:
+        return rule
+    if decision.profile == DENY or decision.until is None:
+        return Rule(rule.device, DENY, 0.0, decision.standing in _TOMBSTONED)
+    return rule._replace(profile=min(decision.profile, rule.profile, key=book.rank))
 
 
 def rule_of(slot: Slot) -> Rule | None:

@@ -84,8 +84,7 @@ def _remember(devices: Devices, loaded: Loaded, now: Instant, *, shut: bool) -> 
             continue
         if record.deadline is not None:
             rules = devices.rules_of(slot, source)
-            left = loaded.remaining.get((device, source), 0.0)
-            latest = now.wall + min(max(left, 0.0), rules.max_age)
+            latest = now.wall + min(loaded.left_at(device, source, now.boot), rules.max_age)
             record = lifecycle.capped(record, rules)  # noqa: PLW2901 - the capped record takes its place
             deadline = now.wall if shut else min(record.deadline or now.wall, latest)
             record = record._replace(deadline=deadline)  # noqa: PLW2901 - likewise

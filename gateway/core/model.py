@@ -282,7 +282,7 @@ class EventKind(Enum):
     PASSPORT = "passport"
     RETIRED = "retired"
     REINSTATED = "reinstated"  # the inventory lists a retired device again
-    WITHHELD = "withheld"  # at start, kernel and journal disagree: not re-admitted
+    WITHHELD = "withheld"  # an admission that kernel and journal do not both back, see the reason
 
     __hash__ = object.__hash__  # see Refusal
 

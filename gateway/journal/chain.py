@@ -1,8 +1,10 @@
 """The digest chain: what makes a changed, removed or inserted row show.
 
 Each commit group's digest is SHA-256 over the digest before it and the group's canonical bytes: the JSON of its
-number, wall times, fact rows and outcome rows, as they stand in the file. Aggregated refusals are not covered
-(anyone can cause them, and they are added up in place); device state is guarded row by row with a checksum.
+number, wall times, fact rows and outcome rows, as they stand in the file. A fact row without ``until_boot`` has no
+place for it there, as in version 1: its groups still match, and a boot time that was taken away, put in or changed
+shows. Aggregated refusals are not covered (anyone can cause them, and they are added up in place); device state is
+guarded row by row with a checksum.
 
 What lives here: the digest and its recomputation. What must not: writing.
 """
@@ -22,7 +24,7 @@ START = bytes(32)
 FINDINGS = 100
 """Findings after which verification stops: the file is broken, more lines would not say more."""
 
-FACT_COLUMNS = "seq, at, kind, device, source, body, record, remaining"
+FACT_COLUMNS = "seq, at, kind, device, source, body, record, remaining, until_boot"
 OUTCOME_COLUMNS = "seq, target, backend, profile, state, detail, accepted_ms, verified_ms, durable_ms"
 
 
@@ -53,7 +55,7 @@ def digest(
     outcomes: Sequence[tuple[object, ...]],
 ) -> bytes:
     """The digest of group ``number`` behind the digest ``before``. Rows (``StoredRow`` and ``OutcomeRow``, or plain
-    tuples like them) in the order of reading back."""
+    tuples like them; no ``until_boot``, no place for it) in the order of reading back."""
     return hashlib.sha256(before + _json.encode((number, at, highest, facts, outcomes))).digest()
 
 
@@ -62,6 +64,7 @@ def _recomputed(connection: sqlite3.Connection, before: bytes, group: GroupRow) 
         f"SELECT {FACT_COLUMNS} FROM facts WHERE seq BETWEEN ? AND ? ORDER BY seq",  # noqa: S608
         (group.first, group.last),
     ).fetchall()
+    facts = [row[:-1] if row[-1] is None else row for row in facts]
     outcomes = connection.execute(
         f"SELECT {OUTCOME_COLUMNS} FROM outcomes "  # noqa: S608
         "WHERE seq BETWEEN ? AND ? AND grp = ? ORDER BY seq, n",

@@ -105,19 +105,20 @@ class Fold:
         wanted = [tail.rec for tail in tails if tail.rec]
         marks = ",".join("?" * len(wanted))
         found = {
-            seq: (rest, record)
-            for seq, rest, record in self._db.execute(
-                f"SELECT seq, remaining, record FROM facts WHERE seq IN ({marks})",  # noqa: S608
+            seq: (rest, record, end)
+            for seq, rest, record, end in self._db.execute(
+                f"SELECT seq, remaining, record, until_boot FROM facts WHERE seq IN ({marks})",  # noqa: S608
                 wanted,
             )
         }
         rows: list[tuple[object, ...]] = []
         for (device, source), (last, rec) in zip(keys, tails, strict=True):
-            rest, record = found.get(rec, (None, None))
+            rest, record, end = found.get(rec, (None, None, None))
             if record is None:
-                rows.append((device, source, last, 0, None, None, None))
+                rows.append((device, source, last, 0, None, None, None, None))
             else:
-                rows.append((device, source, last, rec, rest, record, checksum(device, source, record, rest)))
+                total = checksum(device, source, record, rest, end)
+                rows.append((device, source, last, rec, rest, record, total, end))
         DEVICES.run(self._db, rows)
         if len(keys) == self._left:
             set_values(self._db, folded=self._upto)

@@ -203,10 +203,10 @@ def _verify(db: sqlite3.Connection, path: Path) -> list[str]:
         found.append(f"{rows - vouched} rows belong to no commit group")
     broken = [
         device
-        for device, source, rest, record, stored in db.execute(
-            "SELECT device, source, remaining, record, sum FROM devices WHERE record IS NOT NULL"
+        for device, source, rest, record, stored, end in db.execute(
+            "SELECT device, source, remaining, record, sum, until_boot FROM devices WHERE record IS NOT NULL"
         )
-        if checksum(device, source, record, rest) != stored
+        if checksum(device, source, record, rest, end) != stored
     ]
     if broken:
         found.append(f"the state of {len(broken)} devices does not match its checksum, first {broken[0]!r}")

@@ -18,15 +18,37 @@ from gateway.journal.rows import NO_SOURCE, checksum, decode_override, decode_re
 
 
 class Known:
-    """What is being read at the opening; ``seqs``: the row that left each state in ``devices``."""
+    """What is being read at the opening; ``seqs``: the row that left each state in ``devices``. ``boot_first``: the
+    first row of this boot (None: there is none yet); of rows before it ``until_boot`` means nothing now."""
 
-    __slots__ = ("left", "overrides", "records", "seqs")
+    __slots__ = ("_sources", "boot_first", "left", "overrides", "records", "seqs", "until_boot")
 
-    def __init__(self) -> None:
+    def __init__(self, boot_first: int | None = None) -> None:
+        self.boot_first = boot_first
+        self._sources: dict[str, SourceName] = {}
+        self.until_boot: dict[tuple[DeviceId, SourceName], float] = {}
         self.records: dict[tuple[DeviceId, SourceName], Record] = {}
         self.left: dict[tuple[DeviceId, SourceName], float] = {}
         self.seqs: dict[Key, int] = {}
         self.overrides: dict[DeviceId, Running] = {}
+
+    def take(self, device: str, source: str, record: str, rest: float | None, end: float | None, rec: int) -> None:
+        """Take the state that row ``rec`` left, instead of what was known of the same before."""
+        if self.boot_first is None or rec < self.boot_first:
+            end = None
+        if source == NO_SOURCE:
+            self.overrides[DeviceId(device)] = Running(decode_override(device, record), rest or 0.0, end)
+            return
+        key = (DeviceId(device), self._sources.setdefault(source, SourceName(source)))
+        self.records[key] = decode_record(record)
+        if rest is not None:
+            self.left[key] = rest
+        elif key in self.left:
+            del self.left[key]
+        if end is not None:
+            self.until_boot[key] = end
+        elif key in self.until_boot:
+            del self.until_boot[key]
 
 
 def verify_newest(connection: sqlite3.Connection, folded: int, meta: Mapping[str, Any]) -> None:
@@ -47,27 +69,16 @@ def verify_newest(connection: sqlite3.Connection, folded: int, meta: Mapping[str
         raise JournalError(f"the newest rows were changed: {found[0]}; put back a copy of the journal")
 
 
-def read_devices(connection: sqlite3.Connection) -> Known:
-    """The states that ``devices`` has. Raises ``JournalError`` for a damaged one."""
-    known = Known()
-    records, left, seqs = known.records, known.left, known.seqs
+def read_devices(connection: sqlite3.Connection, known: Known) -> None:
+    """Take the states that ``devices`` has. Raises ``JournalError`` for a damaged one."""
     rows = connection.execute(
-        "SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL"
+        "SELECT device, source, rec, remaining, record, sum, until_boot FROM devices WHERE record IS NOT NULL"
     )
-    sources: dict[str, SourceName] = {}
-    for device, source, rec, rest, record, stored in rows:
-        if checksum(device, source, record, rest) != stored:
+    for device, source, rec, rest, record, stored, end in rows:
+        if checksum(device, source, record, rest, end) != stored:
             raise JournalError(f"the state of device {device!r} is damaged; put back a copy of the journal")
-        if source == NO_SOURCE:
-            known.overrides[DeviceId(device)] = Running(decode_override(device, record), rest or 0.0)
-            seqs[device, source] = rec
-            continue
-        key = (DeviceId(device), sources.setdefault(source, SourceName(source)))
-        records[key] = decode_record(record)
-        seqs[key] = rec
-        if rest is not None:
-            left[key] = rest
-    return known
+        known.take(device, source, record, rest, end, rec)
+        known.seqs[device, source] = rec
 
 
 def replay(connection: sqlite3.Connection, folded: int, known: Known, fold: Fold) -> int:
@@ -76,28 +87,20 @@ def replay(connection: sqlite3.Connection, folded: int, known: Known, fold: Fold
     Returns the newest sequence number, ``folded`` without any.
     """
     newest = folded
-    records, left, seqs = known.records, known.left, known.seqs
     rows = connection.execute(
-        "SELECT seq, device, source, remaining, record FROM facts WHERE seq > ? ORDER BY seq", (folded,)
+        "SELECT seq, device, source, remaining, record, until_boot FROM facts WHERE seq > ? ORDER BY seq", (folded,)
     )
-    states: dict[Key, tuple[str, float | None]] = {}
-    for seq, device, source, rest, record in rows:
+    states: dict[Key, tuple[str, float | None, float | None, int]] = {}
+    for seq, device, source, rest, record, end in rows:
         newest = seq
         if not device:
             continue
         key = (device, source)
         rec = fold.tails.get(key, Tail(0, 0)).rec
-        if record is not None and seq > seqs.get(key, 0):
+        if record is not None and seq > known.seqs.get(key, 0):
             rec = seq
-            states[key] = (record, rest)
+            states[key] = (record, rest, end, seq)
         fold.note({key: Tail(seq, rec)})
-    for (device, source), (record, rest) in states.items():
-        if source == NO_SOURCE:
-            known.overrides[DeviceId(device)] = Running(decode_override(device, record), rest or 0.0)
-            continue
-        pair = (DeviceId(device), SourceName(source))
-        records[pair] = decode_record(record)
-        left.pop(pair, None)
-        if rest is not None:
-            left[pair] = rest
+    for (device, source), state in states.items():
+        known.take(device, source, *state)
     return newest

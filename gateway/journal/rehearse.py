@@ -100,10 +100,11 @@ class JournalReader:
         folded = self._db.execute("SELECT value FROM meta WHERE key = 'folded'").fetchone()
         texts: dict[tuple[str, str], tuple[int, str]] = {}
         rows = self._db.execute(
-            f"SELECT device, source, rec, remaining, record, sum FROM devices WHERE record IS NOT NULL{which}"  # noqa: S608 - our own words
+            f"SELECT device, source, rec, remaining, record, sum, until_boot FROM devices"  # noqa: S608 - our own words
+            f" WHERE record IS NOT NULL{which}"
         )
-        for device, source, seq, rest, record, stored in rows:
-            if checksum(device, source, record, rest) != stored:
+        for device, source, seq, rest, record, stored, end in rows:
+            if checksum(device, source, record, rest, end) != stored:
                 raise JournalError(f"{self._path}: the state of device {device!r} is damaged")
             texts[device, source] = (seq, record)
         for seq, device, source, record in self._db.execute(_NEWER.format(which), (folded[0] if folded else 0,)):

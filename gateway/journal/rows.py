@@ -43,7 +43,8 @@ NO_SOURCE = ""
 
 
 class FactRow(NamedTuple):
-    """One row to be. ``record`` is the device record it leaves; ``deadline`` that record's, in UNIX seconds."""
+    """One row to be. ``record`` is the device record it leaves; ``deadline`` that record's, in UNIX seconds, and
+    ``until_boot`` the same in boot seconds, where it is known."""
 
     seq: int
     at: float
@@ -53,10 +54,12 @@ class FactRow(NamedTuple):
     body: str
     record: str | None = None
     deadline: float | None = None
+    until_boot: float | None = None
 
 
 class StoredRow(NamedTuple):
-    """One row as it stands in the file. ``remaining``: seconds the record was still good for at its commit."""
+    """One row as it stands in the file. ``remaining``: seconds the record was still good for at its commit,
+    ``until_boot``: when it ends, boot seconds (None in rows of version 1)."""
 
     seq: int
     at: float
@@ -66,6 +69,7 @@ class StoredRow(NamedTuple):
     body: str
     record: str | None
     remaining: float | None
+    until_boot: float | None = None
 
 
 class Note(NamedTuple):
@@ -81,6 +85,7 @@ class Note(NamedTuple):
     until: float | None = None
 
 
+_EVER = math.inf
 _NEVER = 0.0
 """The one object that msgspec takes for the default and leaves out: it does not compare floats."""
 
@@ -209,16 +214,24 @@ def decode_override(device: str, text: str) -> Override:
     return Override(DeviceId(device), row.profile, row.until, row.actor, row.reason)
 
 
-def checksum(device: str, source: str, record: str, remaining: float | None) -> int:
-    """CRC-32 that guards a device's state against a damaged file (the digest chain guards the facts)."""
-    return zlib.crc32(f"{device}\n{source}\n{remaining!r}\n{record}".encode())
+def checksum(device: str, source: str, record: str, remaining: float | None, until_boot: float | None) -> int:
+    """CRC-32 that guards a device's state against a damaged file (the digest chain guards the facts).
+
+    Without ``until_boot`` it is what version 1 wrote."""
+    times = f"{remaining!r}" if until_boot is None else f"{remaining!r} {until_boot!r}"
+    return zlib.crc32(f"{device}\n{source}\n{times}\n{record}".encode())
 
 
-def remaining(deadline: float | None, wall: float) -> float | None:
-    """Seconds of validity left at ``wall``; None when the record admits nothing."""
-    if deadline is None:
-        return None
-    return deadline - wall if deadline > wall else 0.0
+def times_left(deadline: float, until_boot: float | None, wall: float, boot: float) -> tuple[float, float]:
+    """What a row that is committed at these times says of its record: seconds left by the clock that leaves less,
+    and boot seconds at which it ends. ``until_boot`` that is none, or no moment: as far away as the deadline."""
+    left = deadline - wall
+    if until_boot is None or not until_boot < _EVER:
+        until_boot = boot + left
+    elif until_boot - boot < left:
+        left = until_boot - boot
+    # Adding 0.0 turns -0.0 into 0.0, as below.
+    return left if left > 0 else 0.0, until_boot + 0.0
 
 
 # --- facts --------------------------------------------------------------------------------------------------
@@ -246,24 +259,30 @@ def prepare(fact: Mapping[str, Any], word: Override | None = None) -> Note:
     )
 
 
-def encode_entry(seq: int, fact: Transition | Rejected | Note, record: Record | None, wall: float) -> FactRow:
+def encode_entry(
+    seq: int,
+    fact: Transition | Rejected | Note,
+    record: Record | None,
+    wall: float,
+    until_boot: float | None = None,
+) -> FactRow:
     """One entry as the row it becomes. ``wall`` dates a note that carries no time of its own."""
     if isinstance(fact, Transition):
-        return _transition_row(seq, fact, record)
+        return _transition_row(seq, fact, record, until_boot)
     state = None if record is None else encode_record(record)
     deadline = None if record is None else record.deadline
     if isinstance(fact, Rejected):
         # Adding 0.0 turns -0.0 into 0.0: SQLite stores it without the sign, and the digest must not notice.
         body = text(_Refusal(fact.refusal.value, fact.detail, fact.peer))
-        return FactRow(seq, fact.at + 0.0, REFUSAL, label(fact.device), label(fact.source), body, state, deadline)
+        device, source = label(fact.device), label(fact.source)
+        return FactRow(seq, fact.at + 0.0, REFUSAL, device, source, body, state, deadline, until_boot)
     if record is None:
         state, deadline = fact.state, fact.until
-    return FactRow(
-        seq, wall if fact.at is None else fact.at, fact.kind, fact.device, fact.source, fact.body, state, deadline
-    )
+    at = wall if fact.at is None else fact.at
+    return FactRow(seq, at, fact.kind, fact.device, fact.source, fact.body, state, deadline, until_boot)
 
 
-def _transition_row(seq: int, fact: Transition, record: Record | None) -> FactRow:
+def _transition_row(seq: int, fact: Transition, record: Record | None, until_boot: float | None) -> FactRow:
     """Every verdict comes by here: taken apart at once, which is cheaper than one name after the other."""
     device, source, event, before, after, effect, why = fact
     kind, at, issued_at, valid_until, nonce, reason, actor, solicited, cut = event
@@ -291,6 +310,7 @@ def _transition_row(seq: int, fact: Transition, record: Record | None) -> FactRo
         text(body),
         None if record is None else _json.encode(_to_struct(record)).decode(),
         None if record is None else record.deadline,
+        until_boot,
     )
     return tuple.__new__(FactRow, row)  # FactRow(...) costs twice as much
 

@@ -109,15 +109,41 @@ CREATE TABLE groups (
 """
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _V1.split(";"):
+# until_boot: CLOCK_BOOTTIME seconds at which the record ends, NULL in rows of version 1. It means something in the
+# boot that wrote the row alone: rows from meta.boot_first on are of the boot meta.boot_id. A column put in at the
+# end costs no rewriting of rows, however large the file.
+_V2 = """
+ALTER TABLE facts ADD COLUMN until_boot REAL;
+ALTER TABLE devices ADD COLUMN until_boot REAL;
+"""
+
+_V1_READ = """
+CREATE TEMP VIEW facts AS SELECT
+    seq, at, kind, device, source, body, record, remaining, prev, NULL AS until_boot FROM main.facts;
+CREATE TEMP VIEW devices AS SELECT
+    device, source, last, rec, remaining, record, sum, NULL AS until_boot FROM main.devices;
+"""
+"""What makes a file of version 1 read like one of version 2, on the connection alone."""
+
+
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    # Not executescript, which would end the transaction that a step of a migration is.
+    for statement in statements.split(";"):
         if statement.strip():
             connection.execute(statement)
 
 
+def _create(connection: sqlite3.Connection) -> None:
+    _run(connection, _V1)
+
+
+def _remember_boots(connection: sqlite3.Connection) -> None:
+    _run(connection, _V2)
+
+
 Migration = Callable[[sqlite3.Connection], None]
 
-MIGRATIONS: Sequence[Migration] = (_create,)
+MIGRATIONS: Sequence[Migration] = (_create, _remember_boots)
 """Step ``n`` (from 0) brings a file of version ``n`` to version ``n + 1``."""
 
 _KEEP = "keep the file for inspection and put back a copy, or move it away to begin with an empty journal"
@@ -167,11 +193,20 @@ def open_journal(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Op
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for questions; beside the running writer or offline.
 
+    A file of version 1, which only a start brings forward, is read as one of version 2 that knows no boot times.
     Raises ``sqlite3.Error``.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=1.0, check_same_thread=False
     )
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+            _run(connection, _V1_READ)
+    except sqlite3.Error as error:
+        # Damage is told by the question, as damage anywhere else is.
+        if isinstance(error, sqlite3.OperationalError):
+            connection.close()
+            raise
     connection.execute("PRAGMA query_only=ON")
     return connection
 

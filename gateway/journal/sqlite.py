@@ -15,9 +15,8 @@ from typing import cast
 
 import msgspec
 
-from gateway.control.ports import Clock, Entry, Loaded
+from gateway.control.ports import Answered, Clock, Entry, Loaded
 from gateway.core.errors import JournalError
-from gateway.core.model import Enforced
 from gateway.core.policy import Override
 from gateway.journal.checkpoint import Checkpointer
 from gateway.journal.history import SqliteHistory
@@ -100,7 +99,15 @@ class SqliteJournal:
         if self._on_commit is not None:
             self._writer.committed = self._on_commit
         self._writer.start()
-        return Loaded(known.records, known.remaining, known.highest, known.clean, known.boot_id, known.overrides)
+        return Loaded(
+            known.records,
+            known.remaining,
+            known.highest,
+            known.clean,
+            known.boot_id,
+            known.overrides,
+            known.until_boot,
+        )
 
     async def close(self) -> None:
         """Commit what is queued, mark the stop as clean, release the file. Again: nothing happens.
@@ -162,29 +169,35 @@ class SqliteJournal:
         if self._fault is not None and done is not None:
             self._loop.call_soon(done, self._fault)
         elif done is None and all(map(unauthenticated, entries)):
-            self._linger(writer, unit)
+            self._linger(writer, (unit,))
         else:
             writer.queue.put(unit)
         return range(first, first + count)
 
-    def enforced(self, seq: int, fact: Enforced) -> None:
-        """Add an outcome to row ``seq``; 0: a row of its own, if it failed or says that it is a repair."""
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Add each outcome to its row; 0: a row of its own, if it failed or says that it is a repair."""
         writer = self._alive()
-        if seq:
-            self._linger(writer, (seq, fact))
-        elif worth_a_row(fact):
-            writer.queue.put(OwnOutcome(self._next, fact))
-            self._next += 1
-            self._handed += 1
+        answers = [each for each in outcomes if each[0]]
+        if answers:
+            self._linger(writer, answers)
+        if len(answers) == len(outcomes):
+            return
+        for seq, fact in outcomes:
+            if not seq and worth_a_row(fact):
+                writer.queue.put(OwnOutcome(self._next, fact))
+                self._next += 1
+                self._handed += 1
 
     def _alive(self) -> Writer:
         if self._writer is None or self._closing:
             raise JournalError(f"{self._path}: the journal is not open")
         return self._writer
 
-    def _linger(self, writer: Writer, item: Unit | tuple[int, Enforced]) -> None:
-        writer.lingering.append(item)
-        if len(writer.lingering) % MOST_LINGERING == 0:
+    def _linger(self, writer: Writer, items: Sequence[Unit | Answered]) -> None:
+        lingering = writer.lingering
+        lingering.extend(items)
+        waiting = len(lingering)
+        if (waiting - len(items)) // MOST_LINGERING < waiting // MOST_LINGERING:
             writer.queue.put(None)
 
     def _end(self, error: JournalError | None) -> None:
@@ -214,13 +227,13 @@ class SqliteJournal:
 
 
 def _ready(entry: Entry) -> Prepared:
-    fact, left = entry
+    fact, left, until_boot = entry
     if isinstance(left, Override):
         if isinstance(fact, tuple):
             msg = f"a transition leaves a record, not an override: {entry!r}"
             raise TypeError(msg)
-        return Prepared(prepare(fact, left), None)
-    return Prepared(fact if isinstance(fact, tuple) else prepare(fact), left)
+        return Prepared(prepare(fact, left), None, until_boot)
+    return Prepared(fact if isinstance(fact, tuple) else prepare(fact), left, until_boot)
 
 
 def _call(dones: Sequence[Done], error: JournalError | None) -> None:

@@ -20,7 +20,7 @@ adapter every time."""
 
 _FACT_ROW = (
     "({0},{1},{2},{3},{4},{5},{6},{7},"
-    "CASE {8} WHEN -1 THEN (SELECT last FROM devices WHERE device={3} AND source={4}) ELSE {8} END)"
+    "CASE {8} WHEN -1 THEN (SELECT last FROM devices WHERE device={3} AND source={4}) ELSE {8} END,{9})"
 )
 _OUTCOME_ROW = "({0},?2,?1+{row},{1},{2},{3},{4},{5},{6},{7},{8})"
 _DEVICE_TAIL = """ ON CONFLICT (device, source) DO UPDATE SET
@@ -28,6 +28,7 @@ _DEVICE_TAIL = """ ON CONFLICT (device, source) DO UPDATE SET
     remaining = CASE WHEN excluded.rec > rec THEN excluded.remaining ELSE remaining END,
     record = CASE WHEN excluded.rec > rec THEN excluded.record ELSE record END,
     sum = CASE WHEN excluded.rec > rec THEN excluded.sum ELSE sum END,
+    until_boot = CASE WHEN excluded.rec > rec THEN excluded.until_boot ELSE until_boot END,
     rec = max(rec, excluded.rec)"""
 _REFUSAL_TAIL = """ ON CONFLICT (slot, peer, refusal) DO UPDATE SET
     times = times + excluded.times, first = min(first, excluded.first), last = max(last, excluded.last)"""
@@ -59,8 +60,8 @@ class Insert:
                 start, left = start + width, left - width
 
 
-FACTS = Insert("facts", 9, _FACT_ROW)
-DEVICES = Insert("devices", 7, tail=_DEVICE_TAIL)
+FACTS = Insert("facts", 10, _FACT_ROW)
+DEVICES = Insert("devices", 8, tail=_DEVICE_TAIL)
 OUTCOMES = Insert("outcomes", 9, _OUTCOME_ROW, common=1)
 REFUSALS = Insert("refusals", 8, tail=_REFUSAL_TAIL)
 

@@ -12,13 +12,13 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gateway.control.ports import Running
-from gateway.core.model import DeviceId, Record, SourceName
+from gateway.core.model import DeviceId, Instant, Record, SourceName
 from gateway.journal import chain, pruning
 from gateway.journal.fold import Fold, Key, Tail
-from gateway.journal.opening import read_devices, replay, verify_newest
+from gateway.journal.opening import Known, read_devices, replay, verify_newest
 from gateway.journal.outcomes import OutcomeRow
 from gateway.journal.refusals import RefusalRow
-from gateway.journal.rows import FactRow, checksum, remaining
+from gateway.journal.rows import FactRow, checksum, times_left
 from gateway.journal.schema import PAGE_SIZE
 from gateway.journal.statements import DEVICES, FACTS, LOOK_UP, OUTCOMES, REFUSALS, Transaction, set_values
 
@@ -39,7 +39,8 @@ class Group(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """What the file knew when it was opened. ``next_seq`` is the first number never used before."""
+    """What the file knew when it was opened. ``next_seq`` is the first number never used before; ``until_boot`` has
+    what was left in this same boot."""
 
     records: Mapping[tuple[DeviceId, SourceName], Record]
     remaining: Mapping[tuple[DeviceId, SourceName], float]
@@ -48,6 +49,7 @@ class Remembered(NamedTuple):
     boot_id: str
     next_seq: int
     overrides: Mapping[DeviceId, Running]
+    until_boot: Mapping[tuple[DeviceId, SourceName], float]
 
 
 class _Stored(NamedTuple):
@@ -83,29 +85,37 @@ class Store:
         self._group, self.highest, self._digest = last or (0, 0.0, chain.START)
         folded = int(meta.get("folded", 0))
         verify_newest(self._db, folded, meta)
-        known = read_devices(self._db)
+        boot = str(meta.get("boot_id", ""))
+        # Version 1 kept no boot_first, nor any boot time: whatever row has one then is of this boot.
+        known = Known(int(meta.get("boot_first", 0)) if boot == boot_id else None)
+        read_devices(self._db, known)
         newest = replay(self._db, folded, known, self._fold)
         self._refused = pruning.refusals(self._db)
         next_seq = max(int(meta.get("reserved", 1)), newest + 1)
         self._newest = newest
         self._fold.begin(folded)
         self._reserved = next_seq + RESERVED
-        set_values(self._db, clean=0, boot_id=boot_id, reserved=self._reserved)
+        first = next_seq if known.boot_first is None else known.boot_first
+        set_values(self._db, clean=0, boot_id=boot_id, boot_first=first, reserved=self._reserved)
         clean = bool(meta.get("clean", 1))
-        boot = str(meta.get("boot_id", ""))
-        return Remembered(known.records, known.left, self.highest, clean, boot, next_seq, known.overrides)
+        return Remembered(
+            known.records, known.left, self.highest, clean, boot, next_seq, known.overrides, known.until_boot
+        )
 
-    def commit(self, group: Group, wall: float, *, fold: bool = True) -> None:
-        """Make one group durable; a fold under way takes its next slice along (no flush of its own)."""
+    def commit(self, group: Group, now: Instant, *, fold: bool = True) -> None:
+        """Make one group durable; a fold under way takes its next slice along (no flush of its own).
+
+        ``now``: one reading of both clocks, for all of its rows."""
+        wall = now.wall
         number, highest = self._group + 1, max(self.highest, wall)
         keys = self._fold.slice() if fold else ()
         facts, outcomes = group.facts, sorted(group.outcomes, key=itemgetter(0))
-        rows, tied, tails = self._stored(facts, wall)
+        rows, tied, tails = self._stored(facts, now)
         value = chain.digest(self._digest, number, wall, highest, rows, outcomes)
         with Transaction(self._db):
             FACTS.run(self._db, tied)
             if group.orphans:
-                DEVICES.run(self._db, [_orphan(row, wall) for row in group.orphans])
+                DEVICES.run(self._db, [_orphan(row, now) for row in group.orphans])
             OUTCOMES.run(self._db, outcomes, number)
             REFUSALS.run(self._db, group.refusals)
             if keys:
@@ -127,21 +137,26 @@ class Store:
             self._fold.done(keys) + 4 * PAGE_SIZE + sum([len(row[5]) for row in facts]) * 2 + 100 * len(outcomes)
         )
 
-    def _stored(self, facts: Sequence[FactRow], wall: float) -> _Stored:
+    def _stored(self, facts: Sequence[FactRow], now: Instant) -> _Stored:
         """Every verdict comes by here: taken apart at once, and made as plain tuples."""
         rows: list[tuple[object, ...]] = []
         tied: list[tuple[object, ...]] = []
         tails: dict[Key, Tail] = {}
         before, sweep = self._fold.tails, self._fold.sweep
-        for seq, at, kind, device, source, body, record, deadline in facts:
-            row = (seq, at, kind, device, source, body, record, remaining(deadline, wall))
-            rows.append(row)
+        wall, boot = now
+        for seq, at, kind, device, source, body, record, deadline, until_boot in facts:
+            rest = end = None
+            if deadline is None:
+                rows.append((seq, at, kind, device, source, body, record, None))
+            else:
+                rest, end = times_left(deadline, until_boot, wall, boot)
+                rows.append((seq, at, kind, device, source, body, record, rest, end))
             if not device:
-                tied.append((*row, 0))
+                tied.append((seq, at, kind, device, source, body, record, rest, 0, end))
                 continue
             key = (device, source)
             last, rec = tails.get(key) or before.get(key) or sweep.get(key) or _UNKNOWN
-            tied.append((*row, last))
+            tied.append((seq, at, kind, device, source, body, record, rest, last, end))
             tails[key] = tuple.__new__(Tail, (seq, rec if record is None else seq))
         return _Stored(rows, tied, tails)
 
@@ -215,10 +230,12 @@ class Store:
         self._db.close()
 
 
-def _orphan(row: FactRow, wall: float) -> tuple[Any, ...]:
-    rest = remaining(row.deadline, wall)
-    record = row.record or ""
-    return (row.device, row.source, 0, row.seq, rest, record, checksum(row.device, row.source, record, rest))
+def _orphan(row: FactRow, now: Instant) -> tuple[Any, ...]:
+    device, source, record = row.device, row.source, row.record or ""
+    rest = end = None
+    if row.deadline is not None:
+        rest, end = times_left(row.deadline, row.until_boot, *now)
+    return (device, source, 0, row.seq, rest, record, checksum(device, source, record, rest, end), end)
 
 
 def _range(rows: Sequence[FactRow] | Sequence[OutcomeRow]) -> tuple[int, int, int]:

@@ -79,6 +79,7 @@ class Prepared(NamedTuple):
 
     fact: Transition | Rejected | Note
     record: Record | None
+    until_boot: float | None = None
 
 
 class Unit(NamedTuple):
@@ -247,11 +248,11 @@ class Writer:
         if done is not None:
             self._dones.append(done)
         keep = self._keep if self.trouble else self._facts.append
-        for seq, (fact, record) in enumerate(entries, first):
+        for seq, (fact, record, until_boot) in enumerate(entries, first):
             if isinstance(fact, Rejected) and record is None and not fact.authentic:
                 self._tally.add(fact)
             else:
-                keep(encode_entry(seq, fact, record, wall))
+                keep(encode_entry(seq, fact, record, wall, until_boot))
 
     def _keep(self, row: FactRow) -> None:
         if (len(self._facts) < MOST_KEPT and not self._lost) or not self.trouble:
@@ -272,16 +273,16 @@ class Writer:
         """Write everything kept. After an outage in several groups: one that fits is better than one that does
         not."""
         while True:
-            wall = self._clock.now().wall
+            now = self._clock.now()
             # State first: should it end here again, what is durable is rather too new than too old.
             orphans = list(islice(self._orphans.values(), MOST_IN_A_GROUP))
             facts = [] if orphans else self._facts[:MOST_IN_A_GROUP] if self.trouble else self._facts
             last = not orphans and len(facts) == len(self._facts)
-            lost = [lost_entry(*self._lost, wall)] if last and self._lost else []
+            lost = [lost_entry(*self._lost, now.wall)] if last and self._lost else []
             group = Group([*facts, *lost], self._outcomes, self._tally.rows(), orphans)
             began = self._began = time.monotonic()
             try:
-                self._store.commit(group, wall, fold=not self.trouble)
+                self._store.commit(group, now, fold=not self.trouble)
             except sqlite3.Error as error:
                 return self._failed(error)
             self.committed(time.monotonic() - began)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.core import lifecycle
 from gateway.core.lifecycle import Rules
-from gateway.core.model import DeviceId, Event, EventKind, Record, SourceName, Transition
+from gateway.core.model import DeviceId, Event, EventKind, Instant, Record, SourceName, Transition
 from gateway.journal.rows import FactRow, encode_entry
 from gateway.journal.schema import open_journal
 from gateway.journal.store import Group, Store
@@ -89,7 +89,7 @@ def write_journal(path: Path, verdicts: int, devices: int, now: float) -> None:
             for n, fact in enumerate(facts)
         ]
         seq += len(rows)
-        store.commit(Group(rows, (), ()), at)
+        store.commit(Group(rows, (), ()), Instant(at, at))
         if store.fold_due:
             store.start_fold()
         if store.logged > 1 << 26:

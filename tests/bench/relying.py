@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.core.acceptance import WINDOW_FUTURE
 from gateway.sediment.compose import compose_message
 from gateway.sediment.wire import MessageId, Reason
 from gateway.simulate.child import command
@@ -157,7 +158,10 @@ def carrying(net: Network, site: Site, count: int) -> Iterator[Carrying]:
     ):
         assert sink.stdout is not None
         sink.stdout.readline()
+        started = time.time()
         _admit(net, site, gateway, count)
+        # What an earlier process could have taken, and that is what was stamped up to here, is refused as repeated.
+        time.sleep(max(started + WINDOW_FUTURE + 1.0 - time.time(), 0.0))
         with _program(net, "devices", "devices", str(site.folder / "devices.keys"), str(count)) as devices:
             heard(devices, "connections")
             yield Carrying(gateway, devices, sink)

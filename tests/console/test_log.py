@@ -11,9 +11,22 @@ import structlog
 from structlog.testing import capture_logs
 
 from gateway.console.log import CLAIMED_MOST, LINES_PER_SECOND, Log, PatientFile
-from gateway.control.ports import Notice
+from gateway.control.ports import Notice, Step
 from gateway.core.errors import Refusal
-from gateway.core.model import Rejected, SourceName
+from gateway.core.model import (
+    Applied,
+    DeviceId,
+    Effect,
+    Enforced,
+    Event,
+    EventKind,
+    Instant,
+    Record,
+    Rejected,
+    SourceName,
+    Standing,
+    Transition,
+)
 from tests.fakes.clock import ManualClock
 
 SOURCE = SourceName("verifier")
@@ -64,6 +77,51 @@ def test_a_storm_is_counted_and_not_written() -> None:
     assert len(lines) == LINES_PER_SECOND + 2
     assert [line["event"] for line in lines[-2:]] == ["lines left out", "notice"]
     assert lines[-2]["count"] == 5
+
+
+def _step(effect: Effect) -> Step:
+    event = Event(EventKind.FAILED, 1.0)
+    records = Record(Standing.TRUSTED), Record(Standing.DISTRUSTED)
+    return (
+        Transition(DeviceId("cam-1"), SOURCE, event, *records, effect, "a signed failure"),
+        None,
+        Instant(1.0, 1.0),
+    )
+
+
+def test_standings_that_changed_are_told_and_what_extends_a_deadline_is_not() -> None:
+    with capture_logs() as lines:
+        Log(ManualClock()).stepped([_step(effect) for effect in (Effect.EXTENDED, Effect.LOWERED, Effect.NONE)])
+    assert lines == [
+        {
+            "event": "standing",
+            "log_level": "info",
+            "device": "cam-1",
+            "source": "verifier",
+            "on": "failed",
+            "before": "trusted",
+            "after": "distrusted",
+            "effect": "lowered",
+            "why": "a signed failure",
+        }
+    ]
+
+
+def test_what_could_not_be_enforced_is_told_and_what_was_is_not() -> None:
+    done = Enforced(DeviceId("cam-1"), "gateway", "nft", "admitted", Applied.VERIFIED, "", 1.0, 1.1, 1.2)
+    failed = done._replace(state=Applied.FAILED, detail="no such table")
+    with capture_logs() as lines:
+        Log(ManualClock()).enforced([(1, done), (2, failed), (3, done)])
+    assert lines == [
+        {
+            "event": "not enforced",
+            "log_level": "error",
+            "device": "cam-1",
+            "target": "gateway",
+            "backend": "nft",
+            "detail": "no such table",
+        }
+    ]
 
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:

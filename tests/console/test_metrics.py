@@ -13,7 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
 from gateway.console import metrics as module
-from gateway.console.facts import LEARNT_PAIRS, NOTICE_KINDS, OTHER, VERDICT_BUCKETS, VERDICT_KINDS
+from gateway.console.facts import (
+    LEARNT_PAIRS,
+    NOTICE_KINDS,
+    OTHER,
+    VERDICT_BUCKETS,
+    VERDICT_KINDS,
+    FactCollector,
+)
 from gateway.console.families import Tally
 from gateway.console.metrics import Metrics
 from gateway.console.relaying import FORWARD_RESULTS
@@ -27,6 +34,7 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Instant,
     Record,
     Rejected,
     SourceName,
@@ -38,6 +46,7 @@ from gateway.kubearmor.render import Library
 
 DEVICE = DeviceId("cam-77")
 SOURCE = SourceName("verifier")
+NOW = Instant(1.0, 1.0)
 
 Scrape = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -87,10 +96,8 @@ async def test_every_series_of_a_source_exists_from_the_start(metrics: Metrics) 
 
 
 async def test_verdicts_count_by_result_and_other_events_do_not(metrics: Metrics) -> None:
-    for kind in EventKind:
-        metrics.observe(transition(kind))
-    metrics.observe(transition(EventKind.FAILED))
-    metrics.observe(Event(EventKind.FAILED, 1.0))
+    metrics.stepped([(transition(kind), None, NOW) for kind in EventKind])
+    metrics.stepped([(transition(EventKind.FAILED), None, NOW)])
     found = await scrape(metrics)
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="failed") == 2
     assert value(found, "ragate_verdicts_total", source=SOURCE, result="passed") == 1
@@ -99,7 +106,7 @@ async def test_verdicts_count_by_result_and_other_events_do_not(metrics: Metrics
 
 
 async def test_an_unknown_source_counts_as_other(metrics: Metrics) -> None:
-    metrics.observe(transition(EventKind.PASSED, "stranger"))
+    metrics.stepped([(transition(EventKind.PASSED, "stranger"), None, NOW)])
     metrics.observe(Rejected(SourceName("stranger"), Refusal.PEER, "", "192.0.2.1", 1.0))
     metrics.observe(Rejected(SOURCE, Refusal.HMAC, "", "192.0.2.1", 1.0, device="cam-77"))
     found = await scrape(metrics)
@@ -111,10 +118,13 @@ async def test_an_unknown_source_counts_as_other(metrics: Metrics) -> None:
 
 async def test_latencies(metrics: Metrics) -> None:
     metrics.add_target("gateway", "nft")
-    metrics.observe(enforced(0.0005, 0.0009))
-    metrics.observe(enforced(0.5, 0.0, Applied.ACCEPTED))
-    metrics.observe(enforced(0.1, 0.1, Applied.FAILED))
-    metrics.observe(enforced(0.1, 0.1, received=0.0))
+    told = [
+        enforced(0.0005, 0.0009),
+        enforced(0.5, 0.0, Applied.ACCEPTED),
+        enforced(0.1, 0.1, Applied.FAILED),
+        enforced(0.1, 0.1, received=0.0),
+    ]
+    metrics.enforced([(number, fact) for number, fact in enumerate(told)])
     found = await scrape(metrics)
     labels = {"target": "gateway", "backend": "nft"}
     assert value(found, "ragate_verdict_accepted_seconds_count", **labels) == 2
@@ -127,7 +137,7 @@ async def test_latencies(metrics: Metrics) -> None:
 
 async def test_pairs_are_learnt_up_to_a_limit(metrics: Metrics) -> None:
     for number in range(LEARNT_PAIRS + 10):
-        metrics.observe(enforced(0.001, 0.002, target=f"t{number}"))
+        metrics.enforced([(1, enforced(0.001, 0.002, target=f"t{number}"))])
     found = await scrape(metrics)
     assert value(found, "ragate_verdict_verified_seconds_count", target="t0", backend="nft") == 1
     assert value(found, "ragate_verdict_verified_seconds_count", target=OTHER, backend=OTHER) == 10
@@ -232,7 +242,7 @@ async def test_process_and_build(metrics: Metrics) -> None:
 async def test_text_is_the_same_when_made_on_another_thread(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics.observe(transition(EventKind.PASSED))
+    metrics.stepped([(transition(EventKind.PASSED), None, NOW)])
     here = await scrape(metrics)
     monkeypatch.setattr(module, "SAMPLES_ON_LOOP", 0)
     there = await scrape(metrics)
@@ -267,12 +277,43 @@ def test_a_tally_is_cumulative_and_loses_nothing(values: list[float]) -> None:
             Rejected, st.text().map(SourceName), st.sampled_from(Refusal), st.text(), st.text(), st.floats(0, 1e9)
         ),
         st.builds(Notice, st.text(), st.text(), st.text(), st.floats(0, 1e9), st.integers(0, 1_000)),
-        st.builds(enforced, st.floats(-5, 50), st.floats(-5, 50), st.sampled_from(Applied)),
-        st.builds(transition, st.sampled_from(EventKind), st.text()),
     )
 )
 def test_no_fact_raises(fact: Fact) -> None:
     Metrics(CollectorRegistry(), [SOURCE]).observe(fact)
+
+
+@given(
+    st.lists(
+        st.builds(
+            enforced,
+            st.floats(-5, 50),
+            st.floats(-5, 50),
+            st.sampled_from(Applied),
+            received=st.sampled_from((0.0, 100.0)),
+            target=st.sampled_from("ab"),
+        )
+    ),
+    st.lists(st.builds(transition, st.sampled_from(EventKind), st.sampled_from((SOURCE, "stranger")))),
+)
+def test_many_told_at_once_count_as_one_by_one(outcomes: list[Enforced], steps: list[Transition]) -> None:
+    alone, together = FactCollector(), FactCollector()
+    for each in (alone, together):
+        each.add_source(SOURCE)
+        each.add_source(OTHER)
+    for fact in outcomes:
+        alone.enforced([(1, fact)])
+    for transition_ in steps:
+        alone.stepped([(transition_, None, NOW)])
+    together.enforced([(1, fact) for fact in outcomes])
+    together.stepped([(transition_, None, NOW) for transition_ in steps])
+    assert together.verdicts == alone.verdicts
+    assert together.latencies.keys() == alone.latencies.keys()
+    for pair, tallies in alone.latencies.items():
+        for mine, theirs in zip(together.latencies[pair], tallies, strict=True):
+            assert mine.counts == theirs.counts
+            assert math.isclose(mine.total, theirs.total)
+            assert mine.total >= 0
 
 
 async def test_the_running_book_and_what_became_of_attempts(metrics: Metrics) -> None:

@@ -155,6 +155,43 @@ async def test_the_newest_override_of_a_device_is_remembered(bench: Bench) -> No
         await journal.close()
 
 
+async def test_in_the_same_boot_it_is_known_when_everything_ends_and_in_another_what_was_left(bench: Bench) -> None:
+    boot = bench.clock.boot
+    journal, _ = bench.make("first")
+    journal.load()
+    await durable(journal, samples.passed(1)._replace(until_boot=boot + 300), samples.passed(1, samples.device(2)))
+    await durable(journal, samples.overridden(1)._replace(until_boot=boot + 100), samples.overridden(2))
+    bench.clock.advance(10)
+    bench.clock.jump(-60)  # the clock that can be set says now that more is left
+    taken_back = {"kind": "taken-back", "device": "cam-3", "source": "verifier"}
+    await durable(journal, Entry(taken_back, samples.trusted(), boot + 300))
+    await journal.close()
+    first, second, third = ((samples.device(number), samples.SOURCE) for number in (1, 2, 3))
+    for boot_id, known in (("first", True), ("second", False), ("second", False)):
+        journal, _ = bench.make(boot_id)
+        loaded = journal.load()
+        assert dict(loaded.remaining) == {first: 300.0, second: 900.0, third: 290.0}
+        ends = {first: boot + 300, second: boot + 900, third: boot + 300}
+        assert dict(loaded.until_boot) == (ends if known else {})
+        one, two = loaded.overrides[samples.device(1)], loaded.overrides[samples.device(2)]
+        assert (one.left, two.left) == (100.0, 600.0)
+        assert (one.until_boot, two.until_boot) == ((boot + 100, boot + 600) if known else (None, None))
+        await journal.close()
+
+
+async def test_a_later_record_ends_when_it_says(bench: Bench) -> None:
+    journal, _ = bench.make()
+    journal.load()
+    await durable(journal, samples.passed(1)._replace(until_boot=5_000.0))
+    await durable(journal, samples.passed(2)._replace(until_boot=1_200.0))
+    await durable(journal, samples.passed(1, samples.device(2)))
+    await durable(journal, Entry({"device": "cam-2", "source": "verifier"}, Record()))
+    await journal.close()
+    journal, _ = bench.make()
+    assert dict(journal.load().until_boot) == {(samples.device(1), samples.SOURCE): 1_200.0}
+    await journal.close()
+
+
 async def test_an_override_is_found_again_after_a_crash(bench: Bench) -> None:
     journal, _ = bench.make("first")
     journal.load()
@@ -234,9 +271,9 @@ async def test_a_row_says_what_happened_and_what_came_of_it(bench: Bench) -> Non
         "outcome": None,
     }
     assert {key: row[key] for key in expected} == expected
-    journal.enforced(seq, samples.enforced(Applied.ACCEPTED))
+    journal.enforced([(seq, samples.enforced(Applied.ACCEPTED))])
     await durable(journal, samples.passed(1, samples.device(2)))
-    journal.enforced(seq, samples.enforced(Applied.VERIFIED))
+    journal.enforced([(seq, samples.enforced(Applied.VERIFIED))])
     await durable(journal, samples.passed(2, samples.device(2)))
     (row,) = await rows(history)
     assert row["outcome"] == {
@@ -255,9 +292,9 @@ async def test_a_row_says_what_happened_and_what_came_of_it(bench: Bench) -> Non
 async def test_an_outcome_without_a_row_gets_one_only_when_it_tells_something(bench: Bench) -> None:
     journal, history = bench.make()
     journal.load()
-    journal.enforced(0, samples.enforced(Applied.VERIFIED, received=0.0))  # a renewal
-    journal.enforced(0, samples.enforced(Applied.VERIFIED, "drift repaired", received=0.0))
-    journal.enforced(0, samples.enforced(Applied.FAILED, "no such table"))
+    journal.enforced([(0, samples.enforced(Applied.VERIFIED, received=0.0))])  # a renewal
+    journal.enforced([(0, samples.enforced(Applied.VERIFIED, "drift repaired", received=0.0))])
+    journal.enforced([(0, samples.enforced(Applied.FAILED, "no such table"))])
     await durable(journal, samples.passed(1, samples.device(2)))
     shown = [(row["kind"], row["outcome"]["state"], row["outcome"]["detail"]) for row in await rows(history)]
     assert shown == [("outcome", "failed", "no such table"), ("outcome", "verified", "drift repaired")]

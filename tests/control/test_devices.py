@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from gateway.control.devices import TOLD_AT_ONCE
-from gateway.control.followed import Cause
 from gateway.core.errors import BackendError
 from gateway.core.model import AnchorKind, Applied, DeviceId, Effect, Outcome, Standing, Timeliness
 from tests.control.world import INVENTORY, SOURCE, World, device, running
@@ -22,7 +18,7 @@ async def test_a_pass_admits_every_address_and_is_followed_to_read_back_and_comm
         assert world.admitted("10.0.0.1")
         assert world.admitted("fd00::1")
         assert not world.admitted("10.0.0.2")
-        (fact,) = world.facts.enforced
+        (fact,) = world.facts.outcomes
         assert (fact.device, fact.state, fact.profile) == ("cam-1", Applied.VERIFIED, "admitted")
         assert fact.verified == fact.durable == world.clock.boot
 
@@ -43,10 +39,10 @@ async def test_an_admission_waits_for_its_commit_and_a_cut_does_not() -> None:
         await world.settle()
         assert world.stands("10.0.0.1").tombstone
         assert world.stands("fd00::1").tombstone
-        assert world.facts.enforced[-1].profile == "admitted"  # not yet reported: the row is not durable
+        assert world.facts.outcomes[-1].profile == "admitted"  # not yet reported: the row is not durable
         world.journal.release()
         await world.settle()
-        assert world.facts.enforced[-1].profile == "deny"
+        assert world.facts.outcomes[-1].profile == "deny"
 
 
 async def test_a_failure_that_overtakes_a_waiting_admission_wins() -> None:
@@ -60,7 +56,7 @@ async def test_a_failure_that_overtakes_a_waiting_admission_wins() -> None:
         await world.settle()
         assert world.stands("10.0.0.1").tombstone
         assert not world.admitted("10.0.0.1")
-        states = {(fact.profile, fact.state) for fact in world.facts.enforced}
+        states = {(fact.profile, fact.state) for fact in world.facts.outcomes}
         assert ("admitted", Applied.FAILED) in states
         assert ("deny", Applied.VERIFIED) in states
 
@@ -173,36 +169,6 @@ async def test_who_held_a_device_before_a_restart_is_not_known_and_who_holds_it_
             assert view.held.event.actor == "unix:bob"
 
 
-def _report(world: World, number: int) -> None:
-    cause = Cause(0, DeviceId(f"cam-{number}"), "admitted", world.clock.boot, 0)
-    world.devices.enforced(world.gate, cause, Applied.VERIFIED, world.clock.boot)
-
-
-async def test_what_came_of_verdicts_is_told_by_and_by_and_others_have_their_turn_between() -> None:
-    async with running() as world:
-        for number in range(5 * TOLD_AT_ONCE):
-            _report(world, number)
-        assert not world.facts.enforced
-        told = []
-        for _ in range(10):
-            await asyncio.sleep(0)
-            told.append(len(world.facts.enforced))
-        assert told[:6] == [TOLD_AT_ONCE * turn for turn in (1, 2, 3, 4, 5, 5)]
-        assert [fact.device for fact in world.facts.enforced] == [f"cam-{n}" for n in range(5 * TOLD_AT_ONCE)]
-
-
-async def test_the_more_is_untold_the_more_is_told_at_once() -> None:
-    async with running() as world:
-        for number in range(100 * TOLD_AT_ONCE):
-            _report(world, number)
-        assert not world.devices.at_rest
-        await asyncio.sleep(0)
-        assert len(world.facts.enforced) == 100 * TOLD_AT_ONCE // 8
-        await asyncio.wait_for(world.devices.flush(), 5.0)
-        assert len(world.facts.enforced) == 100 * TOLD_AT_ONCE
-        assert world.devices.at_rest
-
-
 def _resting(world: World) -> bool:
     # Asked anew each time: a type checker takes an attribute once asserted for settled.
     return world.devices.at_rest
@@ -224,14 +190,6 @@ async def test_a_verdict_under_way_is_no_rest() -> None:
         await world.settle()
         assert world.admitted("10.0.0.1")
         assert _resting(world)
-
-
-async def test_at_the_stop_everything_is_told() -> None:
-    async with running() as world:
-        for number in range(3 * TOLD_AT_ONCE):
-            _report(world, number)
-        world.devices.stop()
-        assert len(world.facts.enforced) == 3 * TOLD_AT_ONCE
 
 
 async def test_devices_that_share_an_address_are_judged_by_the_lowest_of_them() -> None:

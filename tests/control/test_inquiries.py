@@ -45,12 +45,12 @@ class Site:
         verdict = Verdict(device, SOURCE, Outcome.PASSED, int(now.wall), Timeliness.FRESH, b"", "PASS", claim)
         event = Event(EventKind.PASSED, now.wall)
         step = Transition(device, SOURCE, event, Record(), Record(Standing.TRUSTED), effect, "")
-        self.inquiries.judged(verdict, step, now)
+        self.inquiries.stepped([(step, verdict, now)])
 
     def becomes_suspect(self, device: DeviceId = CAM, before: Standing = Standing.TRUSTED) -> None:
         event = Event(EventKind.HINTED, self.clock.wall)
         step = Transition(device, SOURCE, event, Record(before), Record(Standing.SUSPECT), Effect.LOWERED, "")
-        self.inquiries.observe(step)
+        self.inquiries.stepped([(step, None, self.clock.now())])
 
     def remembers(self, address: str = "10.0.0.1", *, good: bool = True) -> None:
         self.verifier.memory[address] = Confirmed(int(self.clock.wall), good)
@@ -249,9 +249,8 @@ async def test_a_suspect_device_is_asked_for_when_a_pass_can_count_and_at_once_f
 async def test_a_source_that_cannot_be_asked_is_left_alone() -> None:
     inquiries = Inquiries([], ManualClock())
     event = Event(EventKind.HINTED, 1.0)
-    inquiries.observe(
-        Transition(CAM, SOURCE, event, Record(Standing.TRUSTED), Record(Standing.SUSPECT), Effect.LOWERED, "")
-    )
+    step = Transition(CAM, SOURCE, event, Record(Standing.TRUSTED), Record(Standing.SUSPECT), Effect.LOWERED, "")
+    inquiries.stepped([(step, None, ManualClock().now())])
     assert not inquiries.solicited(CAM, SOURCE, ManualClock().now())
     with pytest.raises(SourceError, match="no api is configured"):
         await inquiries.attest(CAM, [SOURCE])

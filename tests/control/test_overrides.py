@@ -346,6 +346,94 @@ async def test_a_clock_set_back_while_the_gateway_was_down_gives_no_time() -> No
         assert world.overrides.count == 0
 
 
+async def ends_at(machine: Machine, boot: float) -> None:
+    """A restart in the same boot: the override ends at that moment, and not before."""
+    async with running(**machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
+        assert world.overrides.count == 1
+        assert world.overrides.next() == boot
+        await later(world, boot - world.clock.boot)
+        assert world.overrides.count == 0
+
+
+async def test_a_clock_set_back_before_a_kill_gives_no_time() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await override(world, ADMITTED, 50.0)
+        end = world.clock.boot + 50.0
+        world.clock.advance(30.0)  # and nothing is committed, which would tell the journal of a later wall time
+        world.clock.jump(-110.0)
+    await ends_at(machine, end)
+
+
+async def test_a_clock_set_back_before_the_commit_gives_no_time() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        world.journal.delay()
+        await override(world, ADMITTED, 50.0)
+        end = world.clock.boot + 50.0
+        world.clock.jump(-60.0)
+        world.clock.advance(30.0)
+        world.journal.release()
+        await world.settle()
+    assert machine.disk.overrides[CAM].left == 20.0
+    await ends_at(machine, end)
+
+
+async def test_an_override_of_after_the_clock_was_set_back_outlives_a_kill() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await world.passes("cam-1")  # the journal knows of this wall time
+        world.clock.jump(-100.0)
+        await override(world, DENY, 50.0)
+        end = world.clock.boot + 50.0
+        world.clock.advance(20.0)
+    await ends_at(machine, end)
+
+
+async def test_an_override_that_stays_because_another_was_taken_back_keeps_its_end() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await world.passes("cam-1")
+        await override(world, PROBATION, 50.0)
+        end = world.clock.boot + 50.0
+        await later(world, 30.0)
+        world.clock.jump(-60.0)
+        world.clockwork.turn()
+        world.journal.delay()
+        await override(world, ADMITTED, 500.0)
+        world.journal.fail()
+        await world.settle()
+        world.journal.mend()
+        world.journal.release()
+        await world.settle()
+    await ends_at(machine, end)
+
+
+async def test_an_end_that_is_committed_after_the_clock_was_set_back_is_one() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await override(world, ADMITTED, 500.0)
+        world.journal.delay()
+        world.overrides.end_override(CAM, "unix:ann", "x")
+        world.clock.jump(-60.0)
+        world.journal.release()
+        await world.settle()
+    assert machine.disk.overrides[CAM].left == 0.0
+    async with running(**machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
+        assert world.overrides.count == 0
+
+
+async def test_after_a_reboot_the_boot_clock_says_nothing_of_an_override() -> None:
+    machine = Machine()
+    async with running(clock=machine.clock, disk=machine.disk, backend=machine.backend, book=LOW) as world:
+        await override(world, ADMITTED, 50.0)
+    machine.clock.advance(10.0)
+    for boot in (5.0, 90_000.0):
+        machine.clock.boot = boot
+        async with running(boot_id=f"boot {boot}", **machine.restarted(), book=LOW) as world:  # type: ignore[arg-type]
+            assert world.overrides.next() == boot + 40.0
+
+
 async def test_a_device_that_is_gone_and_a_profile_that_is_gone() -> None:
     machine = Machine()
     async with running(
@@ -378,7 +466,7 @@ async def test_after_a_stop_nothing_is_followed() -> None:
 
 STEPS = st.one_of(
     st.sampled_from(["pass", "fail", "hold", "release", "end", "delay", "undelay", "disk-full", "mend", "kill"]),
-    st.just("pass"),
+    st.sampled_from(["pass", "kill"]),
     st.tuples(st.just("override"), st.sampled_from([ADMITTED, PROBATION, DENY]), st.sampled_from([5.0, 30.0])),
     st.tuples(st.just("advance"), st.sampled_from([1.0, 4.0, 20.0, 70.0])),
     st.tuples(st.just("jump"), st.sampled_from([-60.0, 3.0, 60.0])),
@@ -387,21 +475,17 @@ Step = str | tuple[str, float] | tuple[str, str, float]
 
 
 class Model:
-    """When the newest override to ``admitted`` must have ended at the latest (boot seconds); 0: there is none."""
+    """When the newest override to ``admitted`` must have ended at the latest (boot seconds); 0: there is none.
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    ``durable``: the same for the newest that the journal has; what it has not is forgotten by a kill.
+    """
+
+    def __init__(self) -> None:
         self.ends = 0.0
-        self.length = 0.0
-        self.highest = machine.clock.wall
+        self.durable = 0.0
 
     def killed(self) -> None:
-        """A limit: the journal dates by the wall clock alone. Where that was set back (by less than ``BEHIND``,
-        else nobody is admitted) and the service is killed before it has caught up, nobody knows what has passed.
-        Never more than that, and never more than its whole length anew."""
-        behind = max(0.0, self.highest - self.machine.clock.wall)
-        if self.ends:
-            self.ends = min(self.ends + behind, self.machine.clock.boot + self.length)
+        self.ends = self.durable
 
     async def take(self, world: World, step: Step) -> None:
         if isinstance(step, tuple):
@@ -429,7 +513,8 @@ class Model:
             }[step]()
         world.clockwork.turn()
         await world.settle()
-        self.highest = max(self.highest, world.clock.wall)
+        if not world.journal.pending:
+            self.durable = self.ends
 
     async def _take_with(self, world: World, step: tuple[str, float] | tuple[str, str, float]) -> None:
         if step[0] == "advance":
@@ -441,7 +526,6 @@ class Model:
             with suppress(NotNow):
                 world.overrides.override(CAM, str(profile), float(seconds), "unix:ann", "x")
                 self.ends = world.clock.boot + float(seconds) if profile == ADMITTED else 0.0
-                self.length = float(seconds)
 
     def check(self, world: World) -> None:
         stands, now = world.stands(ADDRESS), world.clock.boot
@@ -464,7 +548,7 @@ class Model:
 def test_whatever_happens_an_override_gives_no_more_and_no_longer(steps: list[Step]) -> None:
     async def scenario() -> None:
         machine = Machine()
-        model = Model(machine)
+        model = Model()
         left, parts = list(steps), {"clock": machine.clock, "disk": machine.disk, "backend": machine.backend}
         while True:
             async with running(**parts, book=LOW) as world:  # type: ignore[arg-type]

@@ -91,7 +91,6 @@ async def test_statements_are_judged_in_order_and_told_when_durable_and_enforced
         assert world.standing("cam-1") is Standing.DISTRUSTED
         assert last.milliseconds is not None
         assert len({item.seq for item in receipt.items}) == 4
-        assert not world.devices.followed
         rows = {row["seq"]: row for row in await world.journal.verdicts(DeviceId("cam-1"), 10)}
         assert last.seq in rows
 

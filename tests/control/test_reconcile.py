@@ -42,7 +42,7 @@ async def test_an_opening_under_way_never_outlives_a_cut_that_came_after_it() ->
         await world.settle()
         assert world.stands("10.0.0.1").tombstone
         assert not world.admitted("10.0.0.1")
-        assert ("overtaken by a cut", Applied.FAILED) in {(f.detail, f.state) for f in world.facts.enforced}
+        assert ("overtaken by a cut", Applied.FAILED) in {(f.detail, f.state) for f in world.facts.outcomes}
 
 
 @pytest.mark.parametrize("tombstone", [True, False])

@@ -10,7 +10,7 @@ from gateway.control.alarms import Alarms
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
 from gateway.control.overrides import Overrides
-from gateway.control.ports import Fact, Notice, Usage
+from gateway.control.ports import Answered, Fact, Notice, Step, Usage
 from gateway.control.reconcile import Reconciler
 from gateway.control.site import Site
 from gateway.control.start import restore
@@ -54,13 +54,19 @@ class Facts:
     """An observer that keeps everything."""
 
     def __init__(self) -> None:
-        self.all: list[Fact] = []
+        self.all: list[Fact | Transition | Enforced] = []
+
+    def stepped(self, steps: Sequence[Step]) -> None:
+        self.all += [transition for transition, _, _ in steps]
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        self.all += [fact for _, fact in outcomes]
 
     def observe(self, fact: Fact) -> None:
         self.all.append(fact)
 
     @property
-    def enforced(self) -> list[Enforced]:
+    def outcomes(self) -> list[Enforced]:
         return [fact for fact in self.all if isinstance(fact, Enforced)]
 
     @property

@@ -199,7 +199,7 @@ HELD = Record(S.HELD, hold=True)
         (Record(S.RETIRED), K.PASSED, "PASS", "pass refused: the device is retired"),
         (Record(S.RETIRED), K.REINSTATED, "", "the inventory lists the device again"),
         (TRUSTED, K.RETIRED, "", "the inventory no longer lists the device"),
-        (TRUSTED, K.WITHHELD, "", "withheld: kernel and journal disagree"),
+        (TRUSTED, K.WITHHELD, "a tombstone stands", "withheld: a tombstone stands"),
     ],
 )
 def test_the_words_name_what_happened(record: Record, kind: EventKind, reason: str, why: str) -> None:

@@ -22,7 +22,7 @@ from gateway.console.metrics import Metrics
 from gateway.control.admit import Admit
 from gateway.control.clockwork import Clockwork
 from gateway.control.devices import Devices
-from gateway.control.ports import Fact, Observer
+from gateway.control.ports import Answered, Fact, Observer, Step
 from gateway.control.reconcile import Reconciler
 from gateway.control.start import restore
 from gateway.core.lifecycle import Rules
@@ -32,10 +32,8 @@ from gateway.core.model import (
     Binding,
     Device,
     DeviceId,
-    Enforced,
     Record,
     Rejected,
-    Transition,
 )
 from gateway.core.policy import Book
 from gateway.intake.sediment import DoorSettings, SedimentDoor, open_listeners
@@ -105,14 +103,15 @@ class Seen:
         self.judged = 0
         self.under_way = 0
 
+    def stepped(self, steps: Sequence[Step]) -> None:
+        self.under_way += len(steps)
+        self.judged += sum(transition.event.issued_at > 0 for transition, _, _ in steps)
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        self.under_way -= len(outcomes)
+
     def observe(self, fact: Fact) -> None:
-        if isinstance(fact, Transition):
-            self.under_way += 1
-            self.judged += fact.event.issued_at > 0
-        elif isinstance(fact, Enforced):
-            self.under_way -= 1
-        elif isinstance(fact, Rejected):
-            self.judged += 1
+        self.judged += isinstance(fact, Rejected)
 
 
 class Gate:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.control.ports import Clock, Entry, Loaded, Running
+from gateway.control.ports import Answered, Clock, Entry, Loaded, Running
 from gateway.core.errors import JournalError
-from gateway.core.model import Applied, DeviceId, Enforced, Record, Rejected, SourceName, Transition
+from gateway.core.model import Applied, DeviceId, Enforced, Instant, Record, Rejected, SourceName, Transition
 from gateway.core.policy import Override
 
 Done = Callable[[JournalError | None], None]
@@ -23,6 +23,7 @@ class Disk:
     refusals: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
     records: dict[tuple[DeviceId, SourceName], Record] = field(default_factory=dict)
     remaining: dict[tuple[DeviceId, SourceName], float] = field(default_factory=dict)
+    until_boot: dict[tuple[DeviceId, SourceName], float] = field(default_factory=dict)
     overrides: dict[DeviceId, Running] = field(default_factory=dict)
     highest_wall: float = 0.0
     clean: bool = True
@@ -71,6 +72,9 @@ class FakeJournal:
 
     def load(self) -> Loaded:
         disk = self.disk
+        if disk.boot_id != self._boot_id:
+            disk.until_boot.clear()
+            disk.overrides = {device: each._replace(until_boot=None) for device, each in disk.overrides.items()}
         loaded = Loaded(
             dict(disk.records),
             dict(disk.remaining),
@@ -78,6 +82,7 @@ class FakeJournal:
             disk.clean,
             disk.boot_id,
             dict(disk.overrides),
+            dict(disk.until_boot),
         )
         disk.clean, disk.boot_id = False, self._boot_id
         self._open = True
@@ -99,15 +104,16 @@ class FakeJournal:
         self._schedule()
         return range(first, first + len(entries))
 
-    def enforced(self, seq: int, fact: Enforced) -> None:
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
         self._must_be_open()
-        if not seq:
-            if fact.state is not Applied.FAILED and (fact.received > 0 or not fact.detail):
-                return
-            seq = self.disk.next_seq
-            self.disk.next_seq += 1
-            self.disk.rows[seq] = _row(seq, self._clock.now().wall, "outcome", fact.device, "")
-        self._late.append((seq, fact))
+        for seq, fact in outcomes:
+            if seq:
+                self._late.append((seq, fact))
+            elif fact.state is Applied.FAILED or (fact.received <= 0 and fact.detail):
+                own = self.disk.next_seq
+                self.disk.next_seq += 1
+                self.disk.rows[own] = _row(own, self._clock.now().wall, "outcome", fact.device, "")
+                self._late.append((own, fact))
         self._schedule()
 
     async def close(self) -> None:
@@ -164,10 +170,11 @@ class FakeJournal:
             return
         kept, self._kept = self._kept, []
         late, self._late = self._late, []
-        wall = self._clock.now().wall
+        now = self._clock.now()
+        wall = now.wall
         for first, entries, _ in kept:
             for seq, entry in enumerate(entries, first):
-                self._write(seq, entry, wall)
+                self._write(seq, entry, now)
         for seq, fact in late:
             self.outcomes.append((seq, fact))
             if seq in self.disk.rows:
@@ -177,7 +184,7 @@ class FakeJournal:
             if waiting is not None:
                 waiting(None)
 
-    def _write(self, seq: int, entry: Entry, wall: float) -> None:
+    def _write(self, seq: int, entry: Entry, now: Instant) -> None:
         fact = entry.fact
         if isinstance(fact, Rejected) and not fact.authentic:
             self._add_up(fact)
@@ -202,17 +209,20 @@ class FakeJournal:
             row = _row(seq, fact.at, "refusal", fact.device, fact.source)
             row |= {"refusal": fact.refusal.value, "peer": fact.peer, "detail": fact.detail, "why": fact.detail}
         else:
-            row = _row(seq, fact.get("at", wall), fact.get("kind", "note"), fact.get("device", ""), "") | dict(fact)
+            at = fact.get("at", now.wall)
+            row = _row(seq, at, fact.get("kind", "note"), fact.get("device", ""), "") | dict(fact)
         self.disk.rows[seq] = row
         if isinstance(entry.record, Override):
             word = entry.record
-            self.disk.overrides[word.device] = Running(word, max(word.until - wall, 0.0))
+            self.disk.overrides[word.device] = Running(word, *_times(word.until, entry.until_boot, now))
         elif entry.record is not None:
             key = (DeviceId(row["device"]), SourceName(row["source"]))
             self.disk.records[key] = entry.record
             self.disk.remaining.pop(key, None)
+            self.disk.until_boot.pop(key, None)
             if entry.record.deadline is not None:
-                self.disk.remaining[key] = max(entry.record.deadline - wall, 0.0)
+                left, end = _times(entry.record.deadline, entry.until_boot, now)
+                self.disk.remaining[key], self.disk.until_boot[key] = left, end
 
     def _add_up(self, fact: Rejected) -> None:
         slot = int(fact.at) // 10 * 10
@@ -233,6 +243,13 @@ class FakeJournal:
         )
         row["times"] += 1
         row["last"] = max(row["last"], fact.at)
+
+
+def _times(deadline: float, until_boot: float | None, now: Instant) -> tuple[float, float]:
+    left = deadline - now.wall
+    if until_boot is None:
+        until_boot = now.boot + left
+    return max(min(left, until_boot - now.boot), 0.0), until_boot
 
 
 def _row(seq: int, at: float, kind: str, device: str, source: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from gateway.journal import SqliteJournal, rows
 from tests.fakes.clock import ManualClock
 from tests.fuzz.mutants import mutants
 from tests.journal import samples
+from tests.journal.stored import times
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(900)]
 
@@ -30,7 +31,7 @@ def stored(entry: Entry) -> rows.StoredRow:
     assert isinstance(entry.fact, Transition)
     assert not isinstance(entry.record, Override)
     row = rows.encode_entry(1, entry.fact, entry.record, samples.WALL)
-    return rows.StoredRow(*row[:7], rows.remaining(row.deadline, samples.WALL))
+    return rows.StoredRow(*row[:7], *times(row))
 
 
 ROWS = [stored(samples.passed()), stored(samples.failed())]

@@ -11,6 +11,7 @@ from gateway.core.model import (
     Enforced,
     Event,
     EventKind,
+    Instant,
     Record,
     Rejected,
     SourceName,
@@ -21,6 +22,7 @@ from gateway.core.policy import Override
 
 SOURCE = SourceName("verifier")
 WALL = 1_795_283_400.0
+NOW = Instant(WALL, 1_000.0)
 
 
 def device(number: int) -> DeviceId:

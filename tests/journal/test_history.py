@@ -69,7 +69,7 @@ async def test_a_whole_journal_verifies_beside_the_writer_and_alone(make: Make, 
     journal.load()
     for number in range(5):
         await durable(journal, samples.passed(number), samples.refused())
-        journal.enforced(number + 1, samples.enforced())
+        journal.enforced([(number + 1, samples.enforced())])
     assert await journal.history.verify_chain() == []
     await journal.close()
     alone = SqliteHistory(path)
@@ -82,8 +82,12 @@ async def test_a_whole_journal_verifies_beside_the_writer_and_alone(make: Make, 
     ("change", "finding"),
     [
         ("UPDATE facts SET at = at + 1 WHERE seq = 2", "does not match its digest"),
+        ("UPDATE facts SET until_boot = until_boot + 1 WHERE seq = 2", "does not match its digest"),
+        ("UPDATE facts SET until_boot = NULL WHERE seq = 2", "does not match its digest"),
+        ("UPDATE devices SET until_boot = until_boot + 1", "the state of 1 devices does not match its checksum"),
+        ("UPDATE devices SET until_boot = NULL", "the state of 1 devices does not match its checksum"),
         (
-            "INSERT INTO facts SELECT 99, at, kind, device, source, body, record, NULL, prev FROM facts LIMIT 1",
+            "INSERT INTO facts SELECT 99, at, kind, device, source, body, NULL, NULL, 0, NULL FROM facts LIMIT 1",
             "1 rows belong to no commit group",
         ),
         ("UPDATE devices SET sum = sum + 1", "the state of 1 devices does not match its checksum, first 'cam-1'"),

@@ -12,12 +12,13 @@ from tests.journal import samples
 from tests.journal.stored import File, outcome
 
 
-@pytest.mark.parametrize("column", ["record", "remaining", "device"])
+@pytest.mark.parametrize("column", ["record", "remaining", "until_boot", "device"])
 def test_state_that_was_changed_on_disk_is_refused(file: File, column: str) -> None:
     file.write(samples.failed(1))
     file.close()
     db = sqlite3.connect(file.path)
-    change = {"record": "replace(record, '2', '6')", "remaining": "remaining + 1", "device": "'cam-2'"}[column]
+    changes = {"record": "replace(record, '2', '6')", "device": "'cam-2'"}
+    change = changes.get(column, f"{column} + 1")
     db.execute(f"UPDATE devices SET {column} = {change}")
     db.commit()
     db.close()
@@ -30,6 +31,8 @@ def test_state_that_was_changed_on_disk_is_refused(file: File, column: str) -> N
     [
         ("UPDATE facts SET record = replace(record, '2', '6') WHERE seq = 2", "does not match its digest"),
         ("DELETE FROM facts WHERE seq = 2", "the file has 1 and 1"),
+        ("UPDATE facts SET until_boot = until_boot + 60 WHERE seq = 2", "does not match its digest"),
+        ("UPDATE facts SET until_boot = NULL WHERE seq = 2", "does not match its digest"),
         ("UPDATE outcomes SET state = 'failed'", "does not match its digest"),
         ("DELETE FROM groups WHERE id = 2", "groups 2 to 2 are missing"),
         ("UPDATE groups SET at = 0 WHERE id = 3", "does not match its digest"),
@@ -39,7 +42,7 @@ def test_state_that_was_changed_on_disk_is_refused(file: File, column: str) -> N
 def test_a_change_to_history_shows_and_stops_the_start(file: File, change: str, finding: str) -> None:
     file.write(samples.passed(1))
     rows = file.rows(samples.failed(2), samples.passed(3))
-    file.store.commit(Group(rows, [outcome(1)], ()), samples.WALL)
+    file.store.commit(Group(rows, [outcome(1)], ()), samples.NOW)
     file.write(samples.passed(4))
     assert file.findings() == []
     file.db.execute(change)
@@ -52,7 +55,7 @@ def test_a_change_to_history_shows_and_stops_the_start(file: File, change: str, 
 @pytest.mark.parametrize(
     "change",
     [
-        "INSERT INTO facts VALUES (99, 1, 'note', 'cam-1', 'verifier', '{}', '{\"standing\":6}', 900, NULL)",
+        "INSERT INTO facts VALUES (99, 1, 'note', 'cam-1', 'verifier', '{}', '{\"standing\":6}', 900, NULL, NULL)",
         "DELETE FROM groups",
     ],
 )

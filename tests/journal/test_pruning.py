@@ -14,7 +14,10 @@ def test_old_groups_go_whole_and_the_chain_still_holds(file: File, monkeypatch: 
     monkeypatch.setattr(pruning, "PRUNE_SLICE", 4)
     for number in range(10):
         rows = file.rows(samples.passed(number), samples.passed(number, samples.device(2)))
-        file.store.commit(Group(rows, [outcome(max(rows[0].seq - 2, 1))], ()), samples.WALL + number * 100)
+        file.store.commit(
+            Group(rows, [outcome(max(rows[0].seq - 2, 1))], ()),
+            samples.NOW._replace(wall=samples.WALL + number * 100),
+        )
     assert not file.store.prune(samples.WALL + 10_000), "rows that are not folded stay"
     file.store.start_fold()
     file.store.fold_slice()
@@ -37,12 +40,12 @@ def test_old_groups_go_whole_and_the_chain_still_holds(file: File, monkeypatch: 
 
 
 def test_refusals_add_up_and_are_bounded(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.store.commit(Group((), (), [refusal(100, times=2), refusal(110)]), samples.WALL)
-    file.store.commit(Group((), (), [refusal(100, times=3)]), samples.WALL)
+    file.store.commit(Group((), (), [refusal(100, times=2), refusal(110)]), samples.NOW)
+    file.store.commit(Group((), (), [refusal(100, times=3)]), samples.NOW)
     assert file.db.execute("SELECT times FROM refusals ORDER BY slot").fetchall() == [(5,), (1,)]
     monkeypatch.setattr(pruning, "REFUSAL_ROWS", 10)
     monkeypatch.setattr(pruning, "REFUSAL_SLACK", 2)
-    file.store.commit(Group((), (), [refusal(200 + n) for n in range(20)]), samples.WALL)
+    file.store.commit(Group((), (), [refusal(200 + n) for n in range(20)]), samples.NOW)
     file.store.prune_refusals(105.0)
     assert file.count("refusals") == 8
     assert file.db.execute("SELECT min(slot) FROM refusals").fetchone() == (212,)

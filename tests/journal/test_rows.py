@@ -30,6 +30,7 @@ from gateway.core.policy import Override
 from gateway.journal import outcomes, rows
 from gateway.journal.plain import plain_fact
 from tests.journal import samples
+from tests.journal.stored import times
 
 numbers = st.integers(0, 2**63 - 1)
 moments = st.floats(0, 1e12, allow_nan=False)
@@ -66,8 +67,8 @@ events = st.builds(
 )
 
 
-def stored(row: rows.FactRow, wall: float = samples.WALL) -> rows.StoredRow:
-    return rows.StoredRow(*row[:7], rows.remaining(row.deadline, wall))
+def stored(row: rows.FactRow) -> rows.StoredRow:
+    return rows.StoredRow(*row[:7], *times(row))
 
 
 @given(records)
@@ -90,10 +91,10 @@ def test_the_bytes_of_rows_stay_what_other_versions_read() -> None:
         '"nonces":["02020202020202020202020202020202"],"epoch":1795283402,"debt":2}'
     )
     place = (7, samples.WALL, "transition", "cam-1", "verifier")
-    kept = rows.encode_entry(7, fact, record, samples.WALL)
-    assert kept == (*place, told % "", left, samples.WALL + 900)
+    kept = rows.encode_entry(7, fact, record, samples.WALL, 1_900.0)
+    assert tuple(kept) == (*place, told % "", left, samples.WALL + 900, 1_900.0)
     unkept = rows.encode_entry(7, fact, None, samples.WALL)
-    assert unkept == (*place, told % f'"after":{left},', None, None)
+    assert tuple(unkept) == (*place, told % f'"after":{left},', None, None, None)
     odd = Record(Standing.HELD, None, 5, (b"\1", b"\2"), 3, 2, 1, 9.5, hold=True, graced=True)
     assert rows.encode_record(odd) == (
         '{"standing":1,"newest":5,"nonces":["01","02"],"epoch":3,"debt":2,"paid_at":1,"suspected_since":9.5,'
@@ -229,10 +230,28 @@ def test_which_outcomes_deserve_a_row(state: Applied, detail: str, received: flo
     assert outcomes.worth_a_row(fact) is worth
 
 
-def test_remaining_never_goes_below_zero() -> None:
-    assert rows.remaining(10.0, 4.0) == 6.0
-    assert rows.remaining(10.0, 40.0) == 0.0
-    assert rows.remaining(None, 40.0) is None
+@pytest.mark.parametrize(
+    ("until_boot", "wall", "told"),
+    [
+        (None, 4.0, (6.0, 106.0)),
+        (None, 40.0, (0.0, 70.0)),  # over already
+        (103.0, 4.0, (3.0, 103.0)),  # the wall clock was set back since
+        (103.0, 40.0, (0.0, 103.0)),
+        (120.0, 4.0, (6.0, 120.0)),  # it was set forward since
+        (90.0, 4.0, (0.0, 90.0)),
+        (math.inf, 4.0, (6.0, 106.0)),
+        (math.nan, 4.0, (6.0, 106.0)),
+    ],
+)
+def test_what_is_left_is_told_by_the_clock_that_leaves_less(
+    until_boot: float | None, wall: float, told: tuple[float, float]
+) -> None:
+    assert rows.times_left(10.0, until_boot, wall, 100.0) == told
+
+
+def test_what_is_left_is_never_minus_zero() -> None:
+    for number in rows.times_left(0.0, -0.0, 0.0, 0.0):
+        assert math.copysign(1.0, number) == 1.0
 
 
 def test_what_is_aggregated() -> None:

@@ -36,11 +36,11 @@ def filled(path: Path) -> Path:
     """A closed journal of some 70 pages."""
     opened = open_journal(path)
     opened.connection.executemany(
-        "INSERT INTO facts VALUES (?, 1.0, 'note', '', '', ?, NULL, NULL, NULL)",
+        "INSERT INTO facts VALUES (?, 1.0, 'note', '', '', ?, NULL, NULL, NULL, NULL)",
         ((number, "x" * 1_000) for number in range(200)),
     )
     opened.connection.executemany(
-        "INSERT INTO devices VALUES (?, 'verifier', 1, 1, NULL, ?, 1)",
+        "INSERT INTO devices VALUES (?, 'verifier', 1, 1, NULL, ?, 1, NULL)",
         ((f"cam-{n}", "y" * 200) for n in range(200)),
     )
     close(opened)
@@ -95,14 +95,14 @@ def test_an_older_version_is_brought_forward_step_by_step(path: Path) -> None:
     connection.commit()
     connection.close()
 
-    def second(connection: sqlite3.Connection) -> None:
+    def third(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE devices ADD COLUMN label TEXT NOT NULL DEFAULT ''")
         connection.execute(
             "INSERT INTO devices (device, source, last, rec, label) SELECT name, '', 0, 0, 'x' FROM old"
         )
 
-    opened = open_journal(path, (*MIGRATIONS, second))
-    assert opened.connection.execute("PRAGMA user_version").fetchone() == (2,)
+    opened = open_journal(path, (*MIGRATIONS, third))
+    assert opened.connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert opened.connection.execute("SELECT device, label FROM devices").fetchall() == [("kept", "x")]
     close(opened)
     assert "use the newer program" in refusal(path)

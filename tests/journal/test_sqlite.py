@@ -114,7 +114,7 @@ async def test_open_twice_and_use_before_and_after(make: Make) -> None:
     with pytest.raises(JournalError, match="not open"):
         journal.record([samples.passed(1)])
     with pytest.raises(JournalError, match="not open"):
-        journal.enforced(1, samples.enforced())
+        journal.enforced([(1, samples.enforced())])
     assert (journal.writable, journal.pending, journal.trouble) == (False, 0, "the journal is not open")
     journal.load()
     with pytest.raises(JournalError, match="already"):

@@ -46,16 +46,16 @@ def test_a_group_that_fails_changed_nothing(file: File) -> None:
     rows = file.rows(samples.passed(2), samples.passed(3))
     bad = Group([rows[0], rows[1]._replace(seq=rows[0].seq)], (), ())
     with pytest.raises(sqlite3.IntegrityError):
-        file.store.commit(bad, samples.WALL)
+        file.store.commit(bad, samples.NOW)
     assert (file.findings(), file.count("facts"), file.count("groups"), file.store.behind) == before
-    file.store.commit(Group(rows, (), ()), samples.WALL)
+    file.store.commit(Group(rows, (), ()), samples.NOW)
     assert file.findings() == []
     assert file.count("facts") == 3
 
 
 def test_records_of_lost_rows_win_over_older_rows(file: File) -> None:
     kept, lost = file.rows(samples.passed(1), samples.failed(2))
-    file.store.commit(Group([kept], (), (), [lost]), samples.WALL)
+    file.store.commit(Group([kept], (), (), [lost]), samples.NOW)
     wanted = {(samples.device(1), samples.SOURCE): samples.failed(2).record}
     file.crash()
     file.open()
@@ -88,7 +88,7 @@ def test_groups_of_any_size_stand_in_the_file_row_by_row(sizes: list[int], names
             answers = [outcome(row.seq // 2 + 1)._replace(detail=str(n)) for n, row in enumerate(reversed(rows))]
             in_order = sorted(answers, key=lambda row: row.seq)
             told += [(row.seq, number, n, *row[1:]) for n, row in enumerate(in_order)]
-            file.store.commit(Group(rows, answers, ()), samples.WALL)
+            file.store.commit(Group(rows, answers, ()), samples.NOW)
             if number % 2:  # the next one meets rows that only ``devices`` knows
                 file.store.start_fold()
                 while file.store.folding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from gateway.control.ports import Entry
 from gateway.core.errors import JournalError
-from gateway.core.model import DeviceId
+from gateway.core.model import DeviceId, Instant
 from gateway.journal import SqliteJournal, fold, store, writer
 from tests.fakes.clock import ManualClock
 from tests.journal import samples
@@ -83,7 +84,7 @@ async def test_what_nobody_waits_for_is_written_all_the_same(make: Make) -> None
     journal = make()
     journal.load()
     (seq,) = await durable(journal, samples.passed(1))
-    journal.enforced(seq, samples.enforced())
+    journal.enforced([(seq, samples.enforced())])
     journal.record([samples.refused()])
     assert journal.pending == 1
     await until(lambda: journal.pending == 0)
@@ -103,7 +104,16 @@ async def test_many_that_linger_wake_the_writer(make: Make, monkeypatch: pytest.
     await until(lambda: journal.pending == 0)
     (row,) = await journal.history.refusals(5)
     assert row["times"] == 100
+    (seq,) = await durable(journal, samples.passed(1))
+    for _ in range(4):  # the hundredth comes in the midst of one telling
+        journal.enforced([(seq, samples.enforced())] * 30)
+    await until(lambda: bool(_outcomes(journal._path)))
     await journal.close()
+
+
+def _outcomes(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM outcomes").fetchone()[0])
 
 
 async def test_an_outage_keeps_rows_up_to_a_bound_and_every_devices_newest_record(
@@ -143,9 +153,9 @@ async def test_attempts_are_spaced_out_and_answers_do_not_wait_for_them(
     attempts: list[int] = []
     plain = store.Store.commit
 
-    def counted(self: store.Store, group: store.Group, wall: float, *, fold: bool = True) -> None:
+    def counted(self: store.Store, group: store.Group, now: Instant, *, fold: bool = True) -> None:
         attempts.append(len(group.facts))
-        plain(self, group, wall, fold=fold)
+        plain(self, group, now, fold=fold)
 
     monkeypatch.setattr(store.Store, "commit", counted)
     journal = make()

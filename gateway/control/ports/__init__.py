@@ -21,7 +21,7 @@ from gateway.control.ports.enforcing import (
     Showing,
     Strayed,
 )
-from gateway.control.ports.facts import Fact, Notice, Observer
+from gateway.control.ports.facts import Answered, Fact, Notice, Observer, Step
 from gateway.control.ports.memory import Entry, History, Journal, Loaded, Running
 from gateway.control.ports.site import SiteNow, SiteProfiles, Usage
 from gateway.control.ports.standing import Standings, StandingsFollower
@@ -43,6 +43,7 @@ from gateway.control.ports.views import (
 __all__ = [
     "Admission",
     "Advisory",
+    "Answered",
     "Authenticator",
     "Backend",
     "Clock",
@@ -79,6 +80,7 @@ __all__ = [
     "SiteProfiles",
     "Standings",
     "StandingsFollower",
+    "Step",
     "Strayed",
     "TargetState",
     "Timed",

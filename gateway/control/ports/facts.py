@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.core.model import Enforced, Event, Rejected, Transition
+from gateway.core.model import Enforced, Instant, Rejected, Transition, Verdict
 
 
 class Notice(NamedTuple):
@@ -19,12 +20,27 @@ class Notice(NamedTuple):
     times: int = 1
 
 
-Fact = Transition | Rejected | Enforced | Notice | Event
+Fact = Rejected | Notice
+"""What is told one by one."""
+
+Step = tuple[Transition, Verdict | None, Instant]
+"""A transition, the authenticated verdict that caused it (None: another event), and when that came."""
+
+Answered = tuple[int, Enforced]
+"""The journal's row of an event (0: none), and what came of it at one target."""
 
 
 class Observer(Protocol):
-    """Folds over facts (metrics, event streams, the terminal). Must not raise and must not decide."""
+    """Folds over facts (metrics, log, the terminal). Must not raise, decide, or change what it is given."""
+
+    def stepped(self, steps: Sequence[Step]) -> None:
+        """Take the steps of one turn, in order; at least one."""
+        ...
+
+    def enforced(self, outcomes: Sequence[Answered]) -> None:
+        """Take what came of decisions, in order; at least one."""
+        ...
 
     def observe(self, fact: Fact) -> None:
-        """Take one fact."""
+        """Take one fact of another kind."""
         ...

@@ -70,4 +70,4 @@ def withholds(record: Record, event: Event, rules: Rules) -> Step:
     """suspect without a deadline"""
     after = moved(record, SUSPECT, None, suspicion(record, event))
     ended = record.deadline is not None  # every trusted record has one
-    return Step(after, LOWERED if ended else RECORDED, "withheld: kernel and journal disagree")
+    return Step(after, LOWERED if ended else RECORDED, f"withheld: {event.reason}")
