@@ -557,9 +557,13 @@ class Devices:
             self._unkept.difference_update([(slot.device.id, step.source) for slot, step, _, _, _, _ in touched])
         self._open(opening, now)
         for slot, version, risen, book in rising:
-            if self._follower is not None and slot.floor <= version:
+            if self._follower is None:
+                break
+            if slot.floor <= version:
                 anew = risen if slot.under is book else _lesser(risen, rule_of(slot))
                 self._follower.stands(slot.device.id, anew)
+            elif not slot.opening:
+                self._follower.stands(slot.device.id, rule_of(slot))  # overtaken: what was held back
 
     def _open(self, opening: Sequence[_Opening], now: float) -> None:
         """These are durable."""

@@ -200,6 +200,20 @@ async def test_who_follows_devices_hears_of_that_failure_too() -> None:
         assert told.profile == "admitted"
 
 
+async def test_who_follows_devices_hears_what_is_left_of_a_pass_once_it_is_kept() -> None:
+    async with running(book=GRACE) as world:
+        told = Follower()
+        world.devices.tell_standings(told)
+        world.journal.delay()
+        world.verdict("cam-1", Outcome.PASSED)
+        _hinted(world)
+        await world.settle()
+        assert told.profile == DENY
+        world.journal.release()
+        await world.settle()
+        assert told.profile == PROBATION
+
+
 async def test_a_device_that_shares_an_address_does_not_open_what_another_ones_pass_has_raised() -> None:
     inventory = (device("cam-1", ADDRESS), device("cam-2", ADDRESS))
     async with running(inventory=inventory) as world:
