@@ -82,7 +82,8 @@ class SqliteHistory:
     async def verify_chain(self) -> Sequence[str]:
         """Check the whole file and recompute every digest; one sentence per finding, none when all is well.
 
-        Reads everything: about ten seconds per gigabyte, at most ``VERIFY_SECONDS``.
+        Reads everything: about ten seconds per gigabyte, at most ``VERIFY_SECONDS``. Raises ``JournalError`` for a
+        file that cannot be read or that a newer version wrote.
         """
         return await self._ask(lambda db: _verify(db, self._path), VERIFY_SECONDS)
 
@@ -194,6 +195,7 @@ def _verify(db: sqlite3.Connection, path: Path) -> list[str]:
         schema.check(db, path, whole=True)
     except (JournalError, sqlite3.DatabaseError) as error:
         return [f"the file is damaged: {error}"]
+    schema.recognise(db, path)
     meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('anchor', 'anchor_digest')").fetchall())
     found = chain.verify(db, meta.get("anchor", 0), meta.get("anchor_digest", chain.START))
     rows, vouched = db.execute(

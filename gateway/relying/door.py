@@ -24,6 +24,7 @@ from gateway.sediment.wire import MessageId
 
 ACCEPTS_PER_WAKE = 32  #: connections taken before others on the loop get their turn
 REST_SECONDS = 0.05  #: without accepting, once descriptors have run out
+HELD_SECONDS = 5.0  #: a refusal of the start waits, at most: a clock behind the journal makes that start long
 REMEMBERED_PEERS = 16_384  #: addresses whose source is remembered
 
 #: Cases after which a message must not come again: what was not carried may.
@@ -214,6 +215,14 @@ class RelyingDoor:
         # What is not carried anyway is not charged.
         slowed = admitted and not repeated and not wanted and not self._standings.spend(device)
         return Word(admitted, wanted, repeated, slowed)
+
+    def too_early(self, heard: Heard, now: Instant) -> float:
+        """Seconds that the refusal of a message waits because it is one of the service's start alone.
+
+        A prover attests after five of them and does not pause in between: told at once, each device would have the
+        verifier attest it several times a second until the start is over.
+        """
+        return min(self._memory.too_early(heard.header.timestamp, now.wall), HELD_SECONDS)
 
     def noted(self, heard: Heard, case: Case, peer: str) -> None:
         """Count one judged message; remember it where it must not come again; tell that a device was asked."""

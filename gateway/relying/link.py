@@ -93,6 +93,11 @@ class Link(Line):
         if step.wait and self._waiting is None:
             self._hold(Wait.ADMISSION, site.settings.patience_seconds, heard, step)
             return
+        if case is Case.REPEATED and step.answer is not None and self._waiting is None:
+            seconds = site.too_early(heard, now)
+            if seconds > 0.0:
+                self._hold(Wait.START, seconds, heard, step)
+                return
         site.noted(heard, case, self.peer)
         if step.forward:
             self._forward(heard, step, now)
@@ -234,7 +239,7 @@ class Link(Line):
         if self._over:
             return
         waiting = self._waiting
-        if self._wait is Wait.ADMISSION and waiting is not None:
+        if self._wait in (Wait.ADMISSION, Wait.START) and waiting is not None:
             self._judge(waiting[0], self._site.now())  # it has waited: admitted by now, or turned away
             if not self._over:
                 self._wait, self._waiting = Wait.NOTHING, None

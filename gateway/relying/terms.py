@@ -35,6 +35,7 @@ class Wait(Enum):
     ONWARD = 1  # the way onward to take a message
     COPY = 2  # the verifier to acknowledge a copy
     ADMISSION = 3  # the device to be admitted
+    START = 4  # what was stamped before the start to be over
 
 
 class Site(Protocol[L_contra]):
@@ -50,6 +51,10 @@ class Site(Protocol[L_contra]):
 
     def word(self, heard: Heard, now: Instant) -> Word:
         """What standing and memory say."""
+        ...
+
+    def too_early(self, heard: Heard, now: Instant) -> float:
+        """Seconds that the refusal of a message waits because it is one of the service's start alone."""
         ...
 
     def admitted(self, device: DeviceId) -> bool:

@@ -65,6 +65,11 @@ class ReplayMemory:
             return Repeat.REPLAYED
         return Repeat.MANY if len(nonces) >= PER_SECOND else None
 
+    def too_early(self, stamp: int, now: float) -> float:
+        """Seconds until what is stamped by our clock is taken, for a message that is refused because of the start
+        alone; 0.0 for any other."""
+        return max(self._floor + 1 - now, 0.0) if stamp <= self._floor else 0.0
+
     def remember(self, device: Hashable, stamp: int, nonce: bytes) -> None:
         """Note a message that ``judge`` has let pass."""
         recent = self._of.get(device)

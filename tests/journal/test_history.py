@@ -78,6 +78,20 @@ async def test_a_whole_journal_verifies_beside_the_writer_and_alone(make: Make, 
     alone.close()
 
 
+async def test_a_file_of_a_newer_version_is_named_and_not_taken_for_a_changed_one(make: Make, path: Path) -> None:
+    journal = make()
+    journal.load()
+    await durable(journal, samples.passed(1))
+    await journal.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    alone = SqliteHistory(path)
+    with pytest.raises(JournalError, match=r"has version 99.*use the newer program"):
+        await alone.verify_chain()
+    alone.close()
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

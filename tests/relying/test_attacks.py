@@ -20,7 +20,7 @@ from gateway.sediment.wire import MessageId, Reason
 from tests.fakes.clock import ManualClock
 from tests.fakes.journal import Disk
 from tests.relying.real import Real, real
-from tests.relying.site import CAM, KEYS, OTHER, Device, settle, until
+from tests.relying.site import AHEAD, CAM, KEYS, OTHER, Device, settle, until
 from tests.sediment.recorded import make_alert
 
 
@@ -244,6 +244,31 @@ async def test_replayed_data_is_refused_on_any_connection_and_after_a_restart() 
         for frame in frames:
             assert await Device(again.site).told(frame) is Acceptance.REJECT
         assert again.site.app.got == []
+
+
+async def test_data_that_the_start_alone_refuses_is_refused_slowly_and_nobody_else_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prover attests after five refusals, without a pause: each start would be a storm at the verifier."""
+    monkeypatch.setattr("gateway.relying.door.HELD_SECONDS", 0.4)
+    async with real() as inside:
+        site, clock = inside.site, inside.site.clock
+        await inside.alert(Reason.PASS)
+        taken = site.data()
+        live = Device(site)
+        assert await live.told(taken) is Acceptance.ACCEPT
+        clock.jump(-clock.wall + int(clock.wall) - AHEAD - 1)  # the first second of this start
+        early = Device(site)
+        await early.send(site.data() + site.data())
+        assert await live.told(taken) is Acceptance.REJECT  # a replay is refused at once
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(early.frame(), 0.2)
+        assert await early.result() is Acceptance.REJECT
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(early.frame(), 0.2)
+        assert await early.result() is Acceptance.REJECT
+        clock.jump(AHEAD + 1)
+        assert await early.told(site.data()) is Acceptance.ACCEPT
 
 
 async def test_a_passport_from_before_the_failure_readmits_nobody() -> None:

@@ -40,6 +40,17 @@ def test_what_an_earlier_process_may_have_taken_is_refused() -> None:
     assert take(memory, FIRST, 1) is None
 
 
+def test_what_is_refused_because_of_the_start_alone_says_for_how_long() -> None:
+    memory = ReplayMemory(BEGIN, AHEAD)
+    for at in (BEGIN, BEGIN + 0.5, FIRST - 0.25):
+        wait = memory.too_early(int(at), at)
+        assert 0 < wait <= AHEAD + 1
+        assert take(memory, int(at + wait), 7, now=at + wait) is None
+        memory = ReplayMemory(BEGIN, AHEAD)
+    assert memory.too_early(int(BEGIN), FIRST + 0.0) == 0.0  # a replay of before the start
+    assert memory.too_early(FIRST, FIRST - 0.5) == 0.0  # refused for what it is, if at all
+
+
 def test_what_is_ahead_of_our_clock_is_refused() -> None:
     memory = ReplayMemory(BEGIN, AHEAD)
     assert take(memory, FIRST + 3, 1, now=float(FIRST)) is Repeat.AHEAD
