@@ -551,7 +551,7 @@ class Devices:
         if error is not None:
             for _, _, _, _, causes, _ in opening:
                 self._gave_up(causes, "the journal could not be written", now)
-            self._take_back([each for each in touched if each[1].effect in _RAISES])
+            self._take_back([each for each in touched if each[1].effect in _RAISES and each[3] >= 0])
             return
         if self._unkept:
             self._unkept.difference_update([(slot.device.id, step.source) for slot, step, _, _, _, _ in touched])
@@ -574,7 +574,7 @@ class Devices:
                 if not slot.opening:
                     anew = self.rule(slot, address)
                     for gate in self._gates:
-                        gate.want(address, self.at_once(gate, slot, address, anew))
+                        gate.want(address, anew)
             else:
                 self._tell(address, rule if slot.under is book else self._under_now(slot, address, rule), causes)
 
@@ -602,6 +602,9 @@ class Devices:
                 slot.ends = (*[e for e in slot.ends if e[0] != source], *[e for e in ends if e[0] == source])
                 self.rearm(slot, now)
                 self._decide(slot, now)
+                if self.addresses.shared:
+                    for other in self.addresses.affected(slot.device.id):
+                        self._decide(self._slots[other], now)
                 fact = {"kind": "taken-back", "device": transition.device, "at": now.wall, "why": "not durable"}
                 until_boot = next((due for name, _, due in slot.ends if name == source), None)
                 self._entries.append(Entry(fact | {"source": source}, transition.before, until_boot))

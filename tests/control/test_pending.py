@@ -23,6 +23,7 @@ from gateway.core.model import (
     Verdict,
 )
 from gateway.core.policy import Profile
+from tests.control import world as worlds
 from tests.control.world import BOOK, SOURCE, World, device, running
 
 CAM = DeviceId("cam-1")
@@ -250,6 +251,36 @@ async def test_what_rests_on_a_pass_that_was_not_kept_is_withheld(event: Callabl
             world.clock.advance(2.0)
             await world.passes("cam-1")
         assert world.admitted(ADDRESS)
+
+
+async def test_a_pass_that_was_not_kept_is_nothing_to_who_shares_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    also = SourceName("second")
+    monkeypatch.setattr(worlds, "RULES", {SOURCE: worlds.RULES[SOURCE], also: worlds.RULES[SOURCE]})
+    one, other = device("cam-1", ADDRESS, "10.0.0.9"), device("cam-2", ADDRESS, "10.0.0.2")
+    async with running(inventory=(replace(one, source=also), other)) as world:
+        await world.passes("cam-2")
+        assert not world.admitted("10.0.0.2")  # the lowest of both counts
+        world.journal.delay()
+        now = world.clock.now()
+        issued = int(now.wall)
+        verdict = Verdict(CAM, also, Outcome.PASSED, issued, Timeliness.FRESH, b"n", "", "")
+        world.devices.verdict(verdict, now)
+        world.devices.commit()
+        world.journal.fail()
+        await world.settle()
+        own = world.devices.record(DeviceId("cam-2"), SOURCE)
+        assert own is not None
+        assert own.standing is Standing.TRUSTED  # it is not withheld
+        view = world.devices.view(DeviceId("cam-2"))
+        assert view is not None
+        assert view.decision.profile == DENY
+        assert not world.admitted(ADDRESS)
+        world.journal.mend()
+        world.journal.release()
+        await world.settle()
+        assert not world.admitted("10.0.0.2")
 
 
 async def test_two_passes_that_were_not_kept_leave_nothing() -> None:
