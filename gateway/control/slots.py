@@ -64,8 +64,10 @@ class Slot:
 
 def less_of(book: Book, told: Rule | None, rule: Rule | None) -> Rule | None:
     """The less of what a gate was told before (None: nothing) and of a new rule: what may be told at once."""
-    if rule is None or rule.profile == DENY or told is None or told.profile == DENY:
-        return rule if rule is None or rule.profile == DENY else told
+    if rule is None or rule.profile == DENY:
+        return rule
+    if told is None or told.profile == DENY:
+        return told
     least = min(told.profile, rule.profile, key=book.rank)
     return rule._replace(profile=least, until=min(told.until, rule.until))
 

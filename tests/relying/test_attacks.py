@@ -257,7 +257,7 @@ async def test_data_that_the_start_alone_refuses_is_refused_slowly_and_nobody_el
         taken = site.data()
         live = Device(site)
         assert await live.told(taken) is Acceptance.ACCEPT
-        clock.jump(-clock.wall + int(clock.wall) - AHEAD - 1)  # the first second of this start
+        clock.jump(int(clock.wall) - clock.wall - AHEAD - 1)  # the first second of this start
         early = Device(site)
         await early.send(site.data() + site.data())
         assert await live.told(taken) is Acceptance.REJECT  # a replay is refused at once
